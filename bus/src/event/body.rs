@@ -1,0 +1,353 @@
+//! What happened: one struct per kind, and the one list of kinds.
+
+use std::net::IpAddr;
+
+use minicbor::{Decode, Encode};
+use serde::Serialize;
+
+use super::{ExecId, Process};
+
+/// A kernel error number, positive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode, Serialize)]
+#[serde(transparent)]
+#[cbor(transparent)]
+pub struct Errno(#[n(0)] pub i32);
+
+impl Errno {
+    /// The symbolic name, such as `ECONNREFUSED`, or the number.
+    pub fn name(self) -> String {
+        match nix::errno::Errno::from_raw(self.0) {
+            nix::errno::Errno::UnknownErrno => format!("errno {}", self.0),
+            known => format!("{known:?}"),
+        }
+    }
+}
+
+macro_rules! bodies {
+    ($( $(#[$doc:meta])* $index:literal $variant:ident($ty:ty) = $kind:literal; )*) => {
+        /// The typed body of an event, one variant per kind.
+        #[derive(Debug, Clone, PartialEq, Encode, Decode, Serialize)]
+        #[serde(untagged)]
+        pub enum Body {
+            $( $(#[$doc])* #[n($index)] $variant(#[n(0)] $ty), )*
+        }
+
+        impl Body {
+            /// Every kind's name, in index order.
+            pub const KINDS: &'static [&'static str] = &[$($kind),*];
+
+            /// The kind's name: `<category>.<action>`.
+            pub fn kind(&self) -> &'static str {
+                match self { $( Self::$variant(_) => $kind, )* }
+            }
+        }
+    };
+}
+
+bodies! {
+    /// A process replaced its image, or tried to.
+    0 Exec(Exec) = "process.exec";
+    /// A process was made.
+    1 Fork(Fork) = "process.fork";
+    /// A process ended (its last thread did).
+    2 Exit(Exit) = "process.exit";
+    /// A process that was already there when the sensor came up.
+    3 Seed(Seed) = "process.seed";
+    /// A socket was connected to a peer, or the attempt failed.
+    4 Connect(Connect) = "network.connect";
+    /// The sensor came up.
+    5 Start(Start) = "sensor.start";
+    /// The sensor went down in good order.
+    6 Stop(Stop) = "sensor.stop";
+    /// The sensor lives; carries event time forward on an idle host.
+    7 Heartbeat(Heartbeat) = "sensor.heartbeat";
+    /// Records were lost between the kernel hook and the stream.
+    8 Loss(Loss) = "sensor.loss";
+    /// A stretch of time or sequence that this stream cannot speak for.
+    9 Gap(Gap) = "sensor.gap";
+}
+
+/// Body of `process.exec`. The event's subject is the new image, or on failure the image that tried.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode, Serialize)]
+#[cbor(map)]
+pub struct Exec {
+    /// Path that the caller asked for, before links and interpreters are resolved. On failure this was read from the
+    /// caller's memory after the call and could have been changed by another thread.
+    #[n(0)]
+    pub requested: Option<String>,
+    /// Why the exec failed; `None` on success.
+    #[n(1)]
+    pub error: Option<Errno>,
+    /// What file descriptors 0, 1 and 2 are in the new image. Empty when not read.
+    #[n(2)]
+    pub stdio: Vec<Stdio>,
+    /// The parent holds the other end of this process's stdio together with connected INET sockets.
+    #[n(3)]
+    pub relay: Option<Relay>,
+}
+
+/// Body of `process.fork`. The subject is the parent.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[cbor(map)]
+pub struct Fork {
+    /// The new process, with its parent's image.
+    #[n(0)]
+    pub child: Process,
+}
+
+/// Body of `process.exit`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode, Serialize)]
+#[cbor(map)]
+pub struct Exit {
+    /// Exit status, when the process ended by `exit`.
+    #[n(0)]
+    pub code: Option<i32>,
+    /// Signal that ended it.
+    #[n(1)]
+    pub signal: Option<i32>,
+    /// It left a core dump.
+    #[n(2)]
+    pub core_dumped: bool,
+}
+
+/// Body of `process.seed`: the state that an exec event would have told.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode, Serialize)]
+#[cbor(map)]
+pub struct Seed {
+    /// File descriptors 0, 1 and 2 now.
+    #[n(0)]
+    pub stdio: Vec<Stdio>,
+    /// As in [`Exec::relay`], now.
+    #[n(1)]
+    pub relay: Option<Relay>,
+}
+
+/// Body of `network.connect`.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[cbor(map)]
+pub struct Connect {
+    /// The socket after the attempt. The local side is `None` when the attempt failed before the kernel chose one.
+    #[n(0)]
+    pub socket: InetSocket,
+    /// Why it failed; `None` on success.
+    #[n(1)]
+    pub error: Option<Errno>,
+    /// From the attempt to its result, nanoseconds.
+    #[n(2)]
+    pub duration_ns: Option<u64>,
+    /// The destination was read from the caller's memory (it failed before the kernel kept a copy) and could have been
+    /// changed by another thread.
+    #[n(3)]
+    pub peer_from_caller: bool,
+}
+
+/// Transport protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[cbor(index_only)]
+pub enum Transport {
+    /// TCP (and MPTCP subflows).
+    #[n(0)]
+    Tcp,
+    /// UDP and UDP-Lite.
+    #[n(1)]
+    Udp,
+    /// Another INET protocol (SCTP, ICMP, raw).
+    #[n(2)]
+    Other,
+}
+
+/// An IPv4 or IPv6 socket with its two ends. IPv4-mapped IPv6 addresses are given as IPv4.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode, Serialize)]
+#[cbor(map)]
+pub struct InetSocket {
+    /// Transport protocol.
+    #[n(0)]
+    pub transport: Transport,
+    /// Local address.
+    #[n(1)]
+    pub local_ip: Option<IpAddr>,
+    /// Local port.
+    #[n(2)]
+    pub local_port: Option<u16>,
+    /// Peer address; `None` when the socket is not connected.
+    #[n(3)]
+    pub peer_ip: Option<IpAddr>,
+    /// Peer port.
+    #[n(4)]
+    pub peer_port: Option<u16>,
+    /// Established (TCP), or connected (UDP).
+    #[n(5)]
+    pub connected: bool,
+    /// Inode of the socket, as in `/proc/<pid>/fd`.
+    #[n(6)]
+    pub inode: Option<u64>,
+}
+
+/// One standard stream of a process.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[cbor(map)]
+pub struct Stdio {
+    /// Descriptor number: 0, 1 or 2.
+    #[n(0)]
+    pub fd: u8,
+    /// What it is.
+    #[n(1)]
+    pub end: StdioEnd,
+}
+
+/// What a file descriptor refers to.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum StdioEnd {
+    /// Not open.
+    #[n(0)]
+    Closed,
+    /// An INET or INET6 socket.
+    #[n(1)]
+    Inet {
+        /// The socket.
+        #[n(0)]
+        socket: InetSocket,
+    },
+    /// A pipe or FIFO.
+    #[n(2)]
+    Pipe {
+        /// Inode of the pipe: equal at both ends.
+        #[n(0)]
+        inode: u64,
+    },
+    /// A terminal slave.
+    #[n(3)]
+    Tty {
+        /// Name, such as `pts/3` or `tty1`.
+        #[n(0)]
+        name: String,
+    },
+    /// A UNIX socket.
+    #[n(4)]
+    Unix {
+        /// Inode of this end.
+        #[n(0)]
+        inode: u64,
+        /// Inode of the connected peer, if any.
+        #[n(1)]
+        peer_inode: Option<u64>,
+    },
+    /// A regular file or directory.
+    #[n(5)]
+    File {
+        /// Inode number.
+        #[n(0)]
+        inode: u64,
+    },
+    /// A character or block device other than a terminal (`/dev/null`).
+    #[n(6)]
+    Device {
+        /// Device number, the kernel's `MKDEV` form.
+        #[n(0)]
+        device: u32,
+    },
+    /// Something else (eventfd, a socket of another family, ...).
+    #[n(7)]
+    Other,
+}
+
+/// The parent stands between this process's stdio and the network.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[cbor(map)]
+pub struct Relay {
+    /// Image of the process that holds the other ends: the parent.
+    #[n(0)]
+    pub by: Option<ExecId>,
+    /// Its pid.
+    #[n(1)]
+    pub pid: u32,
+    /// Which of this process's descriptors 0, 1, 2 have their other end (pty master, pipe, UNIX peer) in the relay.
+    #[n(2)]
+    pub fds: Vec<u8>,
+    /// Connected INET sockets that the relay holds, at most four.
+    #[n(3)]
+    pub sockets: Vec<InetSocket>,
+    /// The relay had more descriptors than were looked at.
+    #[n(4)]
+    pub truncated: bool,
+}
+
+/// Body of `sensor.start`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode, Serialize)]
+#[cbor(map)]
+pub struct Start {
+    /// Version of the binary.
+    #[n(0)]
+    pub version: String,
+    /// Kernel release.
+    #[n(1)]
+    pub kernel: String,
+    /// Active hooks, `name (tier)`.
+    #[n(2)]
+    pub hooks: Vec<String>,
+    /// What this start is blind to, one sentence each.
+    #[n(3)]
+    pub blind: Vec<String>,
+}
+
+/// Body of `sensor.stop`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode, Serialize)]
+#[cbor(map)]
+pub struct Stop {
+    /// Why, such as `SIGTERM`.
+    #[n(0)]
+    pub reason: String,
+}
+
+/// Body of `sensor.heartbeat`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode, Serialize)]
+#[cbor(map)]
+pub struct Heartbeat {
+    /// Seconds since this start of the sensor.
+    #[n(0)]
+    pub uptime_s: u64,
+}
+
+/// Losses of one kind.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[cbor(map)]
+pub struct KindLoss {
+    /// Kind of the lost records, or the hook whose runs were skipped.
+    #[n(0)]
+    pub kind: String,
+    /// Where: `ring_full`, `recursion`, `pending_full`, `decode`, `bus_full`, ...
+    #[n(1)]
+    pub reason: String,
+    /// Records lost since the last report.
+    #[n(2)]
+    pub count: u64,
+}
+
+/// Body of `sensor.loss`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode, Serialize)]
+#[cbor(map)]
+pub struct Loss {
+    /// What was lost since the last report.
+    #[n(0)]
+    pub lost: Vec<KindLoss>,
+}
+
+/// Body of `sensor.gap`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode, Serialize)]
+#[cbor(map)]
+pub struct Gap {
+    /// What happened, such as `sensor was not running`.
+    #[n(0)]
+    pub reason: String,
+    /// Unix time in nanoseconds where the gap begins, if known.
+    #[n(1)]
+    pub from_wall_ns: Option<i64>,
+    /// Unix time in nanoseconds where it ends.
+    #[n(2)]
+    pub to_wall_ns: Option<i64>,
+    /// Sequences that no reader will ever see, when the gap is one of sequence.
+    #[n(3)]
+    pub missing_sequences: Option<u64>,
+}

@@ -1,0 +1,187 @@
+//! The schema of everything that travels on the bus: [`SecurityEvent`], [`Alert`] and the types they are made of.
+//!
+//! Invariants worth naming:
+//!
+//! - **One typed body per kind.** [`Body`] is the only list of event kinds that readers see; kind names, subjects and
+//!   severities are derived from it, and every `match` on it is exhaustive.
+//! - **The stored encoding evolves by index.** Records are CBOR maps keyed by the `#[n(..)]` numbers. A number is never
+//!   reused and never changes its type; a new field is `Option` or has `#[cbor(default)]`, so that a reader of
+//!   version n reads all records before it, and an older reader skips what it does not know.
+//! - **A field the sensor could not fill is `None`**, never a guess and never a placeholder string.
+//! - **Nothing here does I/O or reads a clock.**
+
+mod alert;
+mod body;
+mod codec;
+mod ids;
+mod process;
+
+pub use alert::{Alert, AlertJson, Attack, Confidence, Entity, LineageEntry, Status};
+pub use body::{
+    Body, Connect, Errno, Exec, Exit, Fork, Gap, Heartbeat, InetSocket, KindLoss, Loss, Relay, Seed, Start, Stdio, StdioEnd, Stop,
+    Transport,
+};
+pub use codec::{CodecError, SCHEMA_VERSION, decode_alert, decode_event, encode_alert, encode_event};
+pub use ids::{AlertId, BootId, EventId, ExecId, NS_PER_TICK, ParseIdError};
+pub use process::{Cgroup, ExeFile, Process};
+
+use minicbor::{Decode, Encode};
+use serde::Serialize;
+
+use crate::subject::Subject;
+
+/// When something happened, on both clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Encode, Decode)]
+#[cbor(map)]
+pub struct EventTime {
+    /// `CLOCK_BOOTTIME` in nanoseconds: the kernel's own stamp. Orders events of one boot; never steps.
+    #[n(0)]
+    pub boot_ns: u64,
+    /// Unix time in nanoseconds (UTC): `boot_ns` plus the wall offset that was in force when the record was read.
+    #[n(1)]
+    pub wall_ns: i64,
+}
+
+impl EventTime {
+    /// RFC 3339 in UTC with nanoseconds, the form every JSON rendering uses.
+    pub fn to_rfc3339(self) -> String {
+        match jiff::Timestamp::from_nanosecond(i128::from(self.wall_ns)) {
+            Ok(timestamp) => format!("{timestamp:.9}"),
+            Err(_) => format!("out-of-range:{}", self.wall_ns),
+        }
+    }
+}
+
+/// How much an operator should care. Ordered: `Info < Low < Medium < High < Critical`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Encode, Decode, Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cbor(index_only)]
+pub enum Severity {
+    /// Telemetry.
+    #[default]
+    #[n(0)]
+    Info,
+    /// Worth knowing when looking.
+    #[n(1)]
+    Low,
+    /// Worth looking at today.
+    #[n(2)]
+    Medium,
+    /// Worth looking at now.
+    #[n(3)]
+    High,
+    /// Wake somebody.
+    #[n(4)]
+    Critical,
+}
+
+impl Severity {
+    /// Lower-case name, as in subjects and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+            Self::Critical => "critical",
+        }
+    }
+}
+
+/// Whether the observed action succeeded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Encode, Decode, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[cbor(index_only)]
+pub enum Outcome {
+    /// The action succeeded.
+    #[n(0)]
+    Success,
+    /// The action failed; the body says with which errno.
+    #[n(1)]
+    Failure,
+    /// Not known, or the question does not apply.
+    #[default]
+    #[n(2)]
+    Unknown,
+}
+
+/// One thing that happened on this host, as the kernel (or the sensor itself) saw it.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct SecurityEvent {
+    /// Unique for ever; the same kernel record always gives the same id.
+    #[n(0)]
+    pub id: EventId,
+    /// When it happened.
+    #[n(1)]
+    pub time: EventTime,
+    /// Host name at the time of the event.
+    #[n(2)]
+    pub host: String,
+    /// Severity of the event itself, before any detector: telemetry is `Info`, loss is higher.
+    #[n(3)]
+    pub severity: Severity,
+    /// Whether the action succeeded.
+    #[n(4)]
+    pub outcome: Outcome,
+    /// The process that acted. `None` only where `no_subject` says why.
+    #[n(5)]
+    pub process: Option<Process>,
+    /// Why there is no acting process ("sensor", "softirq", ...).
+    #[n(6)]
+    pub no_subject: Option<String>,
+    /// What happened.
+    #[n(7)]
+    pub body: Body,
+}
+
+impl SecurityEvent {
+    /// The kind's name, such as `process.exec`.
+    pub fn kind(&self) -> &'static str {
+        self.body.kind()
+    }
+
+    /// Bus subject: `sec.events.<category>.<action>`.
+    pub fn subject(&self) -> Subject {
+        Subject::event(self.body.kind())
+    }
+}
+
+/// JSON rendering of a stored event: the event's fields, its kind and its stream sequence in one object.
+#[derive(Debug, Serialize)]
+pub struct EventJson<'a> {
+    id: EventId,
+    /// Sequence in the EVENTS stream, when the event was read from it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seq: Option<u64>,
+    time: String,
+    boot_ns: u64,
+    host: &'a str,
+    kind: &'static str,
+    severity: Severity,
+    outcome: Outcome,
+    process: Option<&'a Process>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    no_subject: Option<&'a str>,
+    body: &'a Body,
+}
+
+impl<'a> EventJson<'a> {
+    /// Renders `event`; `seq` is its sequence in the EVENTS stream.
+    pub fn new(event: &'a SecurityEvent, seq: Option<u64>) -> Self {
+        let SecurityEvent { id, time, host, severity, outcome, process, no_subject, body } = event;
+        Self {
+            id: *id,
+            seq,
+            time: time.to_rfc3339(),
+            boot_ns: time.boot_ns,
+            host,
+            kind: body.kind(),
+            severity: *severity,
+            outcome: *outcome,
+            process: process.as_ref(),
+            no_subject: no_subject.as_deref(),
+            body,
+        }
+    }
+}

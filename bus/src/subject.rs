@@ -1,0 +1,48 @@
+//! Bus subjects: validated NATS subjects, with constructors for Bartizan's own name space.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::event::Severity;
+
+/// A concrete NATS subject (no wildcards): dot-separated, non-empty tokens of printable characters without spaces.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Subject(String);
+
+/// Text that is not a subject.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a subject: tokens must be non-empty, separated by dots, without spaces, `*` or `>`")]
+pub struct SubjectError(String);
+
+impl Subject {
+    /// `sec.events.<category>.<action>` of a kind such as `process.exec`.
+    pub(crate) fn event(kind: &str) -> Self {
+        Self(format!("sec.events.{kind}"))
+    }
+
+    /// `sec.alerts.<severity>.<detector>`.
+    pub(crate) fn alert(severity: Severity, detector: &str) -> Self {
+        Self(format!("sec.alerts.{}.{detector}", severity.as_str()))
+    }
+
+    /// The subject as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Subject {
+    type Err = SubjectError;
+
+    fn from_str(text: &str) -> Result<Self, SubjectError> {
+        let token_ok =
+            |token: &str| !token.is_empty() && token != "*" && token != ">" && !token.chars().any(|c| c.is_whitespace() || c.is_control());
+        if text.split('.').all(token_ok) { Ok(Self(text.to_owned())) } else { Err(SubjectError(text.to_owned())) }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

@@ -1,0 +1,1 @@
+//! The sensor: capture, projection, enrichment, and the `bartizan` program around them.
