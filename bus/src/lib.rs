@@ -1,4 +1,35 @@
 //! The durable event bus inside Bartizan: the event schema, segmented logs, streams and durable consumers.
+//!
+//! Invariants worth naming:
+//!
+//! - **What is acknowledged is on disk by the stream's sync policy.** [`Stream::publish`] on a stream with
+//!   [`SyncPolicy::Always`] returns after `fdatasync`; with [`SyncPolicy::Interval`] the sync follows within the interval.
+//! - **Order and density.** A stream's sequences start at 1, grow by one per message and are never reused. They skip only when
+//!   the end of the log was lost to a power cut or to damage, and then [`StreamInfo`] says by how many.
+//! - **A batch is in the log as a whole or not at all**, also when the process or the machine dies while it is written.
+//! - **At least once.** A durable consumer sees every message that retention did not delete before; after a crash its cursor may
+//!   be older than its last acknowledgement, never newer.
+//! - **Nothing is silently dropped.** Whatever is cut off, skipped, deleted unseen, given up or refused is counted in
+//!   [`StreamInfo`] or [`ConsumerInfo`].
+//! - **One writer per data folder** (a lock), any number of readers beside it ([`LogReader`]), which never write.
+//! - **The format is a document**: `docs/bus-format.md`. The code that knows bytes is in `log/`, and only there.
 
 pub mod event;
 pub mod subject;
+
+mod bus;
+mod config;
+mod consumer;
+mod error;
+mod log;
+mod message;
+mod stream;
+
+pub use bus::Bus;
+pub use config::{BusConfig, ConsumerConfig, DeliverPolicy, StreamConfig, StreamName, StreamNameError, SyncPolicy};
+pub use consumer::{Consumer, ConsumerInfo};
+pub use error::{OpenError, PublishError, ReadError};
+pub use log::LogReader;
+pub use message::{Delivery, Message, PubAck, Record};
+pub use stream::{Stream, StreamInfo};
+pub use subject::{Subject, SubjectError};

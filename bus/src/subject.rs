@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use crate::event::Severity;
 
 /// A concrete NATS subject (no wildcards): dot-separated, non-empty tokens of printable characters without spaces.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Subject(String);
+pub struct Subject(Arc<str>);
 
 /// Text that is not a subject.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -17,12 +18,12 @@ pub struct SubjectError(String);
 impl Subject {
     /// `sec.events.<category>.<action>` of a kind such as `process.exec`.
     pub(crate) fn event(kind: &str) -> Self {
-        Self(format!("sec.events.{kind}"))
+        Self(format!("sec.events.{kind}").into())
     }
 
     /// `sec.alerts.<severity>.<detector>`.
     pub(crate) fn alert(severity: Severity, detector: &str) -> Self {
-        Self(format!("sec.alerts.{}.{detector}", severity.as_str()))
+        Self(format!("sec.alerts.{}.{detector}", severity.as_str()).into())
     }
 
     /// The subject as text.
@@ -37,7 +38,7 @@ impl FromStr for Subject {
     fn from_str(text: &str) -> Result<Self, SubjectError> {
         let token_ok =
             |token: &str| !token.is_empty() && token != "*" && token != ">" && !token.chars().any(|c| c.is_whitespace() || c.is_control());
-        if text.split('.').all(token_ok) { Ok(Self(text.to_owned())) } else { Err(SubjectError(text.to_owned())) }
+        if text.split('.').all(token_ok) { Ok(Self(text.into())) } else { Err(SubjectError(text.to_owned())) }
     }
 }
 
