@@ -1,0 +1,93 @@
+//! `cargo xtask soak`: what `test` does with chance, for longer.
+
+use std::ops::ControlFlow;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use crate::build;
+use crate::privilege::{self, Privilege};
+use crate::project::Project;
+use crate::step::{self, Steps};
+use crate::stream::{End, stream};
+use crate::test::binaries;
+use crate::test::libtest::{Counts, Tally};
+
+/// libtest filter of the tests that load the machine: they have the word in their names.
+const STORMS: &str = "storm";
+
+/// Options of `cargo xtask soak`.
+///
+/// First every property test with many more cases than `test` takes; then the storm tests on this machine's kernel, again and again until
+/// the time is up (a round that has begun is finished). It measures no throughput and leaks of memory only as far as a storm test looks
+/// for them.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Args {
+    /// Minutes of storms; at least one round runs.
+    #[arg(long, default_value_t = 10)]
+    minutes: u64,
+    /// Cases for each property test (`test` takes 256).
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    cases: u32,
+}
+
+/// The verb: exit code 0 only when every round passed.
+///
+/// # Errors
+/// A failed build, no way to root, or no storm test to run.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    privilege::warn_if_under_sudo();
+    let project = Project::locate()?;
+    let root = Privilege::find("A storm on the kernel", "run `cargo xtask soak` as root")?;
+    let built = build::build(&project, false, &mut Steps::new(build::STEPS))?;
+    let mut steps = Steps::new(2);
+    let properties = steps.step(&format!("Property tests, {} cases each", args.cases), || {
+        let counts = properties(&project, args.cases)?;
+        Ok((counts, format!("{} passed, {} failed", counts.passed, counts.failed)))
+    })?;
+    let storms = steps.step(&format!("Storm tests for {} min", args.minutes), || {
+        let until = Instant::now() + Duration::from_secs(args.minutes.saturating_mul(60));
+        let (mut total, mut rounds, mut bad) = (Counts::default(), 0_u64, 0_u64);
+        let binaries = binaries::build(&project)?;
+        let began = Instant::now();
+        while rounds == 0 || Instant::now() < until {
+            rounds += 1;
+            let mut good = true;
+            for binary in binaries.iter().filter(|binary| binary.runs_here()) {
+                let (counts, trouble) = binaries::run(&project, binary, &built.binary, root, &[STORMS])?;
+                total.add(counts);
+                good &= trouble.is_none();
+            }
+            if total.ran() == 0 {
+                bail!("no test has {STORMS:?} in its name, so there is nothing to soak: the storm tests were renamed");
+            }
+            bad += u64::from(!good);
+            eprintln!("      round {rounds} {} after {}", if good { "passed" } else { "FAILED" }, step::seconds(began.elapsed()));
+        }
+        Ok(((total, bad), format!("{rounds} rounds, {bad} failed")))
+    })?;
+    let (counts, bad_rounds) = storms;
+    let failed = properties.failed + counts.failed.max(bad_rounds);
+    println!("{} passed, {failed} failed", properties.passed + counts.passed);
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// All unit tests, the property tests among them with more cases: proptest reads `PROPTEST_CASES`.
+fn properties(project: &Project, cases: u32) -> Result<Counts> {
+    let mut cargo = project.cargo();
+    cargo.args(["test", "--workspace", "--exclude", "bartizan-tests", "--no-fail-fast", "--lib", "--bins"]);
+    cargo.env("PROPTEST_CASES", cases.to_string());
+    let mut tally = Tally::default();
+    let end = stream(&mut cargo, None, "install Rust from https://rustup.rs", |piece| {
+        tally.feed(piece);
+        ControlFlow::Continue(())
+    })?;
+    let mut counts = tally.counts();
+    match end {
+        End::Exited(status) if status.success() => {}
+        // A crash or a failed build has no failing test to count.
+        End::Exited(_) | End::Stopped | End::TimedOut => counts.failed = counts.failed.max(1),
+    }
+    Ok(counts)
+}

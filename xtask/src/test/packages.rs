@@ -1,0 +1,137 @@
+//! The programs that tests start as peers, attackers or tools: Debian packages, installed when the program is missing.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Result, bail};
+
+use crate::command;
+use crate::privilege::Privilege;
+
+/// One program that a test starts. What counts is the program: it may come from elsewhere than the package.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Needed {
+    program: &'static str,
+    package: &'static str,
+    reason: &'static str,
+}
+
+const fn needed(program: &'static str, package: &'static str, reason: &'static str) -> Needed {
+    Needed { program, package, reason }
+}
+
+/// All that the tests start, with the reason for each.
+const NEEDED: &[Needed] = &[
+    needed("rsyslogd", "rsyslog", "the SIEM's end of the syslog forwarder"),
+    needed("sshd", "openssh-server", "an interactive login that must stay silent, and lineage from sshd"),
+    needed("ssh", "openssh-client", "the client of that login"),
+    needed("socat", "socat", "reverse shell, its benign twin, and a pty relay"),
+    needed("nc.traditional", "netcat-traditional", "reverse shell with -e"),
+    needed("nc.openbsd", "netcat-openbsd", "reverse shell through a fifo"),
+    needed("node", "nodejs", "reverse shell by child_process"),
+    needed("perl", "perl", "reverse shell by dup2"),
+    needed("python3", "python3", "reverse shells, plain and through pty.spawn"),
+    needed("ip", "iproute2", "network namespaces"),
+    needed("ps", "procps", "a second opinion on the process tree"),
+    needed("timeout", "coreutils", "an end for a test binary that hangs"),
+    needed("qemu-system-x86_64", "qemu-system-x86", "another kernel"),
+    needed("busybox", "busybox-static", "that kernel's user space, and the sh of the reverse shells there"),
+];
+
+/// While this file exists and exits with 101, invoke-rc.d starts no service that a package brings.
+/// <https://people.debian.org/~hmh/invokerc.d-policyrc.d-specification.txt>
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+/// Installs what is missing. Returns a phrase that says what was done.
+///
+/// # Errors
+/// Something is missing and cannot be installed here.
+pub(crate) fn ensure() -> Result<String> {
+    let missing = missing(|program| command::find_program(program).is_some());
+    if missing.is_empty() {
+        return Ok(format!("all {} programs are here", NEEDED.len()));
+    }
+    for Needed { program, package, reason } in &missing {
+        eprintln!("      missing {program}: package {package}, for {reason}");
+    }
+    let packages: Vec<&str> = missing.iter().map(|needed| needed.package).collect();
+    if command::find_program("apt-get").is_none() {
+        bail!("the tests need programs that this machine lacks and apt-get is not here: install {} by hand", packages.join(", "));
+    }
+    let by_hand = format!("install them as root with `apt-get install --no-install-recommends {}`", packages.join(" "));
+    let root = Privilege::find("Installing the tests' packages", &by_hand)?;
+    install(root, &packages)?;
+    let left: Vec<&str> = self::missing(|program| command::find_program(program).is_some()).iter().map(|left| left.program).collect();
+    if !left.is_empty() {
+        bail!("apt-get installed {}, but {} is still not to be found: install it by hand", packages.join(", "), left.join(", "));
+    }
+    Ok(format!("installed {}", packages.join(", ")))
+}
+
+fn missing(is_here: impl Fn(&str) -> bool) -> Vec<Needed> {
+    NEEDED.iter().filter(|needed| !is_here(needed.program)).copied().collect()
+}
+
+fn install(root: Privilege, packages: &[&str]) -> Result<()> {
+    const REMEDY: &str = "check the network and the apt sources, then try again";
+    let _quiet = ServicesStayOff::begin(root)?;
+    command::run(root.command("apt-get").args(["update", "-q"]), REMEDY)?;
+    let mut install = root.command("env");
+    install.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-q", "-y", "--no-install-recommends"]).args(packages);
+    command::run(&mut install, REMEDY)
+}
+
+/// Keeps packages from starting their services: a test run must not leave an sshd or a syslog daemon listening on a person's machine.
+#[derive(Debug)]
+struct ServicesStayOff {
+    remove_with: Option<Privilege>,
+}
+
+impl ServicesStayOff {
+    fn begin(root: Privilege) -> Result<Self> {
+        if Path::new(POLICY).exists() {
+            return Ok(Self { remove_with: None });
+        }
+        eprintln!("      keeping the packages' services off with {POLICY} while they are installed");
+        let draft = std::env::temp_dir().join(format!("bartizan-policy-rc.d-{}", std::process::id()));
+        if let Err(error) = fs::write(&draft, "#!/bin/sh\nexit 101\n") {
+            bail!("{} cannot be written ({error}): make room in the temporary folder", draft.display());
+        }
+        let remedy = format!("make {POLICY} by hand, a script that exits with 101");
+        let made = command::run(root.command("install").args(["-m", "755"]).arg(&draft).arg(POLICY), &remedy);
+        // A draft that stays behind harms nobody.
+        let _ = fs::remove_file(&draft);
+        made.map(|()| Self { remove_with: Some(root) })
+    }
+}
+
+impl Drop for ServicesStayOff {
+    fn drop(&mut self) {
+        let Some(root) = self.remove_with else { return };
+        if let Err(error) = command::run(root.command("rm").args(["-f", POLICY]), &format!("remove {POLICY} by hand")) {
+            eprintln!("      warning: {error}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_absent_programs_are_missing() {
+        assert!(missing(|_| true).is_empty());
+        assert_eq!(missing(|_| false).len(), NEEDED.len());
+        let one = missing(|program| program != "nc.traditional");
+        assert_eq!(one.iter().map(|needed| needed.package).collect::<Vec<_>>(), ["netcat-traditional"]);
+    }
+
+    #[test]
+    fn each_program_is_listed_once_with_a_reason() {
+        let mut programs: Vec<&str> = NEEDED.iter().map(|needed| needed.program).collect();
+        programs.sort_unstable();
+        programs.dedup();
+        assert_eq!(programs.len(), NEEDED.len());
+        assert!(NEEDED.iter().all(|needed| !needed.reason.is_empty()));
+    }
+}

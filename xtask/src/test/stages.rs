@@ -1,0 +1,219 @@
+//! What each stage of `cargo xtask test` does.
+
+use std::ops::ControlFlow;
+
+use anyhow::{Context, Result, bail};
+
+use super::libtest::{Counts, Tally};
+use super::{binaries, packages};
+use crate::build::{self, Built};
+use crate::privilege::Privilege;
+use crate::project::Project;
+use crate::step::Steps;
+use crate::stream::{End, stream};
+use crate::{command, kernel_object, vm};
+
+/// Kernel of the VM stage.
+const VM_KERNEL: &str = "6.1";
+/// Longest time for one test binary in the VM, seconds: emulation is some ten times slower than this machine.
+const VM_LONGEST: u64 = 20 * 60;
+
+/// The stages, in the order in which they run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub(crate) enum Stage {
+    /// Install the Debian packages that the tests start programs of.
+    Packages,
+    /// Everything that `cargo xtask build` does.
+    Build,
+    /// `cargo fmt --check`.
+    Format,
+    /// Clippy on every crate, and on the kernel programs for their own target; warnings fail.
+    Clippy,
+    /// Unit, property and doc tests of all crates.
+    Unit,
+    /// On-kernel and end-to-end tests on this machine, as root.
+    Kernel,
+    /// On-kernel tests on a stock Debian 6.1 kernel under qemu.
+    Vm,
+}
+
+impl Stage {
+    /// Its name on the command line and in the summary.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Packages => "packages",
+            Self::Build => "build",
+            Self::Format => "format",
+            Self::Clippy => "clippy",
+            Self::Unit => "unit",
+            Self::Kernel => "kernel",
+            Self::Vm => "vm",
+        }
+    }
+
+    /// What it is for, in a line.
+    pub(crate) fn purpose(self) -> &'static str {
+        match self {
+            Self::Packages => "Debian packages that the tests start programs of; installed when missing",
+            Self::Build => "kernel object and binary, as `cargo xtask build`",
+            Self::Format => "cargo fmt --all --check",
+            Self::Clippy => "clippy on every crate, and on the kernel programs for their own target; warnings fail",
+            Self::Unit => "unit, property and doc tests of all crates",
+            Self::Kernel => "on-kernel and end-to-end tests on this machine, as root",
+            Self::Vm => "on-kernel tests on a stock Debian 6.1 kernel under qemu",
+        }
+    }
+
+    /// Stages without which it cannot run.
+    pub(crate) fn needs(self) -> &'static [Self] {
+        match self {
+            Self::Packages | Self::Build | Self::Format => &[],
+            Self::Clippy | Self::Unit => &[Self::Build],
+            Self::Kernel | Self::Vm => &[Self::Packages, Self::Build],
+        }
+    }
+}
+
+/// What a stage leaves: counts of tests, and a sentence for each thing that went wrong.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    /// Tests that ran.
+    pub(crate) counts: Counts,
+    /// What went wrong; empty when the stage passed.
+    pub(crate) trouble: Vec<String>,
+}
+
+impl Report {
+    fn note(&mut self, result: Result<()>) {
+        if let Err(error) = result {
+            self.trouble.push(sentence(&error));
+        }
+    }
+}
+
+/// An error with its causes on one line.
+pub(crate) fn sentence(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).collect::<Vec<_>>().join("; because: ")
+}
+
+/// What later stages need from earlier ones.
+#[derive(Debug)]
+pub(crate) struct Bench {
+    /// The checkout.
+    pub(crate) project: Project,
+    /// Test the optimised binary.
+    pub(crate) release: bool,
+    /// What the build stage left.
+    pub(crate) built: Option<Built>,
+}
+
+impl Bench {
+    fn built(&self) -> Result<&Built> {
+        self.built.as_ref().context("the build stage left no binary: run the stage `build` first")
+    }
+
+    /// Runs one stage.
+    pub(crate) fn run(&mut self, stage: Stage) -> Report {
+        let mut report = Report::default();
+        let result = match stage {
+            Stage::Packages => packages::ensure().map(|done| eprintln!("      {done}")),
+            Stage::Build => build::build(&self.project, self.release, &mut Steps::new(build::STEPS)).map(|built| self.built = Some(built)),
+            Stage::Format => command::run(self.project.cargo().args(["fmt", "--all", "--check"]), "run `cargo fmt --all`"),
+            Stage::Clippy => self.clippy(&mut report),
+            Stage::Unit => self.unit(&mut report),
+            Stage::Kernel => self.kernel(&mut report),
+            Stage::Vm => self.vm(&mut report),
+        };
+        report.note(result);
+        report
+    }
+
+    fn clippy(&self, report: &mut Report) -> Result<()> {
+        let mut host = self.project.cargo();
+        host.args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]);
+        report.note(command::run(&mut host, "repair what clippy names above"));
+        kernel_object::clippy(&self.project, &self.built()?.linker)
+    }
+
+    fn unit(&self, report: &mut Report) -> Result<()> {
+        let mut cargo = self.project.cargo();
+        cargo.args(["test", "--workspace", "--exclude", "bartizan-tests", "--no-fail-fast"]);
+        let mut tally = Tally::default();
+        let end = stream(&mut cargo, None, "install Rust from https://rustup.rs", |piece| {
+            tally.feed(piece);
+            ControlFlow::Continue(())
+        })?;
+        report.counts = tally.counts();
+        match end {
+            End::Exited(status) if status.success() => ran_some(report.counts),
+            End::Exited(status) => bail!("`{}` failed ({status}): the failures are listed above", command::describe(&cargo)),
+            End::Stopped | End::TimedOut => bail!("the unit tests were stopped without a deadline of ours"),
+        }
+    }
+
+    fn kernel(&self, report: &mut Report) -> Result<()> {
+        let bartizan = &self.built()?.binary;
+        let root = Privilege::find("Tests on the kernel", "run `cargo xtask test kernel` as root")?;
+        for binary in binaries::build(&self.project)?.iter().filter(|binary| binary.runs_here()) {
+            eprintln!("      {} on this kernel", binary.name);
+            let (counts, trouble) = binaries::run(&self.project, binary, bartizan, root, &[])?;
+            report.counts.add(counts);
+            report.trouble.extend(trouble);
+        }
+        ran_some(report.counts)
+    }
+
+    fn vm(&self, report: &mut Report) -> Result<()> {
+        let bartizan = &self.built()?.binary;
+        let guest = vm::Guest { kernel: VM_KERNEL.into(), memory: 2048, timeout: VM_LONGEST, with: vec![], environment: vec![] };
+        for binary in binaries::build(&self.project)?.iter().filter(|binary| binary.runs_in_vm()) {
+            let mut tally = Tally::default();
+            let arguments = ["--test-threads=1".into()];
+            let code = vm::boot(&self.project, &guest, bartizan, &binary.path, &arguments, |piece| tally.feed(piece));
+            report.counts.add(tally.counts());
+            match code {
+                Ok(0) => {}
+                Ok(code) => report.trouble.push(format!("{} failed in the VM (exit code {code})", binary.name)),
+                Err(error) => report.trouble.push(format!("{} in the VM: {}", binary.name, sentence(&error))),
+            }
+        }
+        ran_some(report.counts)
+    }
+}
+
+/// A stage in which nothing ran is no success.
+fn ran_some(counts: Counts) -> Result<()> {
+    if counts.ran() == 0 {
+        bail!("no test ran: the test targets were renamed or filtered away");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum;
+
+    use super::*;
+
+    #[test]
+    fn a_stage_comes_after_what_it_needs() {
+        for stage in Stage::value_variants() {
+            assert!(stage.needs().iter().all(|needed| needed < stage), "{stage:?}");
+            let shown = stage.to_possible_value().map(|value| value.get_name().to_owned());
+            assert_eq!(shown.as_deref(), Some(stage.name()));
+        }
+    }
+
+    #[test]
+    fn nothing_ran_is_no_success() {
+        assert!(ran_some(Counts { ignored: 5, ..Counts::default() }).is_err());
+        assert!(ran_some(Counts { passed: 1, ..Counts::default() }).is_ok());
+    }
+
+    #[test]
+    fn without_a_build_a_stage_says_so() {
+        let project = Project { root: "/r".into(), target: "/t".into(), tools: "/r/.tools".into() };
+        let report = Bench { project, release: false, built: None }.run(Stage::Vm);
+        assert!(report.trouble.len() == 1 && report.trouble[0].contains("build"), "{:?}", report.trouble);
+    }
+}

@@ -1,0 +1,179 @@
+//! A stock Debian cloud kernel: fetched with apt, unpacked without root, kept under `target/vm/`.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::command;
+use crate::privilege::Privilege;
+
+const OFFLINE: &str = "check the network and the apt sources (`apt-get update`)";
+
+/// A kernel that qemu can boot.
+#[derive(Debug, Clone)]
+pub(crate) struct Kernel {
+    /// Name of its package.
+    pub(crate) package: String,
+    /// The compressed kernel.
+    pub(crate) image: PathBuf,
+}
+
+impl fmt::Display for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.package)
+    }
+}
+
+/// The newest kernel of `series` in the cache, else the newest that apt offers.
+///
+/// # Errors
+/// No such kernel on offer, no Debian tools, or no network.
+pub(crate) fn ensure(cache: &Path, series: &str) -> Result<Kernel> {
+    if std::env::consts::ARCH != "x86_64" {
+        bail!("the VM needs an x86_64 host (Debian's cloud kernels for amd64), and this one is {}", std::env::consts::ARCH);
+    }
+    if let Some(kernel) = newest(cached(cache)?, series).and_then(|package| unpacked(cache, package)) {
+        return Ok(kernel);
+    }
+    let mut offered = offers(series)?;
+    if offered.is_empty() {
+        refresh()?;
+        offered = offers(series)?;
+    }
+    let Some(package) = newest(offered, series) else {
+        bail!(
+            "this machine's apt sources offer no linux-image-{series}*-cloud-amd64: see `apt-cache search cloud-amd64` and give --kernel"
+        );
+    };
+    eprintln!("      fetching {package}");
+    fs::create_dir_all(cache).with_context(|| format!("{} cannot be made: check who owns target/", cache.display()))?;
+    fetch(cache, &package)?;
+    unpacked(cache, package.clone()).with_context(|| format!("the package {package} holds no boot/vmlinuz-*: remove {}", cache.display()))
+}
+
+/// Package names in the cache: one folder each.
+fn cached(cache: &Path) -> Result<Vec<String>> {
+    if !cache.exists() {
+        return Ok(Vec::new());
+    }
+    let entries = fs::read_dir(cache).with_context(|| format!("{} cannot be read: check who owns target/", cache.display()))?;
+    Ok(entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect())
+}
+
+fn unpacked(cache: &Path, package: String) -> Option<Kernel> {
+    let boot = fs::read_dir(cache.join(&package).join("boot")).ok()?;
+    let image = boot.filter_map(|entry| Some(entry.ok()?.path())).find(|path| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz-")) && path.metadata().is_ok_and(|m| m.len() > 0)
+    })?;
+    Some(Kernel { package, image })
+}
+
+/// Packages of the series that can be downloaded. `pkgnames` alone also lists what is merely mentioned.
+fn offers(series: &str) -> Result<Vec<String>> {
+    let mut names = Command::new("apt-cache");
+    names.args(["pkgnames", &format!("linux-image-{series}")]);
+    let names = command::capture(&mut names, "the VM's kernel comes from Debian packages, so run this on Debian or Ubuntu")?;
+    let names: Vec<&str> = names.lines().filter(|name| version(name, series).is_some()).collect();
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let madison = command::capture(Command::new("apt-cache").arg("madison").args(&names), OFFLINE)?;
+    Ok(madison.lines().filter_map(|line| Some(line.split('|').next()?.trim().to_owned())).filter(|name| !name.is_empty()).collect())
+}
+
+fn refresh() -> Result<()> {
+    let root = Privilege::find("Reading the package lists (`apt-get update`)", "run `apt-get update` as root once")?;
+    command::run(root.command("apt-get").args(["update", "-q"]), OFFLINE)
+}
+
+fn fetch(cache: &Path, package: &str) -> Result<()> {
+    // Into a place of its own first: a folder with the package's name is complete by construction.
+    let partial = cache.join(format!("partial-{}", std::process::id()));
+    let made = if partial.exists() { fs::remove_dir_all(&partial) } else { Ok(()) }.and_then(|()| fs::create_dir_all(&partial));
+    made.with_context(|| format!("{} cannot be made: check who owns target/", partial.display()))?;
+    let mut download = Command::new("apt-get");
+    // apt's own sandbox user may not write into a checkout.
+    download.args(["download", "-q", "-o", "APT::Sandbox::User=root", package]).current_dir(&partial);
+    command::run(&mut download, OFFLINE)?;
+    let deb = fs::read_dir(&partial)
+        .ok()
+        .and_then(|mut entries| entries.find_map(|entry| Some(entry.ok()?.path()).filter(|p| p.extension().is_some_and(|e| e == "deb"))))
+        .with_context(|| format!("apt-get downloaded no .deb into {}: {OFFLINE}", partial.display()))?;
+    let root = partial.join("root");
+    command::run(Command::new("dpkg").arg("-x").arg(&deb).arg(&root), "the package is damaged; try again")?;
+    let place = cache.join(package);
+    let moved = if place.exists() { fs::remove_dir_all(&place) } else { Ok(()) }.and_then(|()| fs::rename(&root, &place));
+    moved.with_context(|| format!("{} cannot be written: check who owns target/", place.display()))?;
+    fs::remove_dir_all(&partial).with_context(|| format!("{} cannot be removed: check who owns target/", partial.display()))
+}
+
+fn newest(packages: Vec<String>, series: &str) -> Option<String> {
+    let mut known: Vec<(Vec<u64>, String)> = packages.into_iter().filter_map(|name| Some((version(&name, series)?, name))).collect();
+    // Of one version the signed package (the shorter name) last: it is what machines run.
+    known.sort_by(|(a, a_name), (b, b_name)| a.cmp(b).then_with(|| longer_first(a_name, b_name)));
+    known.pop().map(|(_, name)| name)
+}
+
+fn longer_first(a: &str, b: &str) -> Ordering {
+    b.len().cmp(&a.len())
+}
+
+/// The numbers that order packages of one series: `linux-image-6.1.0-56-cloud-amd64` has 6, 1, 0, 56. None for another series, for debug
+/// symbols and for metapackages, which have no number beyond the series.
+fn version(package: &str, series: &str) -> Option<Vec<u64>> {
+    let body = package.strip_prefix("linux-image-")?;
+    let body = body.strip_suffix("-unsigned").unwrap_or(body).strip_suffix("-cloud-amd64")?;
+    let rest = body.strip_prefix(series)?;
+    if !rest.starts_with('.') {
+        return None;
+    }
+    body.split(|c: char| !c.is_ascii_digit()).filter(|part| !part.is_empty()).map(|part| part.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn newest_is_by_number_and_signed() {
+        let names = [
+            "linux-image-6.1.0-9-cloud-amd64",
+            "linux-image-6.1.0-56-cloud-amd64-unsigned",
+            "linux-image-6.1.0-56-cloud-amd64",
+            "linux-image-6.1.0-57-cloud-amd64-dbg",
+            "linux-image-6.1.0-58-amd64",
+            "linux-image-6.12.117+deb12-cloud-amd64",
+            "linux-image-6.12-cloud-amd64",
+            "initramfs-1.cpio",
+        ]
+        .map(str::to_owned);
+        assert_eq!(newest(names.to_vec(), "6.1").as_deref(), Some("linux-image-6.1.0-56-cloud-amd64"));
+        assert_eq!(newest(names.to_vec(), "6.12").as_deref(), Some("linux-image-6.12.117+deb12-cloud-amd64"));
+        assert_eq!(newest(names.to_vec(), "5.10"), None);
+    }
+
+    #[test]
+    fn a_cached_kernel_needs_its_image() -> Result<()> {
+        let cache = tempfile::tempdir()?;
+        let name = "linux-image-6.1.0-1-cloud-amd64";
+        let boot = cache.path().join(name).join("boot");
+        fs::create_dir_all(&boot)?;
+        assert!(unpacked(cache.path(), name.to_owned()).is_none());
+        fs::write(boot.join("vmlinuz-6.1.0-1-cloud-amd64"), "kernel")?;
+        assert_eq!(ensure(cache.path(), "6.1")?.package, name, "no apt is asked");
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn no_name_makes_it_panic(name in "(linux-image-)?[0-9.+a-z-]{0,40}(-cloud-amd64)?", series in "[0-9.]{0,6}") {
+            let _ = version(&name, &series);
+        }
+    }
+}

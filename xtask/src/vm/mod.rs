@@ -1,0 +1,157 @@
+//! `cargo xtask vm`: one program on a stock Debian cloud kernel.
+//!
+//! Emulated (qemu TCG), because the machines that build this project have no usable `/dev/kvm`: times measured inside mean nothing.
+//! The guest sees an initramfs and a loopback device, nothing of the host.
+
+mod console;
+mod cpio;
+mod initramfs;
+mod kernel;
+mod libraries;
+mod qemu;
+
+use std::ffi::OsString;
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::project::Project;
+use crate::step::{self, Steps};
+use crate::stream::{End, stream};
+use crate::{build, command};
+
+pub(crate) use console::{Console, Verdict};
+
+/// Where the guest has the `bartizan` binary; also in its environment as `BARTIZAN_BIN`.
+pub(crate) const GUEST_BINARY: &str = "/usr/bin/bartizan";
+
+/// What the guest is.
+#[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
+pub(crate) struct Guest {
+    /// Series of Debian's cloud kernel, such as 6.1 or 6.12 (what the host's apt sources offer).
+    #[arg(long, default_value = "6.1", value_name = "SERIES")]
+    pub(crate) kernel: String,
+    /// Memory of the guest, MiB.
+    #[arg(long, default_value_t = 2048, value_name = "MIB", value_parser = clap::value_parser!(u32).range(256..))]
+    pub(crate) memory: u32,
+    /// Seconds until a guest that has not ended is killed.
+    #[arg(long, default_value_t = 300, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) timeout: u64,
+    /// Another program of the host for the guest, at the same path, with its libraries (repeatable).
+    #[arg(long = "with", value_name = "PATH")]
+    pub(crate) with: Vec<PathBuf>,
+    /// A variable for the program's environment (repeatable).
+    #[arg(long = "env", value_name = "NAME=VALUE")]
+    pub(crate) environment: Vec<String>,
+}
+
+/// Options of `cargo xtask vm`.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    guest: Guest,
+    #[command(flatten)]
+    build: build::Args,
+    /// The program on this host, run as root in the guest.
+    program: PathBuf,
+    /// Its arguments.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<OsString>,
+}
+
+/// The verb: exits with the program's own code.
+///
+/// # Errors
+/// Whatever keeps the program from running to its end in the guest.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let project = Project::locate()?;
+    let built = build::build(&project, args.build.release, &mut Steps::new(build::STEPS))?;
+    let code = boot(&project, &args.guest, &built.binary, &args.program, &args.arguments, |_| {})?;
+    Ok(ExitCode::from(code))
+}
+
+/// Boots the guest, runs `program` in it, shows the console on stdout and hands every byte of it to `watch`. Returns the program's exit
+/// code.
+///
+/// # Errors
+/// No kernel, no qemu, a kernel panic, a guest that ends or hangs without naming an exit code.
+pub(crate) fn boot(
+    project: &Project,
+    guest: &Guest,
+    bartizan: &Path,
+    program: &Path,
+    arguments: &[OsString],
+    mut watch: impl FnMut(&[u8]),
+) -> Result<u8> {
+    let mut steps = Steps::new(3);
+    let kernel = steps.step(&format!("Debian cloud kernel {}", guest.kernel), || {
+        let kernel = kernel::ensure(&project.vm_cache(), &guest.kernel)?;
+        let phrase = format!("{kernel}");
+        Ok((kernel, phrase))
+    })?;
+    // So that output of the program itself is not taken for the exit line.
+    let marker = format!("BARTIZAN-VM-EXIT-{}-{}", std::process::id(), kernel.package);
+    let image = project.vm_cache().join(format!("initramfs-{}.cpio", std::process::id()));
+    let _cleanup = RemoveOnDrop(&image);
+    steps.step("Initramfs", || {
+        let job = initramfs::Job { bartizan, program, arguments, with: &guest.with, environment: &guest.environment, marker: &marker };
+        let bytes = initramfs::build(&job)?;
+        fs::write(&image, &bytes)
+            .with_context(|| format!("{} cannot be written: check who owns target/ and that the disk has room", image.display()))?;
+        // The kernel holds the image and its unpacked copy at the same time.
+        let needed = 2 * (bytes.len() as u64 >> 20) + 128;
+        if needed > u64::from(guest.memory) {
+            bail!("the guest needs at least {needed} MiB for its files and has {}: give --memory {}", guest.memory, needed * 2);
+        }
+        Ok(((), step::bytes(bytes.len() as u64)))
+    })?;
+    steps.step("Guest", || {
+        eprintln!("      running `{} {}` (its console follows)", program.display(), command::words(arguments));
+        let mut console = Console::new(&marker);
+        let mut qemu = qemu::command(&kernel.image, &image, guest.memory)?;
+        let end = stream(&mut qemu, Some(Duration::from_secs(guest.timeout)), "run `apt-get install qemu-system-x86`", |piece| {
+            watch(piece);
+            if console.feed(piece) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        println!();
+        let code = verdict(&end, &console, guest.timeout)?;
+        Ok((code, format!("exit code {code}")))
+    })
+}
+
+fn verdict(end: &End, console: &Console, timeout: u64) -> Result<u8> {
+    match (console.verdict(), end) {
+        (Some(Verdict::Exit(code)), End::Exited(_) | End::Stopped | End::TimedOut) => Ok(code),
+        (Some(Verdict::Panic), _) => {
+            bail!("the guest's kernel panicked; its last lines, to be read for the cause:\n{}", console.tail())
+        }
+        (None, End::TimedOut) => {
+            bail!(
+                "the guest did not end within {timeout} s and was killed; give --timeout if it only was slow. Its last lines:\n{}",
+                console.tail()
+            )
+        }
+        (None, End::Exited(status)) => {
+            bail!(
+                "qemu ended ({status}) before the program named its exit code; read qemu's message and the last lines:\n{}",
+                console.tail()
+            )
+        }
+        (None, End::Stopped) => bail!("the guest was stopped without a verdict; its last lines:\n{}", console.tail()),
+    }
+}
+
+/// An image of one run, of tens of megabytes, is of no use to the next.
+struct RemoveOnDrop<'a>(&'a Path);
+
+impl Drop for RemoveOnDrop<'_> {
+    fn drop(&mut self) {
+        // Nothing to be done about a failure here; `cargo clean` removes the folder as well.
+        let _ = fs::remove_file(self.0);
+    }
+}
