@@ -1,0 +1,205 @@
+//! One alert as a block of lines, with the lineage that explains it drawn as a tree.
+
+use bartizan_bus::event::{Alert, Confidence, Entity, LineageEntry, Status};
+use jiff::tz::TimeZone;
+
+use super::clock::local;
+use super::escape::{command_line, escape};
+use super::event_line::{short, socket};
+use super::paint::Paint;
+
+/// Renders alerts.
+pub(crate) struct AlertBlocks {
+    paint: Paint,
+    zone: TimeZone,
+}
+
+impl AlertBlocks {
+    pub(crate) fn new(paint: Paint, zone: TimeZone) -> Self {
+        Self { paint, zone }
+    }
+
+    /// The block, without a line feed at its end. `seq` is the alert's sequence in ALERTS.
+    pub(crate) fn render(&self, alert: &Alert, seq: u64) -> String {
+        let Self { paint, zone } = self;
+        let Alert {
+            id,
+            revision,
+            time,
+            host,
+            detector: _,
+            rule,
+            title,
+            severity,
+            confidence,
+            attack,
+            entities,
+            evidence,
+            trigger_seq,
+            lineage,
+            explanation,
+            next_steps,
+            status,
+        } = alert;
+        let confidence = match confidence {
+            Confidence::Low => "low",
+            Confidence::Medium => "medium",
+            Confidence::High => "high",
+        };
+        let closed = match status {
+            Status::Open => "",
+            Status::Closed => "  (closed)",
+        };
+        let mut block = Block { paint: *paint, text: String::new() };
+        block.text.push_str(&format!(
+            "{} {} {} on {}{closed}",
+            paint.severity(*severity, &severity.as_str().to_uppercase()),
+            local(time.wall_ns, zone),
+            paint.cyan(&escape(rule)),
+            escape(host)
+        ));
+        block.text.push_str(&format!("\n  {}", paint.bold(&escape(title))));
+        block.field("Why", [escape(explanation)]);
+        block.field("About", entities.iter().map(entity));
+        block.field("Lineage", tree(lineage, *paint));
+        block.field(
+            "ATT&CK",
+            [attack.iter().map(|a| format!("{} {}", escape(&a.tactic), escape(&a.technique))).collect::<Vec<_>>().join(", ")],
+        );
+        block.field("Next", next_steps.iter().enumerate().map(|(index, step)| format!("{}. {}", index + 1, escape(step))));
+        block.field(
+            "Id",
+            [format!(
+                "{id} revision {revision}, confidence {confidence}, ALERTS {seq}, trigger EVENTS {trigger_seq}, {} evidence events",
+                evidence.len()
+            )],
+        );
+        block.text
+    }
+}
+
+struct Block {
+    paint: Paint,
+    text: String,
+}
+
+impl Block {
+    /// A named field of one or more lines; nothing when there is none.
+    fn field(&mut self, name: &str, lines: impl IntoIterator<Item = String>) {
+        for (index, line) in lines.into_iter().filter(|line| !line.is_empty()).enumerate() {
+            let name = if index == 0 { format!("{name}:") } else { String::new() };
+            self.text.push_str(&format!("\n  {} {line}", self.paint.dim(&format!("{name:<8}"))));
+        }
+    }
+}
+
+fn entity(entity: &Entity) -> String {
+    match entity {
+        Entity::Process { exec_id, pid } => format!("process {pid} ({exec_id})"),
+        Entity::Socket { socket: ends } => format!("peer {}", socket(ends)),
+        Entity::User { uid, name } => match name {
+            Some(name) => format!("user {} ({uid})", escape(name)),
+            None => format!("user {uid}"),
+        },
+        Entity::Container { id } => format!("container {}", escape(&short(id))),
+    }
+}
+
+/// From the oldest known ancestor down to the process, each one level deeper than its parent.
+fn tree(lineage: &[LineageEntry], paint: Paint) -> Vec<String> {
+    let last = lineage.len().saturating_sub(1);
+    lineage
+        .iter()
+        .rev()
+        .enumerate()
+        .map(|(depth, entry)| {
+            let branch = if depth == 0 { String::new() } else { format!("{}└─ ", "   ".repeat(depth - 1)) };
+            let process = format!("{}({})", escape(&entry.name), entry.pid);
+            let process = if depth == last { paint.red(&process) } else { process };
+            format!("{branch}{process}{}", details(entry, paint))
+        })
+        .collect()
+}
+
+fn details(entry: &LineageEntry, paint: Paint) -> String {
+    let LineageEntry { exec_id: _, pid: _, name: _, exe, argv, uid, user, tty, exited, approximate } = entry;
+    let mut out = format!("  {}", user.as_deref().map_or_else(|| uid.to_string(), escape));
+    if let Some(tty) = tty {
+        out.push_str(&format!(" on {}", escape(tty)));
+    }
+    match (argv.as_slice(), exe) {
+        ([], None) => {}
+        ([], Some(exe)) => out.push_str(&format!("  {}", escape(exe))),
+        (argv, None) => out.push_str(&format!("  {}", command_line(argv, false))),
+        (argv, Some(exe)) if argv[0] == *exe => out.push_str(&format!("  {}", command_line(argv, false))),
+        (argv, Some(exe)) => out.push_str(&format!("  {}{}", command_line(argv, false), paint.dim(&format!("  exe {}", escape(exe))))),
+    }
+    if *exited {
+        out.push_str(&paint.dim("  (had ended)"));
+    }
+    if *approximate {
+        out.push_str(&paint.dim("  (from /proc)"));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::paint::ColorChoice;
+    use crate::cli::samples::alert;
+
+    fn render(alert: &Alert) -> String {
+        AlertBlocks::new(Paint::new(ColorChoice::Never, false, None), TimeZone::UTC).render(alert, 3)
+    }
+
+    #[test]
+    fn a_whole_block() {
+        let mut alert = alert();
+        alert.lineage[0].tty = Some("pts/3".into());
+        alert.lineage[1].exited = true;
+        alert.lineage[2].approximate = true;
+        let expected = "\
+CRITICAL 2023-11-14 22:13:20.000 runtime_watcher.reverse_shell on host1
+  Reverse shell: bash talks to 203.0.113.9:443
+  Why:     bash (pid 300) has a connected socket as its standard input.
+  About:   process 300 (0000000000000007-45d964b800-300-1)
+           peer tcp 10.0.0.1:5555 → 203.0.113.9:443
+  Lineage: sshd(100)  alice  /usr/bin/sshd  (from /proc)
+           └─ python3(200)  alice  python3 x.py  exe /usr/bin/python3  (had ended)
+              └─ bash(300)  alice on pts/3  bash -i  exe /usr/bin/bash
+  ATT&CK:  TA0002 T1059.004
+  Next:    1. Isolate the host.
+           2. Look at python3 (pid 200).
+  Id:      abababababababababababababababab revision 1, confidence high, ALERTS 3, trigger EVENTS 42, 1 evidence events";
+        assert_eq!(render(&alert), expected);
+    }
+
+    #[test]
+    fn an_alert_with_nothing_to_list_has_no_empty_fields() {
+        let bare = Alert { lineage: Vec::new(), attack: Vec::new(), entities: Vec::new(), next_steps: Vec::new(), ..alert() };
+        assert_eq!(render(&bare).lines().count(), 4);
+    }
+
+    #[test]
+    fn no_string_of_an_alert_can_draw() {
+        let evil = "\u{1b}[2J\n\u{202e}\u{9b}H".to_owned();
+        let mut bad = alert();
+        for field in [&mut bad.host, &mut bad.detector, &mut bad.rule, &mut bad.title, &mut bad.explanation] {
+            field.clone_from(&evil);
+        }
+        bad.next_steps = vec![evil.clone()];
+        bad.attack[0].technique.clone_from(&evil);
+        bad.attack[0].tactic.clone_from(&evil);
+        bad.entities.push(Entity::User { uid: 1, name: Some(evil.clone()) });
+        bad.entities.push(Entity::Container { id: evil.clone() });
+        for entry in &mut bad.lineage {
+            entry.name.clone_from(&evil);
+            entry.argv = vec![evil.clone()];
+            (entry.exe, entry.user, entry.tty) = (Some(evil.clone()), Some(evil.clone()), Some(evil.clone()));
+        }
+        let lines = render(&bad).lines().count();
+        assert_eq!(lines, render(&alert()).lines().count() + 1, "two entities more, one step less, and no line of the attacker's");
+        assert!(!render(&bad).chars().any(|c| (c.is_control() && c != '\n') || c == '\u{202e}'));
+    }
+}

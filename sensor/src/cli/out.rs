@@ -1,0 +1,69 @@
+//! Standard output of the verbs that print many lines, and their wait for more.
+
+use std::io::{self, BufWriter, StdoutLock, Write};
+use std::os::fd::AsFd;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+
+use super::exit::{Exit, Failure};
+
+/// Between two looks at the log while following, milliseconds.
+const LOOK_MS: u16 = 100;
+
+/// Why no more can be printed.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// The reader has gone (`| head`): that is its right, and no error.
+    ReaderGone,
+    /// Something failed.
+    Failed(Failure),
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::ReaderGone,
+            _ => Self::Failed(Failure::new(Exit::Failed, format_args!("cannot write to standard output: {error}"))),
+        }
+    }
+}
+
+/// Standard output, buffered.
+pub(crate) struct Out {
+    inner: BufWriter<StdoutLock<'static>>,
+}
+
+impl Out {
+    pub(crate) fn stdout() -> Self {
+        Self { inner: BufWriter::with_capacity(64 << 10, io::stdout().lock()) }
+    }
+
+    /// Writes `text` and a line feed.
+    pub(crate) fn line(&mut self, text: &str) -> Result<(), Stop> {
+        self.inner.write_all(text.as_bytes())?;
+        Ok(self.inner.write_all(b"\n")?)
+    }
+
+    pub(crate) fn flush(&mut self) -> Result<(), Stop> {
+        Ok(self.inner.flush()?)
+    }
+
+    /// Waits a moment for the log to grow. Ends early, with [`Stop::ReaderGone`], when nobody reads standard output any
+    /// more: on a quiet host the next write, which would tell, can be far off.
+    pub(crate) fn wait(&self) -> Result<(), Stop> {
+        let stdout = self.inner.get_ref();
+        // No events are asked for: POLLERR and POLLHUP are always told.
+        let mut watched = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
+        match nix::poll::poll(&mut watched, PollTimeout::from(LOOK_MS)) {
+            Ok(0) | Err(nix::errno::Errno::EINTR) => Ok(()),
+            Ok(_) => Err(Stop::ReaderGone),
+            Err(error) => Err(io::Error::from(error).into()),
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! The status report for people, and as one JSON object.
+
+use serde_json::Value;
+
+use super::clock::uptime;
+use super::escape::escape;
+use super::paint::Paint;
+use crate::status::{Blind, ConsumerStatus, HookState, HookStatus, KindCount, SinkRow, StatusReport, StreamStatus, Verdict};
+
+/// The report with `verdict` (`working` or `degraded`) and `reasons` beside its own fields, on one line.
+pub(crate) fn json(report: &StatusReport, verdict: &Verdict) -> Result<String, serde_json::Error> {
+    let mut value = serde_json::to_value(report)?;
+    let (word, reasons) = match verdict {
+        Verdict::Working => ("working", &[][..]),
+        Verdict::Degraded(reasons) => ("degraded", reasons.as_slice()),
+    };
+    if let Value::Object(map) = &mut value {
+        map.insert("verdict".to_owned(), Value::from(word));
+        map.insert("reasons".to_owned(), Value::from(reasons));
+    }
+    serde_json::to_string(&value)
+}
+
+/// The page, without a line feed at its end.
+pub(crate) fn render(report: &StatusReport, verdict: &Verdict, paint: Paint) -> String {
+    let mut page = Page { paint, text: String::new() };
+    page.head(report, verdict);
+    page.section("Hooks", hooks(&report.hooks, paint));
+    page.list("Blind", report.blind.iter().map(|blind| self::blind(blind, paint)));
+    page.section("Records", kinds(&report.kinds, paint));
+    page.section("Streams", streams(&report.streams, paint));
+    page.section("Consumers", consumers(&report.consumers, paint));
+    page.section("Sinks", sinks(&report.sink_rows(), paint));
+    page.list("Detectors", flat(&report.detectors));
+    let (table, usage) = (report.process_table, report.self_usage);
+    page.list(
+        "Itself",
+        [
+            format!("process table: {} of {} entries, {} evicted", table.entries, table.max, table.evicted),
+            format!("memory: {}, processor time: {:.1} s", about(usage.rss_bytes), usage.cpu_seconds),
+        ],
+    );
+    page.text
+}
+
+struct Page {
+    paint: Paint,
+    text: String,
+}
+
+impl Page {
+    fn head(&mut self, report: &StatusReport, verdict: &Verdict) {
+        let paint = self.paint;
+        let line = match verdict {
+            Verdict::Working => paint.green("Bartizan works as well as this kernel allows."),
+            Verdict::Degraded(reasons) => {
+                let reasons = reasons.iter().map(|reason| format!("\n  - {}", escape(reason))).collect::<String>();
+                format!("{}{reasons}", paint.yellow("Bartizan works, but less well than it could here:"))
+            }
+        };
+        self.text = format!(
+            "{line}\n\nversion {}, pid {}, host {}, kernel {}\nup {} since {}, data folder {}",
+            escape(&report.version),
+            report.pid,
+            escape(&report.host),
+            escape(&report.kernel),
+            uptime(report.uptime_s),
+            escape(&report.started),
+            escape(&report.data_dir)
+        );
+    }
+
+    fn list(&mut self, title: &str, lines: impl IntoIterator<Item = String>) {
+        let mut lines = lines.into_iter().peekable();
+        if lines.peek().is_some() {
+            self.text.push_str(&format!("\n\n{}", self.paint.bold(title)));
+        }
+        lines.for_each(|line| self.text.push_str(&format!("\n  {line}")));
+    }
+
+    /// A table whose first row is its heading; nothing when there is no other row.
+    fn section(&mut self, title: &str, rows: Vec<Row>) {
+        if rows.len() < 2 {
+            return;
+        }
+        let columns = rows.iter().map(|row| row.cells.len()).max().unwrap_or_default();
+        let width =
+            |column: usize| rows.iter().filter_map(|row| row.cells.get(column)).map(|cell| cell.chars().count()).max().unwrap_or_default();
+        let widths: Vec<usize> = (0..columns).map(width).collect();
+        let lines: Vec<String> = rows
+            .iter()
+            .enumerate()
+            .map(|(index, row)| {
+                let cells: Vec<String> = row.cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+                let line = cells.join("  ");
+                match (index, row.colour) {
+                    (0, _) => self.paint.dim(line.trim_end()),
+                    (_, Some(colour)) => colour(self.paint, line.trim_end()),
+                    (_, None) => line.trim_end().to_owned(),
+                }
+            })
+            .collect();
+        self.list(title, lines);
+    }
+}
+
+type Colour = fn(Paint, &str) -> String;
+
+struct Row {
+    cells: Vec<String>,
+    colour: Option<Colour>,
+}
+
+fn row<const N: usize>(cells: [String; N]) -> Row {
+    Row { cells: cells.into(), colour: None }
+}
+
+fn heading<const N: usize>(cells: [&str; N]) -> Row {
+    row(cells.map(str::to_owned))
+}
+
+impl Row {
+    fn colour_if(self, condition: bool, colour: Colour) -> Self {
+        Self { colour: condition.then_some(colour), ..self }
+    }
+}
+
+fn hooks(hooks: &[HookStatus], _paint: Paint) -> Vec<Row> {
+    let mut rows = vec![heading(["hook", "state", "tier", "runs", "skipped", "events", ""])];
+    for hook in hooks {
+        let HookStatus { name, kinds, tier, best, state, reason, runs, recursion_misses } = hook;
+        let tier = if *best { escape(tier) } else { format!("{} (not the best)", escape(tier)) };
+        let (bad, warn) = (*state == HookState::Failed, *state == HookState::Disabled);
+        rows.push(
+            row([
+                escape(name),
+                state.as_str().to_owned(),
+                tier,
+                runs.map_or_else(|| "-".to_owned(), |runs| runs.to_string()),
+                recursion_misses.to_string(),
+                escape(&kinds.join(", ")),
+                reason.as_deref().map(escape).unwrap_or_default(),
+            ])
+            .colour_if(bad || warn, if bad { Paint::red } else { Paint::yellow }),
+        );
+    }
+    rows
+}
+
+fn blind(blind: &Blind, paint: Paint) -> String {
+    let Blind { what, why, costs, expected } = blind;
+    let costs = if costs.is_empty() { String::new() } else { format!("; weakens {}", escape(&costs.join(", "))) };
+    let line = format!("{}: {}{costs}", escape(what), escape(why));
+    if *expected { line } else { paint.yellow(&format!("{line} (this kernel could do better)")) }
+}
+
+fn kinds(kinds: &[KindCount], _paint: Paint) -> Vec<Row> {
+    let mut rows = vec![heading(["kind", "received", "lost", ""])];
+    for KindCount { kind, received, lost } in kinds {
+        let total: u64 = lost.values().sum();
+        let reasons: Vec<String> = lost.iter().map(|(reason, count)| format!("{}: {count}", escape(reason))).collect();
+        rows.push(row([escape(kind), received.to_string(), total.to_string(), reasons.join(", ")]).colour_if(total > 0, Paint::red));
+    }
+    rows
+}
+
+fn streams(streams: &[StreamStatus], _paint: Paint) -> Vec<Row> {
+    let mut rows = vec![heading(["stream", "messages", "size", "of", "last", "synced", "write errors", "cut at open"])];
+    for stream in streams {
+        let StreamStatus { name, messages, bytes, last_seq, synced_seq, write_errors, truncated_at_open, more } = stream;
+        let limit = more.get("max_bytes").and_then(Value::as_u64).map_or_else(|| "-".to_owned(), about);
+        let cells = [
+            escape(name),
+            messages.to_string(),
+            about(*bytes),
+            limit,
+            last_seq.to_string(),
+            synced_seq.to_string(),
+            write_errors.to_string(),
+            about(*truncated_at_open),
+        ];
+        rows.push(row(cells).colour_if(*write_errors > 0, Paint::red));
+    }
+    rows
+}
+
+fn consumers(consumers: &[ConsumerStatus], _paint: Paint) -> Vec<Row> {
+    let mut rows = vec![heading(["consumer", "stream", "acked", "behind", "unacked", "redelivered", "given up", "never seen"])];
+    for consumer in consumers {
+        let ConsumerStatus { stream, name, ack_floor, pending, ack_pending, redelivered, terminated, fell_off_retention, more: _ } =
+            consumer;
+        let counts = [ack_floor, pending, ack_pending, redelivered, terminated, fell_off_retention].map(u64::to_string);
+        let cells = [escape(name), escape(stream)].into_iter().chain(counts).collect();
+        rows.push(Row { cells, colour: None }.colour_if(*fell_off_retention > 0, Paint::red));
+    }
+    rows
+}
+
+fn sinks(sinks: &[SinkRow], _paint: Paint) -> Vec<Row> {
+    let mut rows = vec![heading(["sink", "type", "to", "state", "confirmed", "behind", ""])];
+    for sink in sinks {
+        let trouble = if sink.failing() { sink.last_error.as_deref().map(escape).unwrap_or_default() } else { String::new() };
+        let cells = [
+            escape(&sink.name),
+            escape(&sink.kind),
+            escape(&sink.address),
+            escape(&sink.state),
+            sink.confirmed.to_string(),
+            sink.lag.to_string(),
+            trouble,
+        ];
+        rows.push(row(cells).colour_if(sink.failing(), Paint::red));
+    }
+    rows
+}
+
+/// Any JSON as lines `path: value`: the detectors' status has the form that each detector gives it.
+fn flat(value: &Value) -> Vec<String> {
+    fn walk(path: &str, value: &Value, lines: &mut Vec<String>) {
+        let below = |key: &str| if path.is_empty() { escape(key) } else { format!("{path}.{}", escape(key)) };
+        match value {
+            Value::Object(map) => map.iter().for_each(|(key, value)| walk(&below(key), value, lines)),
+            Value::Array(items) => items.iter().enumerate().for_each(|(index, value)| match value.get("id").and_then(Value::as_str) {
+                Some(id) => walk(&below(id), value, lines),
+                None => walk(&below(&index.to_string()), value, lines),
+            }),
+            Value::Null => {}
+            Value::String(text) => lines.push(format!("{path}: {}", escape(text))),
+            Value::Bool(_) | Value::Number(_) => lines.push(format!("{path}: {value}")),
+        }
+    }
+    let mut lines = Vec::new();
+    walk("", value, &mut lines);
+    lines
+}
+
+/// A size for reading: `31.0 MiB`.
+fn about(bytes: u64) -> String {
+    let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    match units.iter().find(|(_, shift)| bytes >= 1 << shift) {
+        Some((unit, shift)) => format!("{}.{} {unit}", bytes >> shift, ((bytes >> (shift - 10)) % 1024) * 10 / 1024),
+        None => format!("{bytes} B"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::paint::ColorChoice;
+    use crate::status::tests::report;
+
+    fn page(report: &StatusReport) -> String {
+        render(report, &report.verdict(), Paint::new(ColorChoice::Never, false, None))
+    }
+
+    #[test]
+    fn a_healthy_page() {
+        let mut healthy = report();
+        healthy.streams[0].bytes = 1536;
+        let page = page(&healthy);
+        for expected in [
+            "Bartizan works as well as this kernel allows.\n\nversion 0.1.0, pid 4242, host host1, kernel 6.18.0\n",
+            "up 1d 02:03:04 since 2026-01-31T08:00:00Z, data folder /var/lib/bartizan",
+            "\n  hook  state   tier    runs  skipped  events\n  exec  active  tp_btf  12    0        process.exec",
+            "\n  connects by 32-bit programs: this kernel allows no fentry; weakens runtime_watcher.reverse_shell",
+            "\n  process.exec  1000      0",
+            "  1.5 KiB  256.0 MiB  ",
+            "\n  runtime_watcher.observed: 1000",
+            "\n  siem  syslog  127.0.0.1:514  connected  1          0",
+            "process table: 120 of 65536 entries, 0 evicted",
+            "memory: 31.0 MiB, processor time: 1.5 s",
+        ] {
+            assert!(page.contains(expected), "{expected:?} is not in\n{page}");
+        }
+    }
+
+    #[test]
+    fn a_degraded_page_begins_with_its_reasons() {
+        let mut degraded = report();
+        degraded.recent_loss = 5;
+        degraded.kinds[0].lost.insert("ring_full".into(), 5);
+        let page = page(&degraded);
+        assert!(page.starts_with("Bartizan works, but less well than it could here:\n  - 5 records were lost"), "{page}");
+        assert!(page.contains("\n  process.exec  1000      5     ring_full: 5"), "{page}");
+    }
+
+    #[test]
+    fn json_has_the_verdict() {
+        let mut degraded = report();
+        degraded.recent_loss = 5;
+        let value = |report: &StatusReport| serde_json::from_str::<Value>(&json(report, &report.verdict()).expect("json")).expect("value");
+        assert_eq!((&value(&report())["verdict"], &value(&report())["reasons"]), (&Value::from("working"), &Value::Array(Vec::new())));
+        assert_eq!(value(&degraded)["verdict"], "degraded");
+        assert!(value(&degraded)["reasons"][0].as_str().expect("a sentence").contains("5 records"));
+    }
+
+    #[test]
+    fn a_page_cannot_draw() {
+        let mut evil = report();
+        let text = "\u{1b}[2J\u{202e}";
+        evil.hooks[0].reason = Some(text.into());
+        evil.hooks[0].state = HookState::Failed;
+        evil.detectors = serde_json::json!({ text: [{ "id": text, text: text }] });
+        evil.sinks[0]["state"] = "failed".into();
+        evil.sinks[0]["last_error"] = text.into();
+        evil.blind[0].what = text.into();
+        assert!(!page(&evil).chars().any(|c| (c.is_control() && c != '\n') || c == '\u{202e}'));
+    }
+
+    #[test]
+    fn sizes_for_reading() {
+        for (bytes, text) in [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1536, "1.5 KiB"), (u64::MAX, "16777215.9 TiB")] {
+            assert_eq!(about(bytes), text);
+        }
+    }
+}

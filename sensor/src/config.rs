@@ -1,0 +1,379 @@
+//! The configuration: files, their merging, and what is allowed in them.
+//!
+//! Invariants worth naming:
+//!
+//! - **Nothing is silently ignored.** An unknown key, a value out of range or a file that cannot be read is an error that
+//!   names file, line, column and key. Only the absence of the default file means "defaults".
+//! - **Every layer is checked alone, then merged, then checked as a whole**, so that an error names the file that has it.
+//! - **Layers merge per key**: tables merge, arrays of tables (`[[forward]]`) append, every other value replaces.
+
+mod error;
+mod fields;
+pub mod units;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bartizan_bus::{BusConfig, StreamConfig, SyncPolicy};
+use serde::Deserialize;
+
+pub use error::ConfigError;
+
+/// The file that is read when `--config` is not given.
+pub const DEFAULT_CONFIG: &str = "/etc/bartizan/config.toml";
+
+/// Where everything durable is kept unless told otherwise.
+pub const DEFAULT_DATA_DIR: &str = "/var/lib/bartizan";
+
+/// The whole configuration, with every default filled in.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Folder of streams, consumers and detector state; also of the control socket.
+    pub data_dir: PathBuf,
+    /// Capture.
+    pub sensor: SensorConfig,
+    /// Retention of the streams.
+    pub streams: StreamsConfig,
+    /// Detectors and their knobs.
+    pub detectors: toml::Table,
+    /// Where alerts go.
+    pub forward: Vec<bartizan_forward::SinkConfig>,
+}
+
+/// `[sensor]`: capture.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SensorConfig {
+    /// Hooks that are not attached. Names are checked by the daemon, which knows them.
+    pub disable_hooks: Vec<String>,
+    /// Bytes of the ring for what must not be lost (exec, fork, exit); a power of two.
+    #[serde(deserialize_with = "fields::ring::<_, {64 << 10}, {1 << 30}>")]
+    pub ring_priority: u32,
+    /// Bytes of the ring for bulk records (network); a power of two.
+    #[serde(deserialize_with = "fields::ring::<_, {64 << 10}, {1 << 30}>")]
+    pub ring_bulk: u32,
+    /// Most processes that the process table holds.
+    #[serde(deserialize_with = "fields::count::<_, 1024, 4194304>")]
+    pub process_table: usize,
+    /// Between two `sensor.heartbeat` events.
+    #[serde(deserialize_with = "fields::duration::<_, 1, 3600>")]
+    pub heartbeat: Duration,
+}
+
+/// `[streams]`: retention.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StreamsConfig {
+    /// The EVENTS stream.
+    pub events: EventsConfig,
+    /// The ALERTS stream.
+    pub alerts: AlertsConfig,
+}
+
+/// `[streams.events]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EventsConfig {
+    /// Events older than this are deleted.
+    #[serde(deserialize_with = "fields::duration::<_, 60, 315360000>")]
+    pub max_age: Duration,
+    /// The oldest events are deleted when the stream is larger than this.
+    #[serde(deserialize_with = "fields::size::<_, {1 << 20}, {1 << 50}>")]
+    pub max_bytes: u64,
+    /// An event is synced to disk at most this long after it was stored: what a power cut can cost.
+    #[serde(deserialize_with = "fields::duration_ms::<_, 10, 60000>")]
+    pub sync_interval: Duration,
+}
+
+/// `[streams.alerts]`. There is no sync interval: an alert is always on disk before it is acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AlertsConfig {
+    /// Alerts older than this are deleted.
+    #[serde(deserialize_with = "fields::duration::<_, 60, 315360000>")]
+    pub max_age: Duration,
+    /// The oldest alerts are deleted when the stream is larger than this.
+    #[serde(deserialize_with = "fields::size::<_, {1 << 20}, {1 << 50}>")]
+    pub max_bytes: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from(DEFAULT_DATA_DIR),
+            sensor: SensorConfig::default(),
+            streams: StreamsConfig::default(),
+            detectors: Default::default(),
+            forward: Vec::new(),
+        }
+    }
+}
+
+impl Default for SensorConfig {
+    fn default() -> Self {
+        Self {
+            disable_hooks: Vec::new(),
+            ring_priority: 4 << 20,
+            ring_bulk: 16 << 20,
+            process_table: 65_536,
+            heartbeat: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for EventsConfig {
+    fn default() -> Self {
+        let stream = StreamConfig::events();
+        let sync_interval = match stream.sync {
+            SyncPolicy::Interval(interval) => interval,
+            SyncPolicy::Always => Duration::from_secs(1),
+        };
+        Self { max_age: stream.max_age, max_bytes: stream.max_bytes, sync_interval }
+    }
+}
+
+impl Default for AlertsConfig {
+    fn default() -> Self {
+        let stream = StreamConfig::alerts();
+        Self { max_age: stream.max_age, max_bytes: stream.max_bytes }
+    }
+}
+
+impl Config {
+    /// Reads the configuration. `path` is the file given by `--config`, which must exist; without it the default file is
+    /// read if it exists. Either way the `*.toml` files of `conf.d` beside the file are merged over it, in name order.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for the first thing that is wrong.
+    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let (main, must_exist) = match path {
+            Some(path) => (path, true),
+            None => (Path::new(DEFAULT_CONFIG), false),
+        };
+        let mut layers = Vec::new();
+        match std::fs::read_to_string(main) {
+            Ok(text) => layers.push((main.to_owned(), text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !must_exist => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(ConfigError::Missing { path: main.to_owned() }),
+            Err(source) => return Err(ConfigError::Read { path: main.to_owned(), source }),
+        }
+        for file in drop_ins(&main.with_file_name("conf.d"))? {
+            let text = std::fs::read_to_string(&file).map_err(|source| ConfigError::Read { path: file.clone(), source })?;
+            layers.push((file, text));
+        }
+        Self::from_layers(&layers)
+    }
+
+    /// Reads the configuration from texts, each with the path that its errors name. Later ones win.
+    ///
+    /// # Errors
+    /// [`ConfigError::Content`] or [`ConfigError::Whole`].
+    pub fn from_layers(layers: &[(PathBuf, String)]) -> Result<Self, ConfigError> {
+        let mut merged = toml::Table::new();
+        for (path, text) in layers {
+            let content = |error: toml::de::Error| ConfigError::content(path, text, &error);
+            toml::from_str::<Self>(text).map_err(content)?;
+            merge(&mut merged, text.parse::<toml::Table>().map_err(content)?);
+        }
+        let whole = |message: String| ConfigError::Whole { files: layers.iter().map(|(path, _)| path.clone()).collect(), message };
+        let config: Self = merged.try_into().map_err(|error: toml::de::Error| whole(error.message().to_owned()))?;
+        config.check().map_err(whole)?;
+        Ok(config)
+    }
+
+    /// What no single key can tell.
+    fn check(&self) -> Result<(), String> {
+        if !self.data_dir.is_absolute() {
+            return Err(format!("data_dir {:?} is not an absolute path: begin it with /", self.data_dir));
+        }
+        bartizan_forward::validate(&self.forward).map_err(|error| error.to_string())
+    }
+
+    /// The bus's part of the configuration.
+    pub fn bus(&self) -> BusConfig {
+        let Self { data_dir: _, sensor: _, streams: StreamsConfig { events, alerts }, detectors: _, forward: _ } = self;
+        let mut bus = BusConfig::default();
+        bus.events.max_age = events.max_age;
+        bus.events.max_bytes = events.max_bytes;
+        bus.events.sync = SyncPolicy::Interval(events.sync_interval);
+        bus.alerts.max_age = alerts.max_age;
+        bus.alerts.max_bytes = alerts.max_bytes;
+        bus
+    }
+}
+
+/// The `*.toml` files of `folder` in name order; none when there is no such folder. Hidden files are editors' leftovers.
+fn drop_ins(folder: &Path) -> Result<Vec<PathBuf>, ConfigError> {
+    let read = |source| ConfigError::Read { path: folder.to_owned(), source };
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(read(error)),
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(read)?.path();
+        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if !hidden && path.extension().is_some_and(|extension| extension == "toml") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn merge(into: &mut toml::Table, from: toml::Table) {
+    for (key, value) in from {
+        match (into.get_mut(&key), value) {
+            (Some(toml::Value::Table(old)), toml::Value::Table(new)) => merge(old, new),
+            (Some(toml::Value::Array(old)), toml::Value::Array(new)) if of_tables(old) && of_tables(&new) => old.extend(new),
+            (_, value) => {
+                into.insert(key, value);
+            }
+        }
+    }
+}
+
+fn of_tables(array: &[toml::Value]) -> bool {
+    !array.is_empty() && array.iter().all(toml::Value::is_table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Config, ConfigError> {
+        Config::from_layers(&[("/etc/bartizan/config.toml".into(), text.to_owned())])
+    }
+
+    fn error(text: &str) -> String {
+        load(text).expect_err(text).to_string()
+    }
+
+    #[test]
+    fn nothing_means_the_defaults() {
+        let config = load("").expect("empty");
+        assert_eq!(config.data_dir, Path::new(DEFAULT_DATA_DIR));
+        assert_eq!(config.sensor, SensorConfig::default());
+        assert_eq!(config.bus(), BusConfig::default());
+        assert!(config.forward.is_empty());
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let config = load(
+            "data_dir = \"/srv/b\"\n[sensor]\ndisable_hooks = [\"exec\"]\nring_priority = \"8 MiB\"\nring_bulk = 1048576\n\
+             process_table = 2048\nheartbeat = \"30s\"\n[streams.events]\nmax_age = \"1d\"\nmax_bytes = \"1 GiB\"\n\
+             sync_interval = \"250ms\"\n[streams.alerts]\nmax_age = \"90d\"\nmax_bytes = \"64 MiB\"\n\
+             [[forward]]\nname = \"siem\"\ntype = \"syslog\"\naddress = \"siem:514\"\n",
+        )
+        .expect("all keys");
+        assert_eq!(config.data_dir, Path::new("/srv/b"));
+        let sensor = SensorConfig {
+            disable_hooks: vec!["exec".into()],
+            ring_priority: 8 << 20,
+            ring_bulk: 1 << 20,
+            process_table: 2048,
+            heartbeat: Duration::from_secs(30),
+        };
+        assert_eq!(config.sensor, sensor);
+        let bus = config.bus();
+        assert_eq!((bus.events.max_age, bus.events.max_bytes), (Duration::from_secs(86_400), 1 << 30));
+        assert_eq!(bus.events.sync, SyncPolicy::Interval(Duration::from_millis(250)));
+        assert_eq!((bus.alerts.max_age, bus.alerts.max_bytes), (Duration::from_secs(90 * 86_400), 64 << 20));
+        assert_eq!(bus.alerts.sync, SyncPolicy::Always);
+        assert_eq!(config.forward[0].name.as_str(), "siem");
+    }
+
+    #[test]
+    fn an_unknown_key_is_placed_and_the_right_one_offered() {
+        let expected = "/etc/bartizan/config.toml, line 3, column 1, key `streams.events.max_agee`: unknown field `max_agee`, \
+                        expected one of `max_age`, `max_bytes`, `sync_interval`; did you mean `max_age`?\n  |\n3 | max_agee = \"1d\"\n  | ^^^^^^^^";
+        assert_eq!(error("# a comment\n[streams.events]\nmax_agee = \"1d\"\n"), expected);
+        assert!(error("[sensr]\n").contains("did you mean `sensor`?"));
+    }
+
+    #[test]
+    fn errors_say_what_is_allowed() {
+        for (text, expected) in [
+            (
+                "[sensor]\nring_bulk = \"3 MiB\"",
+                "line 2, column 13, key `sensor.ring_bulk`: 3 MiB is not a power of two, which the kernel's ring buffers must be: use 2 MiB or 4 MiB",
+            ),
+            ("[sensor]\nring_bulk = \"1 KiB\"", "64 KiB to 1 GiB are allowed"),
+            ("[sensor]\nring_bulk = -1", "a size such as \"2 GiB\""),
+            ("[sensor]\nprocess_table = 3", "1024 to 4194304 are allowed"),
+            ("[sensor]\nheartbeat = 5", "a duration with its unit in quotes, such as \"1s\""),
+            ("[sensor]\nheartbeat = \"5\"", "\"1h30m\""),
+            ("[sensor]\nheartbeat = \"2h\"", "1s to 1h are allowed"),
+            ("[streams.events]\nmax_bytes = \"2 gigs\"", "\"2 gigs\" is not a size"),
+            ("[streams.alerts]\nsync_interval = \"1s\"", "unknown field `sync_interval`"),
+            ("data_dir = \"relative\"", "is not an absolute path"),
+            ("data_dir = \"/a\"\ndata_dir = \"/b\"", "line 2"),
+            ("data_dir = /var", "line 1, column"),
+            ("[[forward]]\nname = \"siem\"\ntype = \"syslog\"\naddress = \"siem\"", "key `forward.address`"),
+            ("[[forward]]\nname = \"siem\"", "line 1"),
+        ] {
+            let error = error(text);
+            assert!(error.contains(expected), "{error:?} does not say {expected:?}");
+        }
+    }
+
+    #[test]
+    fn layers_merge_per_key_and_forwards_append() {
+        let sink = |name: &str| format!("[[forward]]\nname = \"{name}\"\ntype = \"syslog\"\naddress = \"{name}:514\"\n");
+        let layers = [
+            ("/c/config.toml".into(), format!("[sensor]\nheartbeat = \"30s\"\ndisable_hooks = [\"a\"]\n{}", sink("one"))),
+            ("/c/conf.d/1.toml".into(), format!("[sensor]\nprocess_table = 4096\n{}", sink("two"))),
+            ("/c/conf.d/2.toml".into(), "[sensor]\nprocess_table = 8192\ndisable_hooks = [\"b\"]\n".to_owned()),
+        ];
+        let config = Config::from_layers(&layers).expect("three layers");
+        assert_eq!((config.sensor.heartbeat, config.sensor.process_table), (Duration::from_secs(30), 8192));
+        assert_eq!(config.sensor.disable_hooks, ["b"]);
+        let names: Vec<&str> = config.forward.iter().map(|sink| sink.name.as_str()).collect();
+        assert_eq!(names, ["one", "two"]);
+    }
+
+    #[test]
+    fn two_files_with_the_same_sink_are_refused_by_both_names() {
+        let sink = "[[forward]]\nname = \"siem\"\ntype = \"syslog\"\naddress = \"a:514\"\n".to_owned();
+        let layers = [("/c/a.toml".into(), sink.clone()), ("/c/b.toml".into(), sink)];
+        let error = Config::from_layers(&layers).expect_err("twice").to_string();
+        assert!(error.contains("/c/a.toml, /c/b.toml") && error.contains("siem"), "{error}");
+    }
+
+    #[test]
+    fn files_and_drop_ins_are_read_in_name_order() {
+        let temp = tempfile::tempdir().expect("temp folder");
+        let main = temp.path().join("config.toml");
+        let write = |name: &str, text: &str| std::fs::write(temp.path().join(name), text).expect(name);
+        std::fs::create_dir(temp.path().join("conf.d")).expect("conf.d");
+        write("config.toml", "[sensor]\nprocess_table = 1024\n");
+        write("conf.d/20-b.toml", "[sensor]\nprocess_table = 4096\n");
+        write("conf.d/10-a.toml", "[sensor]\nprocess_table = 2048\nheartbeat = \"7s\"\n");
+        write("conf.d/30-c.toml~", "this is no TOML");
+        write("conf.d/.40-d.toml", "nor is this");
+        let config = Config::load(Some(&main)).expect("config");
+        assert_eq!((config.sensor.process_table, config.sensor.heartbeat), (4096, Duration::from_secs(7)));
+
+        write("conf.d/20-b.toml", "[sensor]\nprocess_table = 1\n");
+        let error = Config::load(Some(&main)).expect_err("bad drop-in").to_string();
+        assert!(error.contains("conf.d/20-b.toml, line 2, column 17"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_is_named_must_be_there_and_readable() {
+        let temp = tempfile::tempdir().expect("temp folder");
+        assert!(matches!(Config::load(Some(&temp.path().join("none.toml"))), Err(ConfigError::Missing { .. })));
+        assert!(matches!(Config::load(Some(temp.path())), Err(ConfigError::Read { .. })));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in "([a-z_]{0,8}(\\.[a-z]{1,4})? ?[=\\[\\]\"'{}]?[^\u{1}]{0,8}\n?){0,6}") {
+            let _ = load(&text).map_err(|error| error.to_string());
+        }
+    }
+}

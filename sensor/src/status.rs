@@ -1,0 +1,475 @@
+//! What a running Bartizan says about itself, and whether that is as good as it could be.
+//!
+//! Invariants worth naming:
+//!
+//! - **The report is plain data**: the daemon fills it, the control socket carries it, `bartizan status` judges and prints it.
+//! - **Degraded is against this kernel.** What the kernel cannot do is blindness and is named; it is not a fault. What it
+//!   could do and Bartizan does not (disabled, failed, lost, failing) is.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// Losses within this many seconds make a running sensor degraded: [`StatusReport::recent_loss`] counts them.
+pub const RECENT_LOSS_SECONDS: u64 = 300;
+
+/// Everything `bartizan status` knows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// Version of the running binary.
+    pub version: String,
+    /// Its pid.
+    pub pid: u32,
+    /// Host name.
+    pub host: String,
+    /// Kernel release.
+    pub kernel: String,
+    /// Data folder.
+    pub data_dir: String,
+    /// Start of this run, RFC 3339.
+    pub started: String,
+    /// Seconds since then.
+    pub uptime_s: u64,
+    /// Every hook Bartizan has, attached or not.
+    pub hooks: Vec<HookStatus>,
+    /// What cannot be seen.
+    pub blind: Vec<Blind>,
+    /// Received and lost records, per kind.
+    pub kinds: Vec<KindCount>,
+    /// Records lost in the last [`RECENT_LOSS_SECONDS`] seconds, all kinds and reasons.
+    pub recent_loss: u64,
+    /// The streams of the bus.
+    pub streams: Vec<StreamStatus>,
+    /// The durable consumers of all streams.
+    pub consumers: Vec<ConsumerStatus>,
+    /// The detectors' own status.
+    pub detectors: Value,
+    /// The forwarders' own status: an array of objects with `name`, `type`, `address`, `state`, `last_error`.
+    pub sinks: Value,
+    /// The process table.
+    pub process_table: ProcessTable,
+    /// What Bartizan itself uses.
+    pub self_usage: SelfUsage,
+}
+
+/// One kernel hook.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookStatus {
+    /// Name, as `--disable-hook` takes it.
+    pub name: String,
+    /// Kinds of events that it makes.
+    pub kinds: Vec<String>,
+    /// How it is attached, such as `tp_btf`, `fexit` or `syscall tracepoint`.
+    pub tier: String,
+    /// This is the best tier that Bartizan has for it.
+    pub best: bool,
+    /// Whether it works.
+    pub state: HookState,
+    /// Why it does not, or why not in a better tier.
+    pub reason: Option<String>,
+    /// Program runs, where the kernel counts them (`kernel.bpf_stats_enabled`).
+    pub runs: Option<u64>,
+    /// Runs that the kernel skipped because the program was already running on that CPU.
+    pub recursion_misses: u64,
+}
+
+/// Whether a hook works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HookState {
+    /// Attached.
+    Active,
+    /// Turned off by configuration.
+    Disabled,
+    /// This kernel has no place for it.
+    Unavailable,
+    /// This kernel has a place for it, and it could not be attached.
+    Failed,
+}
+
+impl HookState {
+    /// Lower-case name, as in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Disabled => "disabled",
+            Self::Unavailable => "unavailable",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Something that cannot be seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blind {
+    /// What is not seen.
+    pub what: String,
+    /// Why not.
+    pub why: String,
+    /// Which detections that weakens.
+    pub costs: Vec<String>,
+    /// This kernel cannot do better. If not, the sensor is degraded.
+    pub expected: bool,
+}
+
+/// Counts of one kind of record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KindCount {
+    /// The kind, such as `process.exec`.
+    pub kind: String,
+    /// Records that reached user space since the start.
+    pub received: u64,
+    /// Records lost since the start, by reason.
+    pub lost: BTreeMap<String, u64>,
+}
+
+/// A stream, as its `StreamInfo` says. Fields without a name here are kept in `more`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StreamStatus {
+    /// Name, such as `EVENTS`.
+    pub name: String,
+    /// Messages held.
+    pub messages: u64,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Last sequence given out.
+    pub last_seq: u64,
+    /// Everything up to here is on disk.
+    pub synced_seq: u64,
+    /// Failed writes and syncs since open.
+    pub write_errors: u64,
+    /// Bytes cut off a torn tail at open.
+    pub truncated_at_open: u64,
+    /// The rest of the stream's own words.
+    #[serde(flatten)]
+    pub more: Map<String, Value>,
+}
+
+/// A durable consumer, as its `ConsumerInfo` says. Fields without a name here are kept in `more`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ConsumerStatus {
+    /// Its stream.
+    pub stream: String,
+    /// Its name.
+    pub name: String,
+    /// Everything up to here is acknowledged.
+    pub ack_floor: u64,
+    /// Messages not yet delivered to it.
+    pub pending: u64,
+    /// Delivered and not yet acknowledged.
+    pub ack_pending: u64,
+    /// Deliveries beyond the first.
+    pub redelivered: u64,
+    /// Messages that it gave up on.
+    pub terminated: u64,
+    /// Messages that retention deleted before it saw them.
+    pub fell_off_retention: u64,
+    /// The rest of the consumer's own words.
+    #[serde(flatten)]
+    pub more: Map<String, Value>,
+}
+
+/// The object that `info` serialises to, without the fields in `named`.
+fn rest(info: &impl Serialize, named: &[&str]) -> Map<String, Value> {
+    match serde_json::to_value(info) {
+        Ok(Value::Object(mut map)) => {
+            map.retain(|key, _| !named.contains(&key.as_str()));
+            map
+        }
+        // Plain structs of numbers and names have no failing serialiser.
+        Ok(_) | Err(_) => Map::new(),
+    }
+}
+
+impl From<&bartizan_bus::StreamInfo> for StreamStatus {
+    fn from(info: &bartizan_bus::StreamInfo) -> Self {
+        Self {
+            name: info.name.to_string(),
+            messages: info.messages,
+            bytes: info.bytes,
+            last_seq: info.last_seq,
+            synced_seq: info.synced_seq,
+            write_errors: info.write_errors,
+            truncated_at_open: info.truncated_at_open,
+            more: rest(info, &["name", "messages", "bytes", "last_seq", "synced_seq", "write_errors", "truncated_at_open"]),
+        }
+    }
+}
+
+impl From<&bartizan_bus::ConsumerInfo> for ConsumerStatus {
+    fn from(info: &bartizan_bus::ConsumerInfo) -> Self {
+        Self {
+            stream: info.stream.to_string(),
+            name: info.name.to_string(),
+            ack_floor: info.ack_floor,
+            pending: info.pending,
+            ack_pending: info.ack_pending,
+            redelivered: info.redelivered,
+            terminated: info.terminated,
+            fell_off_retention: info.fell_off_retention,
+            more: rest(info, &["stream", "name", "ack_floor", "pending", "ack_pending", "redelivered", "terminated", "fell_off_retention"]),
+        }
+    }
+}
+
+/// The process table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ProcessTable {
+    /// Processes held.
+    pub entries: u64,
+    /// Most that it holds.
+    pub max: u64,
+    /// Living processes that had to make room.
+    pub evicted: u64,
+}
+
+/// What the judgement and the page read of a sink's own status. The rest stays in [`StatusReport::sinks`].
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub struct SinkRow {
+    /// Name from the configuration.
+    pub name: String,
+    /// Protocol.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Receiver.
+    pub address: String,
+    /// What it is doing: the lower-case name of the forwarder's state.
+    pub state: String,
+    /// The last thing that went wrong.
+    pub last_error: Option<String>,
+    /// Attempts that failed since the last confirmation.
+    pub failed_attempts: u64,
+    /// When the next attempt is due.
+    pub next_retry: Option<String>,
+    /// Alerts not yet confirmed.
+    pub lag: u64,
+    /// Alerts confirmed.
+    pub confirmed: u64,
+    /// Alerts that cannot be decoded and were stepped over.
+    pub undecodable: u64,
+    /// Alerts that the receiver refused for ever.
+    pub refused: u64,
+}
+
+impl SinkRow {
+    /// Rows of an array of sink states; what is not an object of that form becomes a row that says so.
+    fn all(sinks: &Value) -> Vec<Self> {
+        let unreadable = |error: serde_json::Error| Self { state: format!("unreadable ({error})"), ..Self::default() };
+        let rows = sinks.as_array().map(Vec::as_slice).unwrap_or_default();
+        rows.iter().map(|sink| Self::deserialize(sink).unwrap_or_else(unreadable)).collect()
+    }
+
+    /// It is not delivering, and not only because it has just begun or was asked to wait.
+    pub fn failing(&self) -> bool {
+        match self.state.as_str() {
+            "retrying" | "misconfigured" | "failed" => true,
+            // Between two attempts of a receiver that is down.
+            "connecting" => self.failed_attempts > 0,
+            _ => false,
+        }
+    }
+
+    fn complain(&self, reasons: &mut Vec<String>) {
+        if self.failing() {
+            let why = self.last_error.as_deref().unwrap_or("no error is known");
+            reasons.push(format!(
+                "Sink {} ({} {}) does not deliver, it is {}, and {} alerts wait: {why}.",
+                self.name, self.kind, self.address, self.state, self.lag
+            ));
+        }
+        if self.undecodable + self.refused > 0 {
+            reasons.push(format!(
+                "Sink {} stepped over {} alerts that could not be decoded and {} that the receiver refused: they are still in ALERTS.",
+                self.name, self.undecodable, self.refused
+            ));
+        }
+    }
+}
+
+/// What Bartizan itself uses.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct SelfUsage {
+    /// Resident memory.
+    pub rss_bytes: u64,
+    /// Processor time since the start, user and system.
+    pub cpu_seconds: f64,
+}
+
+/// The judgement over a report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// As well as this kernel allows.
+    Working,
+    /// Not: each reason is a sentence. Never empty.
+    Degraded(Vec<String>),
+}
+
+impl StatusReport {
+    /// Whether this is as good as this kernel allows, and if not, every reason.
+    pub fn verdict(&self) -> Verdict {
+        let mut reasons = Vec::new();
+        for hook in &self.hooks {
+            hook.complain(&mut reasons);
+        }
+        for blind in self.blind.iter().filter(|blind| !blind.expected) {
+            reasons.push(format!("{} is not seen although this kernel could: {}.", blind.what, blind.why));
+        }
+        if self.recent_loss > 0 {
+            let minutes = RECENT_LOSS_SECONDS / 60;
+            reasons.push(format!("{} records were lost in the last {minutes} minutes: see the losses per kind.", self.recent_loss));
+        }
+        for stream in &self.streams {
+            stream.complain(&mut reasons);
+        }
+        for consumer in self.consumers.iter().filter(|consumer| consumer.fell_off_retention > 0) {
+            reasons.push(format!(
+                "Consumer {} never saw {} messages of {}, which retention deleted first: raise the stream's max_age or max_bytes.",
+                consumer.name, consumer.fell_off_retention, consumer.stream
+            ));
+        }
+        for sink in self.sink_rows() {
+            sink.complain(&mut reasons);
+        }
+        if reasons.is_empty() { Verdict::Working } else { Verdict::Degraded(reasons) }
+    }
+}
+
+impl StatusReport {
+    /// The sinks, as far as the judgement and the page need them.
+    pub fn sink_rows(&self) -> Vec<SinkRow> {
+        SinkRow::all(&self.sinks)
+    }
+}
+
+impl StreamStatus {
+    fn complain(&self, reasons: &mut Vec<String>) {
+        if self.write_errors > 0 {
+            reasons.push(format!("Stream {} had {} failed writes: check the disk of the data folder.", self.name, self.write_errors));
+        }
+    }
+}
+
+impl HookStatus {
+    fn complain(&self, reasons: &mut Vec<String>) {
+        let why = self.reason.as_deref().unwrap_or("no reason is known");
+        match self.state {
+            HookState::Active | HookState::Unavailable => {}
+            HookState::Disabled => reasons.push(format!("Hook {} ({}) is disabled: {why}.", self.name, self.kinds.join(", "))),
+            HookState::Failed => reasons.push(format!("Hook {} ({}) could not be attached: {why}.", self.name, self.kinds.join(", "))),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A report of a healthy sensor.
+    pub(crate) fn report() -> StatusReport {
+        let bus = tempfile::tempdir().expect("temp folder");
+        let bus = bartizan_bus::Bus::open(bus.path(), &bartizan_bus::BusConfig::default()).expect("bus");
+        let alerts = bus.stream(bartizan_bus::StreamName::Alerts);
+        let mut consumer = alerts.consumer("forward-siem", bartizan_bus::ConsumerConfig::default()).expect("consumer");
+        consumer.ack_through(0);
+        StatusReport {
+            version: "0.1.0".into(),
+            pid: 4242,
+            host: "host1".into(),
+            kernel: "6.18.0".into(),
+            data_dir: "/var/lib/bartizan".into(),
+            started: "2026-01-31T08:00:00Z".into(),
+            uptime_s: 93_784,
+            hooks: vec![HookStatus {
+                name: "exec".into(),
+                kinds: vec!["process.exec".into()],
+                tier: "tp_btf".into(),
+                best: true,
+                state: HookState::Active,
+                reason: None,
+                runs: Some(12),
+                recursion_misses: 0,
+            }],
+            blind: vec![Blind {
+                what: "connects by 32-bit programs".into(),
+                why: "this kernel allows no fentry".into(),
+                costs: vec!["runtime_watcher.reverse_shell".into()],
+                expected: true,
+            }],
+            kinds: vec![KindCount { kind: "process.exec".into(), received: 1000, lost: BTreeMap::new() }],
+            recent_loss: 0,
+            streams: vec![StreamStatus::from(&alerts.info())],
+            consumers: vec![ConsumerStatus::from(&consumer.info())],
+            detectors: json!({ "runtime_watcher": { "observed": 1000, "alerts": 1 } }),
+            sinks: json!([{ "name": "siem", "type": "syslog", "address": "127.0.0.1:514", "state": "connected", "confirmed": 1, "lag": 0 }]),
+            process_table: ProcessTable { entries: 120, max: 65_536, evicted: 0 },
+            self_usage: SelfUsage { rss_bytes: 31 << 20, cpu_seconds: 1.5 },
+        }
+    }
+
+    fn reason(change: impl FnOnce(&mut StatusReport)) -> String {
+        let mut report = report();
+        change(&mut report);
+        match report.verdict() {
+            Verdict::Working => String::new(),
+            Verdict::Degraded(reasons) => reasons.join("\n"),
+        }
+    }
+
+    #[test]
+    fn a_healthy_sensor_works_though_its_kernel_leaves_it_blind() {
+        assert_eq!(report().verdict(), Verdict::Working);
+        assert_eq!(reason(|report| report.hooks[0].state = HookState::Unavailable), "");
+        assert_eq!(reason(|report| report.hooks[0].best = false), "");
+    }
+
+    type Change = fn(&mut StatusReport);
+
+    #[test]
+    fn every_fault_is_a_sentence() {
+        let faults: [(&str, Change); 8] = [
+            ("Hook exec (process.exec) is disabled: --disable-hook.", |report| {
+                report.hooks[0].state = HookState::Disabled;
+                report.hooks[0].reason = Some("--disable-hook".into());
+            }),
+            ("could not be attached", |report| report.hooks[0].state = HookState::Failed),
+            ("although this kernel could", |report| report.blind[0].expected = false),
+            ("3 records were lost in the last 5 minutes", |report| report.recent_loss = 3),
+            ("Stream ALERTS had 1 failed writes", |report| report.streams[0].write_errors = 1),
+            ("Consumer forward-siem never saw 9 messages of ALERTS", |report| report.consumers[0].fell_off_retention = 9),
+            ("Sink siem (syslog 127.0.0.1:514) does not deliver, it is retrying, and 0 alerts wait: refused.", |report| {
+                report.sinks[0]["state"] = json!("retrying");
+                report.sinks[0]["last_error"] = json!("refused");
+            }),
+            ("stepped over 0 alerts that could not be decoded and 2", |report| report.sinks[0]["refused"] = json!(2)),
+        ];
+        for (expected, change) in faults {
+            let reason = reason(change);
+            assert!(reason.contains(expected) && reason.ends_with('.'), "{reason:?} does not say {expected:?}");
+        }
+    }
+
+    #[test]
+    fn a_sink_that_has_just_begun_is_not_failing() {
+        assert_eq!(reason(|report| report.sinks[0]["state"] = json!("connecting")), "");
+        assert!(!reason(|report| report.sinks[0] = json!({ "state": "connecting", "failed_attempts": 2 })).is_empty());
+    }
+
+    #[test]
+    fn a_report_reads_back_from_json() {
+        let json = serde_json::to_string(&report()).expect("json");
+        assert_eq!(serde_json::from_str::<StatusReport>(&json).expect("report"), report());
+    }
+
+    #[test]
+    fn the_bus_s_own_words_are_all_kept() {
+        let report = report();
+        let stream = serde_json::to_value(&report.streams[0]).expect("json");
+        assert_eq!(stream["name"], "ALERTS");
+        assert!(stream.get("max_bytes").is_some() && stream.get("segments").is_some());
+        assert!(serde_json::to_value(&report.consumers[0]).expect("json").get("delivered_seq").is_some());
+    }
+}
