@@ -1,0 +1,165 @@
+//! The one list of record kinds.
+
+use super::{Fd, Header, Image, Relay, STDIO, Span};
+
+/// Which ring a kind travels in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ring {
+    /// Small; for what must not be crowded out by bulk.
+    Priority,
+    /// Large; for what comes in masses.
+    Bulk,
+}
+
+/// What the rest of the code may ask about a kind.
+#[derive(Debug, Clone, Copy)]
+pub struct KindInfo {
+    /// The kind.
+    pub kind: Kind,
+    /// Its name in counters and status.
+    pub name: &'static str,
+    /// Its ring.
+    pub ring: Ring,
+    /// Bytes of header and fixed part: the least a record of this kind can have.
+    pub fixed: usize,
+}
+
+macro_rules! events {
+    ($(
+        $(#[$doc:meta])*
+        $number:literal => $name:ident as $text:literal in $ring:ident {
+            $( $(#[$field_doc:meta])* $field:ident: $ty:ty, )*
+        }
+    )*) => {
+        /// The record kinds. Numbers are never reused.
+        #[repr(u16)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Kind { $( $(#[$doc])* $name = $number, )* }
+
+        impl Kind {
+            /// The kind with this number; `None` for one that this build does not know.
+            pub const fn from_raw(raw: u16) -> Option<Self> {
+                match raw { $( $number => Some(Self::$name), )* _ => None }
+            }
+        }
+
+        /// Every kind, in the order of the list.
+        pub const KINDS: &[KindInfo] = &[ $( KindInfo {
+            kind: Kind::$name, name: $text, ring: Ring::$ring, fixed: size_of::<$name>(),
+        }, )* ];
+
+        $(
+            $(#[$doc])*
+            #[repr(C)]
+            #[derive(Debug, Clone, Copy)]
+            #[cfg_attr(feature = "decode", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
+            pub struct $name {
+                /// Subject, time and length.
+                pub header: Header,
+                $( $(#[$field_doc])* pub $field: $ty, )*
+            }
+
+            const _: () = assert!(
+                size_of::<$name>() == size_of::<Header>() $( + size_of::<$ty>() )*,
+                concat!(stringify!($name), " has implicit padding: order its fields by size or pad it by name"),
+            );
+            const _: () = assert!(size_of::<$name>() % 8 == 0, "ring records are 8-aligned");
+            const _: () = assert!(($number as usize) < super::KINDS_MAX, "raise KINDS_MAX");
+        )*
+
+        /// A decoded record: its fixed part, borrowed from the ring, and the whole record's bytes for its spans.
+        #[cfg(feature = "decode")]
+        #[derive(Debug, Clone, Copy)]
+        pub enum Record<'a> {
+            $( $(#[$doc])* $name(&'a $name, super::decode::Bytes<'a>), )*
+        }
+
+        #[cfg(feature = "decode")]
+        impl<'a> Record<'a> {
+            pub(super) fn with_kind(kind: Kind, bytes: &'a [u8]) -> Option<Self> {
+                match kind {
+                    $( Kind::$name => {
+                        let (fixed, _) = <$name as zerocopy::FromBytes>::ref_from_prefix(bytes).ok()?;
+                        Some(Self::$name(fixed, super::decode::Bytes(bytes)))
+                    } )*
+                }
+            }
+
+            /// The record's header.
+            pub fn header(&self) -> &'a Header {
+                match self { $( Self::$name(fixed, _) => &fixed.header, )* }
+            }
+
+            /// The record's kind.
+            pub fn kind(&self) -> Kind {
+                match self { $( Self::$name(..) => Kind::$name, )* }
+            }
+        }
+    };
+}
+
+events! {
+    /// A process replaced its image.
+    1 => Exec as "process.exec" in Priority {
+        /// The new image.
+        image: Image,
+        /// Descriptors 0, 1, 2.
+        stdio: [Fd; STDIO],
+        /// What the parent holds of their other ends.
+        relay: Relay,
+        /// Path as the caller asked for it (`linux_binprm.filename`).
+        requested: Span,
+        /// Argument vector, NUL-separated.
+        argv: Span,
+    }
+
+    /// An exec failed. The header names the image that tried.
+    2 => ExecFailed as "process.exec_failed" in Priority {
+        /// Errno, positive.
+        error: u32,
+        /// Path as the caller asked for it, read from its memory.
+        requested: Span,
+    }
+
+    /// A process was made. The header names its parent.
+    3 => Fork as "process.fork" in Priority {
+        /// `start_boottime` of the child, nanoseconds.
+        child_start_boottime: u64,
+        /// Its thread-group id.
+        child_tgid: u32,
+        /// Its `self_exec_id`, low half.
+        child_exec_id: u32,
+        /// `comm`, NUL-terminated; bytes after the NUL are stale.
+        comm: [u8; 16],
+    }
+
+    /// The last thread of a process ended.
+    4 => Exit as "process.exit" in Priority {
+        /// Wait status, as `waitpid` gives it.
+        status: u32,
+        /// Zero.
+        pad: u32,
+    }
+
+    /// A process that the task iterator found.
+    5 => Seed as "process.seed" in Priority {
+        /// Its image.
+        image: Image,
+        /// Descriptors 0, 1, 2.
+        stdio: [Fd; STDIO],
+        /// What the parent holds of their other ends.
+        relay: Relay,
+    }
+
+    /// A connection attempt came to its result.
+    6 => Connect as "network.connect" in Bulk {
+        /// The socket.
+        socket: Fd,
+        /// Boot clock at the attempt, nanoseconds.
+        started: u64,
+        /// Errno, positive; 0 is success.
+        error: u32,
+        /// Zero.
+        pad: u32,
+    }
+}

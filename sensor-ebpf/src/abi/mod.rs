@@ -1,0 +1,123 @@
+//! Records as they lie in the ring buffers.
+
+#[cfg(feature = "decode")]
+mod decode;
+mod events;
+mod fd;
+
+#[cfg(feature = "decode")]
+pub use decode::{Bytes, DecodeError, decode};
+#[cfg(feature = "decode")]
+pub use events::Record;
+pub use events::{Connect, Exec, ExecFailed, Exit, Fork, KINDS, Kind, KindInfo, Ring, Seed};
+pub use fd::{Fd, FdKind, Image, Relay, STDIO};
+
+/// Raised whenever a record's layout changes. Kernel object and user space are built together; a mismatch (a stale
+/// object) is refused at load and counted at decode.
+pub const ABI_VERSION: u16 = 1;
+
+/// Bytes of the tail of one record, at most. A power of two, so that the verifier can bound an offset with a mask.
+pub const TAIL_MAX: usize = 8192;
+/// Longest argument vector that is kept, bytes.
+pub const ARGV_MAX: usize = 4096;
+/// Longest requested path that is kept, bytes with the NUL. `PATH_MAX` is 4096; longer ones are flagged as truncated.
+pub const NAME_MAX: usize = 1024;
+/// Path components that are walked from a file up to the root.
+pub const PATH_COMPONENTS: usize = 24;
+/// Longest path component with its NUL (the kernel's `NAME_MAX` is 255).
+pub const COMPONENT_MAX: usize = 256;
+/// cgroup path components that are kept, from the leaf up.
+pub const CGROUP_COMPONENTS: usize = 4;
+/// Descriptors of the parent that are searched for the other ends of a process's stdio.
+pub const RELAY_FDS: usize = 256;
+/// INET sockets of a relaying parent that are kept.
+pub const RELAY_SOCKETS: usize = 4;
+
+/// `Header::flags`: the argument vector was cut at [`ARGV_MAX`].
+pub const FLAG_ARGV_TRUNCATED: u16 = 1 << 0;
+/// `Header::flags`: the requested path was cut at [`NAME_MAX`].
+pub const FLAG_NAME_TRUNCATED: u16 = 1 << 1;
+/// `Header::flags`: the executable's path had more components than [`PATH_COMPONENTS`], or did not fit.
+pub const FLAG_EXE_TRUNCATED: u16 = 1 << 2;
+/// `Header::flags`: as above, for the working directory.
+pub const FLAG_CWD_TRUNCATED: u16 = 1 << 3;
+/// `Header::flags`: a user-space address of the caller was read (could have been changed by another thread).
+pub const FLAG_FROM_CALLER: u16 = 1 << 4;
+/// `Header::flags`: the result is not known yet (the table of pending attempts was full).
+pub const FLAG_RESULT_UNKNOWN: u16 = 1 << 5;
+/// `Header::flags`: a kernel thread.
+pub const FLAG_KERNEL_THREAD: u16 = 1 << 6;
+/// `Header::flags`: the parent had more than [`RELAY_FDS`] descriptors.
+pub const FLAG_RELAY_TRUNCATED: u16 = 1 << 7;
+
+/// What every record begins with.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+#[cfg_attr(feature = "decode", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
+pub struct Header {
+    /// Length of the whole record in bytes, this header included.
+    pub len: u32,
+    /// [`Kind`] as a number.
+    pub kind: u16,
+    /// `FLAG_*`.
+    pub flags: u16,
+    /// `CLOCK_BOOTTIME`, nanoseconds.
+    pub ktime: u64,
+    /// Counts the records made on this CPU; wraps.
+    pub seq: u32,
+    /// CPU that made the record.
+    pub cpu: u16,
+    /// [`ABI_VERSION`].
+    pub abi: u16,
+    /// Thread-group id of the subject, initial pid namespace.
+    pub tgid: u32,
+    /// Its thread.
+    pub tid: u32,
+    /// `start_boottime` of its thread-group leader, nanoseconds.
+    pub start_boottime: u64,
+    /// Low half of `self_exec_id`.
+    pub exec_id: u32,
+    /// Real user id.
+    pub uid: u32,
+    /// cgroup v2 id.
+    pub cgroup_id: u64,
+    /// Effective user id.
+    pub euid: u32,
+    /// Thread-group id of the real parent.
+    pub ppid: u32,
+}
+
+const _: () = assert!(size_of::<Header>() == 64, "the header is 64 bytes: decoders and docs say so");
+const _: () = assert!(core::mem::offset_of!(Header, ktime) == 8 && core::mem::offset_of!(Header, start_boottime) == 32);
+
+/// Bytes of the tail: offset from the start of the record, and length.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "decode", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
+pub struct Span {
+    /// From the start of the record.
+    pub offset: u16,
+    /// In bytes.
+    pub len: u16,
+}
+
+/// Why a record never reached a ring.
+#[repr(u32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Count {
+    /// It did: records handed to a ring.
+    Emitted = 0,
+    /// The ring had no room.
+    RingFull = 1,
+    /// The acting process is Bartizan itself.
+    FilteredSelf = 2,
+    /// The table of pending attempts was full: the record went out at once, with an unknown result.
+    PendingFull = 3,
+}
+
+/// Counters per kind.
+pub const COUNTS: usize = 4;
+/// Kinds that the counter array has room for.
+pub const KINDS_MAX: usize = 32;
+/// Entries of the counter array: `kind * COUNTS + count`.
+pub const COUNTER_SLOTS: usize = KINDS_MAX * COUNTS;

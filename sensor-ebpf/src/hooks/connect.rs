@@ -1,0 +1,358 @@
+//! Connection attempts with their result: exactly one record for each attempt.
+//!
+//! TCP is told by the socket's own state: `inet_sock_set_state` into SYN_SENT is the attempt (in the caller's context),
+//! out of it the result (often in softirq, where `current` is somebody else, so the owner waits in `PENDING`). That holds
+//! for every way in: connect(2), io_uring, Fast Open, 32-bit calls.
+//!
+//! Attempts that fail before the first SYN never reach SYN_SENT, or leave it without an error on the socket. They, and UDP,
+//! are told by the protocol's connect functions (fexit, best tier) or by the exit of connect(2) (fallback tier; blind to
+//! io_uring and 32-bit calls).
+
+use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_probe_read_kernel, bpf_probe_read_user};
+use aya_ebpf::macros::{btf_tracepoint, fexit, tracepoint};
+use aya_ebpf::programs::{BtfTracePointContext, FExitContext, TracePointContext};
+use bartizan_sensor_ebpf::abi::{Connect, Count, FLAG_FROM_CALLER, FLAG_RESULT_UNKNOWN, Fd, FdKind, Header, Kind};
+
+use super::exec_failed::at_exit;
+use crate::kernel::maps::{BULK, PENDING, PENDING_CALLING, PENDING_CLOSED, PENDING_SENT, Pending, REPORTED};
+use crate::kernel::{emit, fd, field, task};
+
+/// include/net/tcp_states.h.
+const TCP_ESTABLISHED: i32 = 1;
+const TCP_SYN_SENT: i32 = 2;
+const TCP_SYN_RECV: i32 = 3;
+const TCP_CLOSE: i32 = 7;
+
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+const IPPROTO_TCP: u16 = 6;
+const IPPROTO_UDP: u16 = 17;
+const IPPROTO_UDPLITE: u16 = 136;
+const IPPROTO_MPTCP: u16 = 262;
+
+const EINTR: i64 = 4;
+const EBADF: i64 = 9;
+const ENOTSOCK: i64 = 88;
+const EISCONN: i64 = 106;
+const ECONNABORTED: u32 = 103;
+const EALREADY: i64 = 114;
+const EINPROGRESS: i64 = 115;
+/// Kernel-internal restart codes: the call goes on.
+const ERESTARTSYS: i64 = 512;
+const ERESTART_RESTARTBLOCK: i64 = 516;
+
+/// Where the peer's address is when the socket does not have it.
+enum Peer {
+    /// The socket has it.
+    Socket,
+    /// A `sockaddr` in kernel memory.
+    Kernel(u64),
+    /// A `sockaddr` in the caller's memory.
+    Caller(u64),
+}
+
+/// Sends one record about `sk`.
+#[inline(always)]
+fn report(sk: u64, subject: &Header, started: u64, error: u32, flags: u16, peer: Peer) {
+    let Some(mut entry) = BULK.reserve::<Connect>(0) else {
+        emit::count(Kind::Connect, Count::RingFull);
+        return;
+    };
+    let record = entry.as_mut_ptr();
+    let family: u16 = field!(sk, sock_family);
+    // SAFETY: reserved memory of the record's size, submitted below with nothing in between that could leave.
+    unsafe {
+        copy_header(&raw mut (*record).header, subject);
+        (*record).header.flags |= flags;
+        let socket = &raw mut (*record).socket;
+        for index in 0..size_of::<Fd>() / 8 {
+            socket.cast::<u64>().add(index).write_volatile(0);
+        }
+        fd::inet(socket, sk, family);
+        match peer {
+            Peer::Socket => {}
+            Peer::Kernel(address) => peer_from(socket, address, family, false),
+            Peer::Caller(address) => {
+                (*record).header.flags |= FLAG_FROM_CALLER;
+                peer_from(socket, address, family, true);
+            }
+        }
+        (*record).started = started;
+        (*record).error = error;
+        (*record).pad = 0;
+        emit::stamp(&raw mut (*record).header, Kind::Connect, size_of::<Connect>() as u32);
+    }
+    entry.submit(0);
+    emit::count(Kind::Connect, Count::Emitted);
+}
+
+/// Word by word: a struct assignment would become a byte loop.
+#[inline(always)]
+unsafe fn copy_header(to: *mut Header, from: *const Header) {
+    for index in 0..size_of::<Header>() / 8 {
+        // SAFETY: both are headers.
+        unsafe { to.cast::<u64>().add(index).write_volatile(from.cast::<u64>().add(index).read()) };
+    }
+}
+
+/// Takes the peer from a `sockaddr_in` or `sockaddr_in6` at `address`.
+#[inline(always)]
+unsafe fn peer_from(socket: *mut Fd, address: u64, family: u16, user: bool) {
+    let mut bytes = [0_u64; 4];
+    // SAFETY: 28 bytes are the size of sockaddr_in6; a shorter one faults nowhere because the rest is only ignored.
+    unsafe {
+        if user {
+            if bpf_probe_read_user(bytes.as_mut_ptr().cast(), 28, address as *const _) != 0 {
+                bpf_probe_read_user(bytes.as_mut_ptr().cast(), 16, address as *const _);
+            }
+        } else {
+            bpf_probe_read_kernel(bytes.as_mut_ptr().cast(), 28, address as *const _);
+        }
+        (*socket).peer_port = u16::from_be((bytes[0] >> 16) as u16);
+        let peer = (&raw mut (*socket).peer).cast::<u64>();
+        if family == AF_INET6 {
+            peer.write(bytes[1]);
+            peer.add(1).write(bytes[2]);
+        } else {
+            (*socket).kind = FdKind::Inet4 as u8;
+            peer.write(bytes[0] >> 32);
+            peer.add(1).write(0);
+        }
+    }
+}
+
+/// The running task as a record's subject.
+#[inline(always)]
+fn subject_now() -> Header {
+    let mut header = core::mem::MaybeUninit::<Header>::uninit();
+    let words = header.as_mut_ptr().cast::<u64>();
+    for index in 0..size_of::<Header>() / 8 {
+        // SAFETY: inside the header.
+        unsafe { words.add(index).write_volatile(0) };
+    }
+    // SAFETY: all bytes were just written.
+    unsafe {
+        task::subject(header.as_mut_ptr(), task::current());
+        header.assume_init()
+    }
+}
+
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn inet_sock_set_state(ctx: BtfTracePointContext) -> u32 {
+    // (const struct sock *sk, const int oldstate, const int newstate)
+    let (old, new) = (ctx.arg::<i32>(1), ctx.arg::<i32>(2));
+    let sk = ctx.arg::<*const u8>(0) as u64;
+    if new == TCP_SYN_SENT {
+        attempt(sk);
+    } else if old == TCP_SYN_SENT || old == TCP_SYN_RECV {
+        result(sk, new);
+    }
+    0
+}
+
+/// A first SYN is about to be sent.
+#[inline(always)]
+fn attempt(sk: u64) {
+    let protocol: u16 = field!(sk, sock_protocol);
+    if protocol != IPPROTO_TCP && protocol != IPPROTO_MPTCP {
+        return;
+    }
+    let mut header = subject_now();
+    if emit::is_self(Kind::Connect, header.tgid) {
+        return;
+    }
+    // SAFETY: the helper takes nothing.
+    header.ktime = unsafe { bpf_ktime_get_boot_ns() };
+    let pending = Pending { header, state: PENDING_CALLING };
+    if PENDING.insert(&sk, &pending, 0).is_err() {
+        emit::count(Kind::Connect, Count::PendingFull);
+        report(sk, &pending.header, pending.header.ktime, 0, FLAG_RESULT_UNKNOWN, Peer::Socket);
+    }
+}
+
+/// The handshake came to an end, good or bad.
+#[inline(always)]
+fn result(sk: u64, new: i32) {
+    if new != TCP_ESTABLISHED && new != TCP_CLOSE {
+        return;
+    }
+    let Some(pending) = PENDING.get_ptr_mut(&sk) else { return };
+    // SAFETY: the map is preallocated; the entry is only deleted below.
+    unsafe {
+        if new == TCP_ESTABLISHED {
+            report(sk, &(*pending).header, (*pending).header.ktime, 0, 0, Peer::Socket);
+        } else {
+            let error: i32 = field!(sk, sock_err);
+            if error == 0 && (*pending).state == PENDING_CALLING {
+                (*pending).state = PENDING_CLOSED;
+                return;
+            }
+            let error = if error == 0 { ECONNABORTED } else { error.unsigned_abs() };
+            report(sk, &(*pending).header, (*pending).header.ktime, error, 0, Peer::Socket);
+            if (*pending).state == PENDING_CALLING {
+                let _ = REPORTED.insert(&sk, &error, 0);
+            }
+        }
+    }
+    let _ = PENDING.remove(&sk);
+}
+
+/// connect() on a TCP socket returned.
+#[inline(always)]
+fn tcp_returned(sk: u64, result: i64, peer: Peer) {
+    let error = -result;
+    if let Some(pending) = PENDING.get_ptr_mut(&sk) {
+        // SAFETY: as in `result`.
+        unsafe {
+            if (*pending).state == PENDING_CLOSED {
+                let error = if error > 0 { error as u32 } else { ECONNABORTED };
+                report(sk, &(*pending).header, (*pending).header.ktime, error, 0, Peer::Socket);
+                let _ = PENDING.remove(&sk);
+            } else {
+                (*pending).state = PENDING_SENT;
+            }
+        }
+        return;
+    }
+    if error <= 0 {
+        return;
+    }
+    if REPORTED.get_ptr(&sk).is_some() {
+        let _ = REPORTED.remove(&sk);
+        return;
+    }
+    if is_no_attempt(error) {
+        return;
+    }
+    let subject = subject_now();
+    if emit::is_self(Kind::Connect, subject.tgid) {
+        return;
+    }
+    // SAFETY: the helper takes nothing.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    report(sk, &subject, now, error as u32, 0, peer);
+}
+
+/// Errors of a connect() that tried nothing new.
+#[inline(always)]
+fn is_no_attempt(error: i64) -> bool {
+    matches!(error, EINTR | EBADF | ENOTSOCK | EISCONN | EALREADY | EINPROGRESS) || (ERESTARTSYS..=ERESTART_RESTARTBLOCK).contains(&error)
+}
+
+/// connect() on a UDP socket returned.
+#[inline(always)]
+fn udp_returned(sk: u64, result: i64, peer: Peer) {
+    let subject = subject_now();
+    if emit::is_self(Kind::Connect, subject.tgid) {
+        return;
+    }
+    // SAFETY: the helper takes nothing.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    let (error, peer) = if result < 0 { ((-result) as u32, peer) } else { (0, Peer::Socket) };
+    report(sk, &subject, now, error, 0, peer);
+}
+
+#[inline(always)]
+fn is_udp(sk: u64) -> bool {
+    let protocol: u16 = field!(sk, sock_protocol);
+    protocol == IPPROTO_UDP || protocol == IPPROTO_UDPLITE
+}
+
+/// Family of the `sockaddr` at `address`.
+#[inline(always)]
+fn kernel_family(address: u64) -> u16 {
+    crate::kernel::read(address)
+}
+
+/// Whether the `sockaddr_in6` at `address` is an IPv4-mapped one: the kernel then calls the IPv4 function, which reports.
+#[inline(always)]
+fn is_mapped(address: u64) -> bool {
+    let (high, low): (u64, u32) = (crate::kernel::read(address + 8), crate::kernel::read(address + 16));
+    high == 0 && low == 0xffff_u32.to_be()
+}
+
+// (struct sock *sk, struct sockaddr *uaddr, int addr_len), then the result.
+#[inline(always)]
+fn traced(ctx: &FExitContext) -> (u64, u64, i64) {
+    (ctx.arg::<*const u8>(0) as u64, ctx.arg::<*const u8>(1) as u64, i64::from(ctx.arg::<i32>(3)))
+}
+
+#[fexit]
+fn fexit_tcp_v4_connect(ctx: FExitContext) -> i32 {
+    let (sk, address, result) = traced(&ctx);
+    tcp_returned(sk, result, Peer::Kernel(address));
+    0
+}
+
+#[fexit]
+fn fexit_tcp_v6_connect(ctx: FExitContext) -> i32 {
+    let (sk, address, result) = traced(&ctx);
+    if !is_mapped(address) {
+        tcp_returned(sk, result, Peer::Kernel(address));
+    }
+    0
+}
+
+#[fexit]
+fn fexit_ip4_datagram_connect(ctx: FExitContext) -> i32 {
+    let (sk, address, result) = traced(&ctx);
+    if is_udp(sk) {
+        udp_returned(sk, result, Peer::Kernel(address));
+    }
+    0
+}
+
+#[fexit]
+fn fexit_ip6_datagram_connect(ctx: FExitContext) -> i32 {
+    let (sk, address, result) = traced(&ctx);
+    // An AF_INET address on an IPv6 socket and a mapped one both go on to the IPv4 function.
+    if is_udp(sk) && kernel_family(address) == AF_INET6 && !is_mapped(address) {
+        udp_returned(sk, result, Peer::Kernel(address));
+    }
+    0
+}
+
+/// Socket, caller's address and result at the exit of connect(2); 0 when it was not an INET socket.
+#[inline(always)]
+fn at_connect_exit(ctx: &TracePointContext) -> (u64, u64, i64) {
+    let (regs, result) = at_exit(ctx);
+    let number: u64 = field!(regs, regs_di);
+    let file = fd::file_of(task::current(), number as u32);
+    if file == 0 {
+        return (0, 0, 0);
+    }
+    let inode: u64 = field!(file, file_inode);
+    let mode: u16 = field!(inode, inode_mode);
+    if mode & 0o170_000 != 0o140_000 {
+        return (0, 0, 0);
+    }
+    let sk = fd::sock_of(file);
+    let family: u16 = field!(sk, sock_family);
+    if family != AF_INET && family != AF_INET6 {
+        return (0, 0, 0);
+    }
+    (sk, field!(regs, regs_si), result)
+}
+
+#[tracepoint]
+fn sys_exit_connect_tcp(ctx: TracePointContext) -> u32 {
+    let (sk, address, result) = at_connect_exit(&ctx);
+    if sk != 0 {
+        let protocol: u16 = field!(sk, sock_protocol);
+        if protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP {
+            tcp_returned(sk, result, Peer::Caller(address));
+        }
+    }
+    0
+}
+
+#[tracepoint]
+fn sys_exit_connect_udp(ctx: TracePointContext) -> u32 {
+    let (sk, address, result) = at_connect_exit(&ctx);
+    if sk != 0 && is_udp(sk) && !is_no_attempt(-result) {
+        udp_returned(sk, result, Peer::Caller(address));
+    }
+    0
+}
+
+const _: () = assert!(core::mem::offset_of!(Connect, socket) % 8 == 0);

@@ -1,0 +1,104 @@
+//! An exec that failed.
+//!
+//! Best tier: fexit on the system call's own functions, which costs nothing to any other call and sees 32-bit callers.
+//! Fallback: the calls' exit tracepoints. Both read the requested path from the caller's registers, which still are those
+//! of the call, and from its memory, which another thread could have changed: the record is flagged accordingly.
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_probe_read_user_str, bpf_task_pt_regs};
+use aya_ebpf::macros::{fexit, tracepoint};
+use aya_ebpf::programs::{FExitContext, TracePointContext};
+use bartizan_sensor_ebpf::abi::{ExecFailed, FLAG_FROM_CALLER, FLAG_NAME_TRUNCATED, Kind, NAME_MAX};
+
+use crate::kernel::maps::{EXEC_FAILED_SCRATCH, PRIORITY};
+use crate::kernel::{bound, emit, field, image, offset, read, task};
+
+#[inline(always)]
+fn failed(path: u64, result: i64) -> u32 {
+    if result >= 0 {
+        return 0;
+    }
+    let Some(scratch) = EXEC_FAILED_SCRATCH.get_ptr_mut(0) else { return 0 };
+    let record = scratch.cast::<ExecFailed>();
+    let fixed = size_of::<ExecFailed>();
+    // SAFETY: `record` is the beginning of the scratch, which is larger than the record and the longest name.
+    unsafe {
+        let header = &raw mut (*record).header;
+        task::subject(header, task::current());
+        if emit::is_self(Kind::ExecFailed, (*header).tgid) {
+            return 0;
+        }
+        (*header).flags |= FLAG_FROM_CALLER;
+        (*record).error = (-result) as u32;
+        let to = scratch.cast::<u8>().add(fixed);
+        let written = bpf_probe_read_user_str(to.cast(), NAME_MAX as u32, path as *const _);
+        let mut used = 0;
+        if written > 0 {
+            used = bound::<{ NAME_MAX as u32 * 2 - 1 }>(written as u64);
+            if used >= NAME_MAX as u64 {
+                (*header).flags |= FLAG_NAME_TRUNCATED;
+            }
+        }
+        (*record).requested = image::span(fixed, 0, used);
+        let total = fixed as u64 + ((used + 7) & !7);
+        emit::stamp(header, Kind::ExecFailed, total as u32);
+        emit::send(&PRIORITY, scratch, Kind::ExecFailed, total);
+    }
+    0
+}
+
+/// Return value of a traced system-call function: one argument, then the result.
+#[inline(always)]
+fn traced(ctx: &FExitContext) -> (u64, i64) {
+    (ctx.arg::<*const u8>(0) as u64, ctx.arg::<u64>(1) as i64)
+}
+
+#[fexit]
+fn fexit_execve(ctx: FExitContext) -> i32 {
+    let (regs, result) = traced(&ctx);
+    failed(field!(regs, regs_di), result);
+    0
+}
+
+#[fexit]
+fn fexit_execveat(ctx: FExitContext) -> i32 {
+    let (regs, result) = traced(&ctx);
+    failed(field!(regs, regs_si), result);
+    0
+}
+
+#[fexit]
+fn fexit_compat_execve(ctx: FExitContext) -> i32 {
+    let (regs, result) = traced(&ctx);
+    failed(field!(regs, regs_bx), result);
+    0
+}
+
+#[fexit]
+fn fexit_compat_execveat(ctx: FExitContext) -> i32 {
+    let (regs, result) = traced(&ctx);
+    failed(field!(regs, regs_cx), result);
+    0
+}
+
+/// Result and saved registers at a system call's exit tracepoint. The layout is `syscall_tp_t`, not the format file's.
+#[inline(always)]
+pub(crate) fn at_exit(ctx: &TracePointContext) -> (u64, i64) {
+    // `<VERIFIER>` A context may be dereferenced at constant offsets only, and this one comes from the kernel's BTF.
+    let result: i64 = read(ctx.as_ptr() as u64 + offset!(syscall_exit_ret));
+    // SAFETY: helpers without side effects on the running task.
+    let regs = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as u64;
+    (regs, result)
+}
+
+#[tracepoint]
+fn sys_exit_execve(ctx: TracePointContext) -> u32 {
+    let (regs, result) = at_exit(&ctx);
+    failed(field!(regs, regs_di), result)
+}
+
+#[tracepoint]
+fn sys_exit_execveat(ctx: TracePointContext) -> u32 {
+    let (regs, result) = at_exit(&ctx);
+    failed(field!(regs, regs_si), result)
+}

@@ -1,0 +1,43 @@
+//! A process ended: its last thread did. A leader may go before its threads; then this waits for the last of them.
+
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
+use bartizan_sensor_ebpf::abi::{Count, Exit, Kind};
+
+use crate::kernel::maps::PRIORITY;
+use crate::kernel::{emit, field, task};
+
+/// `SIGNAL_GROUP_EXIT`, include/linux/sched/signal.h.
+const SIGNAL_GROUP_EXIT: u32 = 4;
+
+#[btf_tracepoint(function = "sched_process_exit")]
+fn sched_process_exit(ctx: BtfTracePointContext) -> u32 {
+    // (struct task_struct *p [, bool group_dead])
+    let exiting = ctx.arg::<*const u8>(0) as u64;
+    let signal: u64 = field!(exiting, task_signal);
+    let live: i32 = field!(signal, signal_live);
+    if live != 0 {
+        return 0;
+    }
+    let tgid: u32 = field!(exiting, task_tgid);
+    if emit::is_self(Kind::Exit, tgid) {
+        return 0;
+    }
+    let flags: u32 = field!(signal, signal_flags);
+    let status: u32 = if flags & SIGNAL_GROUP_EXIT != 0 { field!(signal, signal_group_exit_code) } else { field!(exiting, task_exit_code) };
+    let Some(mut entry) = PRIORITY.reserve::<Exit>(0) else {
+        emit::count(Kind::Exit, Count::RingFull);
+        return 0;
+    };
+    let record = entry.as_mut_ptr();
+    // SAFETY: as in the fork hook.
+    unsafe {
+        task::subject(&raw mut (*record).header, exiting);
+        (*record).status = status;
+        (*record).pad = 0;
+        emit::stamp(&raw mut (*record).header, Kind::Exit, size_of::<Exit>() as u32);
+    }
+    entry.submit(0);
+    emit::count(Kind::Exit, Count::Emitted);
+    0
+}

@@ -1,0 +1,67 @@
+//! Handing records to the rings, and counting those that did not make it.
+
+use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_boot_ns};
+use aya_ebpf::maps::RingBuf;
+use bartizan_sensor_ebpf::abi::{ABI_VERSION, COUNTS, Count, Header, Kind};
+
+use super::bound;
+use super::maps::{COUNTERS, SCRATCH, SELF_TGID, SEQUENCE, Scratch};
+
+/// Counts one record of `kind`.
+#[inline(always)]
+pub(crate) fn count(kind: Kind, what: Count) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(kind as u32 * COUNTS as u32 + what as u32) {
+        // SAFETY: the slot is this CPU's own. A softirq may interrupt the addition; then one of both counts is lost, which is
+        // why loss is also visible in the gaps of `Header::seq`.
+        unsafe { *counter += 1 };
+    }
+}
+
+/// Whether `tgid` is Bartizan itself; if so the record is counted as filtered.
+#[inline(always)]
+pub(crate) fn is_self(kind: Kind, tgid: u32) -> bool {
+    // SAFETY: as in `offset!`.
+    let own = unsafe { core::ptr::read_volatile(&raw const SELF_TGID) };
+    let filtered = own != 0 && own == tgid;
+    if filtered {
+        count(kind, Count::FilteredSelf);
+    }
+    filtered
+}
+
+/// Stamps time, CPU, sequence, kind and ABI.
+///
+/// # Safety
+/// `header` must be valid for writing.
+#[inline(always)]
+pub(crate) unsafe fn stamp(header: *mut Header, kind: Kind, len: u32) {
+    let mut sequence = 0;
+    if let Some(slot) = SEQUENCE.get_ptr_mut(0) {
+        // SAFETY: the slot is this CPU's own.
+        unsafe {
+            sequence = *slot;
+            *slot = sequence.wrapping_add(1);
+        }
+    }
+    // SAFETY: `header` is valid by contract; the helpers take no pointers.
+    unsafe {
+        (*header).len = len;
+        (*header).kind = kind as u16;
+        (*header).abi = ABI_VERSION;
+        (*header).cpu = bpf_get_smp_processor_id() as u16;
+        (*header).seq = sequence;
+        (*header).ktime = bpf_ktime_get_boot_ns();
+    }
+}
+
+/// Sends the first `len` bytes of `scratch` and counts the outcome.
+#[inline(always)]
+pub(crate) fn send(ring: &RingBuf, scratch: *mut Scratch, kind: Kind, len: u64) {
+    let len = bound::<{ SCRATCH as u32 - 1 }>(len);
+    // SAFETY: `len` is below the size of the scratch.
+    let record = unsafe { core::slice::from_raw_parts(scratch.cast::<u8>(), len as usize) };
+    match ring.output::<[u8]>(record, 0) {
+        Ok(()) => count(kind, Count::Emitted),
+        Err(_) => count(kind, Count::RingFull),
+    }
+}

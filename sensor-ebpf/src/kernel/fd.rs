@@ -1,0 +1,241 @@
+//! Open files: what descriptors 0-2 are, and whether the parent holds their other ends.
+
+use bartizan_sensor_ebpf::abi::{Fd, FdKind, RELAY_FDS, RELAY_SOCKETS, Relay};
+use bartizan_sensor_ebpf::layout::ABSENT;
+
+use super::{bound, copy, field, offset, read};
+
+const S_IFMT: u16 = 0o170_000;
+const S_IFSOCK: u16 = 0o140_000;
+const S_IFIFO: u16 = 0o010_000;
+const S_IFCHR: u16 = 0o020_000;
+const S_IFBLK: u16 = 0o060_000;
+const S_IFREG: u16 = 0o100_000;
+const S_IFDIR: u16 = 0o040_000;
+const AF_UNIX: u16 = 1;
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+/// `TCP_ESTABLISHED` and `TCP_CLOSE_WAIT`, include/net/tcp_states.h. A connected UDP socket says established too; a peer
+/// that has sent all its commands and closed its half leaves the shell in close-wait.
+const ESTABLISHED: u8 = 1;
+const CLOSE_WAIT: u8 = 8;
+/// include/linux/fs.h.
+const FMODE_READ: u32 = 1;
+const FMODE_WRITE: u32 = 2;
+/// Documentation/admin-guide/devices.txt: consoles and serial lines, the alternates (`/dev/tty`, `ptmx`), UNIX98 slaves.
+const TTY_MAJOR: u32 = 4;
+const TTYAUX_MAJOR: u32 = 5;
+const PTS_MAJOR_FIRST: u32 = 136;
+const PTS_MAJOR_LAST: u32 = 143;
+const PTMX: u32 = (TTYAUX_MAJOR << 20) | 2;
+
+/// Fills `out` from an INET socket.
+///
+/// # Safety
+/// `out` must be valid for writing.
+#[inline(always)]
+pub(crate) unsafe fn inet(out: *mut Fd, sk: u64, family: u16) {
+    let peer_port: u16 = field!(sk, sock_dport);
+    // SAFETY: `out` is valid by contract.
+    unsafe {
+        (*out).state = field!(sk, sock_state);
+        (*out).protocol = field!(sk, sock_protocol);
+        (*out).local_port = field!(sk, sock_num);
+        (*out).peer_port = u16::from_be(peer_port);
+        (*out).inode = socket_inode(sk);
+        if family == AF_INET6 && offset!(sock_v6_daddr) != u64::from(ABSENT) {
+            (*out).kind = FdKind::Inet6 as u8;
+            copy((&raw mut (*out).local).cast(), 16, sk + offset!(sock_v6_rcv_saddr));
+            copy((&raw mut (*out).peer).cast(), 16, sk + offset!(sock_v6_daddr));
+        } else {
+            (*out).kind = FdKind::Inet4 as u8;
+            copy((&raw mut (*out).local).cast(), 4, sk + offset!(sock_rcv_saddr));
+            copy((&raw mut (*out).peer).cast(), 4, sk + offset!(sock_daddr));
+        }
+    }
+}
+
+/// Inode of the socket file over `sk`; 0 when there is none.
+#[inline(always)]
+fn socket_inode(sk: u64) -> u64 {
+    let socket: u64 = field!(sk, sock_socket);
+    if socket == 0 {
+        return 0;
+    }
+    read(socket - offset!(socket_alloc_socket) + offset!(socket_alloc_inode) + offset!(inode_ino))
+}
+
+/// Address of the `tty_struct` behind a terminal file.
+#[inline(always)]
+fn tty_of(file: u64) -> u64 {
+    let private: u64 = field!(file, file_private);
+    if private == 0 { 0 } else { field!(private, tty_private_tty) }
+}
+
+/// Address of the `sock` behind a socket file.
+#[inline(always)]
+pub(crate) fn sock_of(file: u64) -> u64 {
+    let socket: u64 = field!(file, file_private);
+    if socket == 0 { 0 } else { field!(socket, socket_sk) }
+}
+
+/// Address of descriptor `fd`'s `struct file` in `task`; 0 when it is not open.
+#[inline(always)]
+pub(crate) fn file_of(task: u64, fd: u32) -> u64 {
+    let files: u64 = field!(task, task_files);
+    if files == 0 {
+        return 0;
+    }
+    let table: u64 = field!(files, files_fdt);
+    let max: u32 = field!(table, fdt_max_fds);
+    if fd >= max {
+        return 0;
+    }
+    let array: u64 = field!(table, fdt_fd);
+    read(array + u64::from(fd) * 8)
+}
+
+/// Describes an open file in `out`, whose bytes must be zero. Returns what identifies the *other* end of it, to be compared
+/// with the files of a relay: the pipe's inode, the pty master's tty, the UNIX peer's sock; 0 where there is no such end.
+#[inline(never)]
+pub(crate) fn describe(file: u64, out: *mut Fd) -> u64 {
+    let inode: u64 = field!(file, file_inode);
+    let mode: u16 = field!(inode, inode_mode);
+    let format = mode & S_IFMT;
+    // SAFETY: every caller passes a descriptor inside its scratch.
+    unsafe {
+        (*out).inode = field!(inode, inode_ino);
+        if format == S_IFIFO {
+            (*out).kind = FdKind::Pipe as u8;
+            return inode;
+        }
+        if format == S_IFREG || format == S_IFDIR {
+            (*out).kind = FdKind::File as u8;
+            return 0;
+        }
+        if format == S_IFSOCK {
+            let sk = sock_of(file);
+            let family: u16 = field!(sk, sock_family);
+            if family == AF_INET || family == AF_INET6 {
+                inet(out, sk, family);
+                return 0;
+            }
+            if family == AF_UNIX {
+                (*out).kind = FdKind::Unix as u8;
+                let peer: u64 = field!(sk, unix_peer);
+                if peer != 0 {
+                    (*out).other = socket_inode(peer);
+                }
+                return peer;
+            }
+            (*out).kind = FdKind::Other as u8;
+            return 0;
+        }
+        if format == S_IFCHR || format == S_IFBLK {
+            let device: u32 = field!(inode, inode_rdev);
+            (*out).other = u64::from(device);
+            let major = device >> 20;
+            if format == S_IFCHR && (major == TTY_MAJOR || major == TTYAUX_MAJOR || (PTS_MAJOR_FIRST..=PTS_MAJOR_LAST).contains(&major)) {
+                let tty = tty_of(file);
+                if tty != 0 {
+                    (*out).kind = FdKind::Tty as u8;
+                    copy((&raw mut (*out).local).cast(), 16, tty + offset!(tty_name));
+                    return field!(tty, tty_link);
+                }
+            }
+            (*out).kind = FdKind::Device as u8;
+            return 0;
+        }
+        (*out).kind = FdKind::Other as u8;
+    }
+    0
+}
+
+/// Looks through the descriptors of `parent` for the other `ends` (three of them) and for connected INET sockets.
+/// Returns whether there were more descriptors than [`RELAY_FDS`].
+///
+/// `<VERIFIER>` What the loop learns lives in `out` and `ends`, which are map memory: in registers or on the stack every
+/// combination of findings would be a state of its own, and 256 descriptors would never be done with.
+#[inline(never)]
+pub(crate) fn relay(parent: u64, out: *mut Relay, ends: *const u64) -> u64 {
+    let files: u64 = field!(parent, task_files);
+    if files == 0 {
+        return 0;
+    }
+    let table: u64 = field!(files, files_fdt);
+    let max: u32 = field!(table, fdt_max_fds);
+    let array: u64 = field!(table, fdt_fd);
+    for index in 0..RELAY_FDS as u32 {
+        if index >= max {
+            break;
+        }
+        let file: u64 = read(array + u64::from(index) * 8);
+        if file != 0 {
+            // SAFETY: every caller passes the relay and the ends of its scratch.
+            unsafe { relay_file(file, out, ends) };
+        }
+    }
+    u64::from(max > RELAY_FDS as u32)
+}
+
+/// Looks at one descriptor of the parent.
+#[inline(always)]
+unsafe fn relay_file(file: u64, out: *mut Relay, ends: *const u64) {
+    let inode: u64 = field!(file, file_inode);
+    let mode: u16 = field!(inode, inode_mode);
+    let format = mode & S_IFMT;
+    if format == S_IFIFO {
+        // A process's own inherited end of the same pipe is not the other end: the mode tells them apart.
+        let modes: u32 = field!(file, file_mode);
+        // SAFETY: by contract, here and below.
+        unsafe { hold(out, ends, inode, modes) };
+    } else if format == S_IFCHR {
+        let device: u32 = field!(inode, inode_rdev);
+        if device == PTMX {
+            // SAFETY: as above.
+            unsafe { hold(out, ends, tty_of(file), FMODE_READ | FMODE_WRITE) };
+        }
+    } else if format == S_IFSOCK {
+        let sk = sock_of(file);
+        let family: u16 = field!(sk, sock_family);
+        if family == AF_UNIX {
+            // SAFETY: as above.
+            unsafe { hold(out, ends, sk, FMODE_READ | FMODE_WRITE) };
+        } else if family == AF_INET || family == AF_INET6 {
+            let state: u8 = field!(sk, sock_state);
+            if state == ESTABLISHED || state == CLOSE_WAIT {
+                // SAFETY: as above; the mask keeps the slot inside the array.
+                unsafe {
+                    let found = (&raw const (*out).sockets_found).read_volatile();
+                    if found < RELAY_SOCKETS as u32 {
+                        let slot = bound::<{ RELAY_SOCKETS as u32 - 1 }>(u64::from(found)) as usize;
+                        inet((&raw mut (*out).sockets).cast::<Fd>().add(slot), sk, family);
+                    }
+                    (&raw mut (*out).sockets_found).write_volatile(found + 1);
+                }
+            }
+        }
+    }
+}
+
+/// Notes which of the `ends` the file `id` is.
+#[inline(always)]
+unsafe fn hold(out: *mut Relay, ends: *const u64, id: u64, modes: u32) {
+    // SAFETY: by contract.
+    unsafe {
+        let mut held = 0;
+        if id == ends.read_volatile() && modes & FMODE_WRITE != 0 {
+            held |= 1;
+        }
+        if id == ends.add(1).read_volatile() && modes & FMODE_READ != 0 {
+            held |= 2;
+        }
+        if id == ends.add(2).read_volatile() && modes & FMODE_READ != 0 {
+            held |= 4;
+        }
+        if id != 0 && held != 0 {
+            let before = (&raw const (*out).held).read_volatile();
+            (&raw mut (*out).held).write_volatile(before | held);
+        }
+    }
+}

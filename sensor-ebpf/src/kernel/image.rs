@@ -1,0 +1,157 @@
+//! The image, credentials and standard streams of a task: the part that exec and seed records share.
+
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
+use bartizan_sensor_ebpf::abi::{
+    FLAG_CWD_TRUNCATED, FLAG_EXE_TRUNCATED, FLAG_RELAY_TRUNCATED, Fd, Header, Image, NAME_MAX, Relay, STDIO, Span, TAIL_MAX,
+};
+use bartizan_sensor_ebpf::layout::ABSENT;
+
+use super::maps::{SCRATCH, Scratch};
+use super::{bound, copy, fd, field, offset, path, read};
+
+/// Span of the tail bytes `from..to`, for a record whose fixed part has `fixed` bytes.
+#[inline(always)]
+pub(crate) fn span(fixed: usize, from: u64, to: u64) -> Span {
+    Span { offset: (fixed as u64 + from) as u16, len: (to - from) as u16 }
+}
+
+/// Fills `image` except for its spans.
+///
+/// # Safety
+/// `image` must be valid for writing, and its bytes zero.
+#[inline(always)]
+pub(crate) unsafe fn credentials(image: *mut Image, task: u64) {
+    let cred: u64 = field!(task, task_cred);
+    let parent: u64 = field!(task, task_real_parent);
+    let parent_leader: u64 = field!(parent, task_group_leader);
+    let parent_exec_id: u64 = field!(parent, task_self_exec_id);
+    let nsproxy: u64 = field!(task, task_nsproxy);
+    let mnt_ns: u64 = field!(nsproxy, nsproxy_mnt_ns);
+    let pid: u64 = field!(task, task_thread_pid);
+    let level: u32 = field!(pid, pid_level);
+    let pid_ns: u64 = read(pid + offset!(pid_numbers) + u64::from(level) * offset!(upid_size) + offset!(upid_ns));
+    let signal: u64 = field!(task, task_signal);
+    let sid_pid: u64 = read(signal + offset!(signal_pids) + offset!(pidtype_sid) * 8);
+    let tty: u64 = field!(signal, signal_tty);
+    // SAFETY: `image` is valid by contract.
+    unsafe {
+        (*image).parent_start_boottime = field!(parent_leader, task_start_boottime);
+        (*image).parent_exec_id = parent_exec_id as u32;
+        (*image).cap_effective = field!(cred, cred_cap_effective);
+        (*image).gid = field!(cred, cred_gid);
+        (*image).loginuid = if offset!(task_loginuid) == u64::from(ABSENT) { u32::MAX } else { field!(task, task_loginuid) };
+        (*image).audit_session = if offset!(task_sessionid) == u64::from(ABSENT) { u32::MAX } else { field!(task, task_sessionid) };
+        (*image).sid = if sid_pid == 0 { 0 } else { read(sid_pid + offset!(pid_numbers) + offset!(upid_nr)) };
+        (*image).mnt_ns = field!(mnt_ns, mntns_inum);
+        (*image).pid_ns = field!(pid_ns, pidns_inum);
+        copy((&raw mut (*image).comm).cast(), 16, task + offset!(task_comm));
+        if tty != 0 {
+            copy((&raw mut (*image).tty).cast(), 16, tty + offset!(tty_name));
+        }
+    }
+}
+
+/// Fills what the executable's inode says and appends exe path, working directory and cgroup to the tail.
+/// Returns the new fill of the tail.
+///
+/// # Safety
+/// `image` and `header` must lie in `scratch`, whose tail begins at `fixed`.
+#[inline(always)]
+pub(crate) unsafe fn paths(scratch: *mut Scratch, header: *mut Header, image: *mut Image, fixed: usize, used: u64, task: u64) -> u64 {
+    // SAFETY: the tail begins inside the scratch.
+    let tail = unsafe { scratch.cast::<u8>().add(fixed) };
+    let mut flags = 0;
+    let mut used = used;
+
+    let from = used;
+    used = bound::<{ TAIL_MAX as u32 * 2 - 1 }>(path::cgroup(tail, used, task));
+    // SAFETY: by contract, here and below.
+    unsafe { (*image).cgroup = span(fixed, from, used) };
+
+    let mm: u64 = field!(task, task_mm);
+    if mm != 0 {
+        let file: u64 = field!(mm, mm_exe_file);
+        if file != 0 {
+            let inode: u64 = field!(file, file_inode);
+            let sb: u64 = field!(inode, inode_sb);
+            let mode: u16 = field!(inode, inode_mode);
+            let from = used;
+            let walked = path::walk(tail, used, file + offset!(file_path));
+            if walked & path::TRUNCATED != 0 {
+                flags |= FLAG_EXE_TRUNCATED;
+            }
+            used = bound::<{ TAIL_MAX as u32 * 2 - 1 }>(walked);
+            // SAFETY: as above.
+            unsafe {
+                (*image).exe = span(fixed, from, used);
+                (*image).exe_inode = field!(inode, inode_ino);
+                (*image).exe_device = field!(sb, sb_dev);
+                (*image).exe_mode = u32::from(mode);
+                (*image).exe_owner = field!(inode, inode_uid);
+                (*image).exe_nlink = field!(inode, inode_nlink);
+            }
+        }
+    }
+    let fs: u64 = field!(task, task_fs);
+    if fs != 0 {
+        let from = used;
+        let walked = path::walk(tail, used, fs + offset!(fs_pwd));
+        if walked & path::TRUNCATED != 0 {
+            flags |= FLAG_CWD_TRUNCATED;
+        }
+        used = bound::<{ TAIL_MAX as u32 * 2 - 1 }>(walked);
+        // SAFETY: as above.
+        unsafe { (*image).cwd = span(fixed, from, used) };
+    }
+    // SAFETY: as above.
+    unsafe { (*header).flags |= flags };
+    used
+}
+
+/// Describes descriptors 0-2 of `task` and what its parent holds of their other ends.
+///
+/// # Safety
+/// `header`, `stdio` and `out` must lie in `scratch`, and the bytes of the last two be zero.
+#[inline(always)]
+pub(crate) unsafe fn streams(scratch: *mut Scratch, header: *mut Header, stdio: *mut [Fd; STDIO], out: *mut Relay, task: u64) {
+    // SAFETY: the last bytes of the scratch, which no record reaches.
+    let ends = unsafe { scratch.cast::<u8>().add(SCRATCH - STDIO * 8).cast::<u64>() };
+    for number in 0..STDIO {
+        let file = fd::file_of(task, number as u32);
+        // SAFETY: three elements each; volatile, so that the values go through memory (see `fd::relay`).
+        unsafe {
+            let end = if file == 0 { 0 } else { fd::describe(file, stdio.cast::<Fd>().add(number)) };
+            ends.add(number).write_volatile(end);
+        }
+    }
+    // SAFETY: as above.
+    if unsafe { ends.read_volatile() | ends.add(1).read_volatile() | ends.add(2).read_volatile() } == 0 {
+        return;
+    }
+    let parent: u64 = field!(task, task_real_parent);
+    let leader: u64 = field!(parent, task_group_leader);
+    let exec_id: u64 = field!(parent, task_self_exec_id);
+    // SAFETY: by contract.
+    unsafe {
+        (*out).tgid = field!(parent, task_tgid);
+        (*out).start_boottime = field!(leader, task_start_boottime);
+        (*out).exec_id = exec_id as u32;
+        if fd::relay(parent, out, ends) != 0 {
+            (*header).flags |= FLAG_RELAY_TRUNCATED;
+        }
+    }
+}
+
+/// Appends a NUL-terminated string of the kernel; returns the new fill and whether it was cut.
+///
+/// # Safety
+/// The tail must begin at `fixed` in `scratch`.
+#[inline(always)]
+pub(crate) unsafe fn kernel_string(scratch: *mut Scratch, fixed: usize, used: u64, address: u64) -> (u64, bool) {
+    // SAFETY: the mask keeps the write inside the scratch.
+    let written = unsafe {
+        let to = scratch.cast::<u8>().add(fixed).add(bound::<{ TAIL_MAX as u32 - 1 }>(used) as usize);
+        bpf_probe_read_kernel_str(to.cast(), NAME_MAX as u32, address as *const _)
+    };
+    if written <= 0 { (used, false) } else { (used + written as u64, written as usize >= NAME_MAX) }
+}

@@ -1,0 +1,74 @@
+//! Maps and globals.
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray, RingBuf};
+use bartizan_sensor_ebpf::abi::{COUNTER_SLOTS, Header};
+use bartizan_sensor_ebpf::layout::KernelOffsets;
+
+/// Layout of the running kernel, set by user space before load.
+#[unsafe(no_mangle)]
+pub(crate) static OFFSETS: KernelOffsets = KernelOffsets::UNRESOLVED;
+
+/// Thread-group id of Bartizan itself, set by user space before load; 0 excludes nobody.
+#[unsafe(no_mangle)]
+pub(crate) static SELF_TGID: u32 = 0;
+
+/// For what must not be lost. User space sets the size.
+#[map]
+pub(crate) static PRIORITY: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
+
+/// For what comes in masses. User space sets the size.
+#[map]
+pub(crate) static BULK: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
+
+/// `kind * COUNTS + Count`.
+#[map]
+pub(crate) static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_SLOTS as u32, 0);
+
+/// One record counter per CPU.
+#[map]
+pub(crate) static SEQUENCE: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
+
+/// Bytes of one scratch: a power of two, the largest record length that a mask can bound.
+pub(crate) const SCRATCH: usize = 16 << 10;
+
+/// Room to build one record of variable length.
+#[repr(C, align(8))]
+pub(crate) struct Scratch(pub(crate) [u8; SCRATCH]);
+
+/// Scratch of the exec hook.
+#[map]
+pub(crate) static EXEC_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// Scratch of the failed-exec hook.
+#[map]
+pub(crate) static EXEC_FAILED_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// Scratch of the task iterator.
+#[map]
+pub(crate) static SEED_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// A TCP connection attempt that has no result yet.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Pending {
+    /// Who tried: taken at the attempt, because the result comes in softirq, where `current` is somebody else.
+    pub(crate) header: Header,
+    /// `PENDING_*`.
+    pub(crate) state: u64,
+}
+
+/// The attempt is inside `connect()`.
+pub(crate) const PENDING_CALLING: u64 = 0;
+/// `connect()` returned; the handshake goes on.
+pub(crate) const PENDING_SENT: u64 = 1;
+/// The socket was closed inside `connect()`, with no error on the socket: the call's own result will say why.
+pub(crate) const PENDING_CLOSED: u64 = 2;
+
+/// Attempts by `struct sock` address.
+#[map]
+pub(crate) static PENDING: HashMap<u64, Pending> = HashMap::with_max_entries(16384, 0);
+
+/// Sockets whose failed attempt was reported while `connect()` still runs, so that its return is not a second report.
+#[map]
+pub(crate) static REPORTED: LruHashMap<u64, u32> = LruHashMap::with_max_entries(4096, 0);

@@ -1,0 +1,66 @@
+//! What the programs share.
+
+pub(crate) mod emit;
+pub(crate) mod fd;
+pub(crate) mod image;
+pub(crate) mod maps;
+pub(crate) mod path;
+pub(crate) mod task;
+
+use core::mem::MaybeUninit;
+
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+
+/// Reads a value of the kernel at `address`; zeros when it cannot be read.
+#[inline(always)]
+pub(crate) fn read<T: Copy>(address: u64) -> T {
+    let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: the helper writes all of `value`, with zeros when the address faults, and `T` is an integer or an array of
+    // integers at every call site.
+    unsafe {
+        bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, address as *const _);
+        value.assume_init()
+    }
+}
+
+/// Copies `len` bytes (a constant at every call site) of the kernel to `to`; zeros when they cannot be read.
+///
+/// # Safety
+/// `to` must be valid for `len` bytes of writing.
+#[inline(always)]
+pub(crate) unsafe fn copy(to: *mut u8, len: u32, address: u64) {
+    // SAFETY: by contract.
+    unsafe { bpf_probe_read_kernel(to.cast(), len, address as *const _) };
+}
+
+/// `value & MASK`, done where LLVM cannot optimise it away and the verifier can see it.
+#[inline(always)]
+pub(crate) fn bound<const MASK: u32>(value: u64) -> u64 {
+    let mut bounded = value;
+    // SAFETY: arithmetic on one register.
+    unsafe { core::arch::asm!("{0} &= {1}", inout(reg) bounded, const MASK, options(pure, nomem, nostack)) };
+    bounded
+}
+
+/// Reads one slot of the offsets.
+#[inline(always)]
+pub(crate) fn slot(slot: *const u16) -> u64 {
+    // SAFETY: `offset!` passes a field of a global; the read is volatile because user space patches it before load.
+    u64::from(unsafe { slot.read_volatile() })
+}
+
+/// Loads one slot of [`OFFSETS`](maps::OFFSETS) as a constant of the verifier.
+macro_rules! offset {
+    ($slot:ident) => {
+        crate::kernel::slot(&raw const crate::kernel::maps::OFFSETS.$slot)
+    };
+}
+pub(crate) use offset;
+
+/// Follows a member: `read(base + offset)`.
+macro_rules! field {
+    ($base:expr, $slot:ident) => {
+        crate::kernel::read($base + crate::kernel::offset!($slot))
+    };
+}
+pub(crate) use field;

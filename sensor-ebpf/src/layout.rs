@@ -1,0 +1,154 @@
+//! Where the running kernel keeps what the programs read.
+//!
+//! rustc emits no CO-RE relocations, so offsets are resolved at start from the kernel's BTF and handed over as one
+//! read-only global. The map is frozen before load: the verifier sees constants and prunes branches on absent members.
+
+/// A member that this kernel does not have.
+pub const ABSENT: u16 = u16::MAX;
+
+/// What to look up for one slot of [`KernelOffsets`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lookup {
+    /// Byte offset of a member; dots descend into embedded structures, anonymous ones are searched by themselves.
+    Member(&'static str, &'static str),
+    /// Size of a structure.
+    Size(&'static str),
+    /// Value of an enumerator.
+    Enumerator(&'static str),
+}
+
+/// One slot: its name, its index, and where to find its value. The first lookup that succeeds is taken.
+#[derive(Debug, Clone, Copy)]
+pub struct Slot {
+    /// Field name in [`KernelOffsets`].
+    pub name: &'static str,
+    /// Index among the `u16`s of [`KernelOffsets`].
+    pub index: usize,
+    /// Candidates, newest kernel first.
+    pub lookups: &'static [Lookup],
+    /// Whether programs can do without it.
+    pub optional: bool,
+}
+
+macro_rules! layout {
+    ($( $name:ident $(($opt:ident))? = $($kind:ident($($arg:literal),+))|+ ; )*) => {
+        /// Offsets and constants of the running kernel, in bytes; [`ABSENT`] where it has no such member.
+        #[repr(C)]
+        #[derive(Debug, Clone, Copy)]
+        pub struct KernelOffsets { $( #[doc = concat!("`", stringify!($($kind($($arg),+))|+), "`.")] pub $name: u16, )* }
+
+        impl KernelOffsets {
+            /// Nothing resolved.
+            pub const UNRESOLVED: Self = Self { $( $name: ABSENT, )* };
+
+            /// Every slot, in the order of the fields.
+            pub const SLOTS: &'static [Slot] = &[ $( Slot {
+                name: stringify!($name),
+                index: core::mem::offset_of!(Self, $name) / 2,
+                lookups: &[ $( Lookup::$kind($($arg),+) ),+ ],
+                optional: layout!(@optional $($opt)?),
+            }, )* ];
+        }
+    };
+    (@optional optional) => { true };
+    (@optional) => { false };
+}
+
+layout! {
+    task_tgid = Member("task_struct", "tgid");
+    task_pid = Member("task_struct", "pid");
+    task_real_parent = Member("task_struct", "real_parent");
+    task_group_leader = Member("task_struct", "group_leader");
+    task_start_boottime = Member("task_struct", "start_boottime");
+    task_self_exec_id = Member("task_struct", "self_exec_id");
+    task_cred = Member("task_struct", "cred");
+    task_comm = Member("task_struct", "comm");
+    task_mm = Member("task_struct", "mm");
+    task_files = Member("task_struct", "files");
+    task_fs = Member("task_struct", "fs");
+    task_nsproxy = Member("task_struct", "nsproxy");
+    task_signal = Member("task_struct", "signal");
+    task_exit_code = Member("task_struct", "exit_code");
+    task_flags = Member("task_struct", "flags");
+    task_cgroups = Member("task_struct", "cgroups");
+    task_thread_pid = Member("task_struct", "thread_pid");
+    task_loginuid(optional) = Member("task_struct", "loginuid");
+    task_sessionid(optional) = Member("task_struct", "sessionid");
+    signal_live = Member("signal_struct", "live");
+    signal_flags = Member("signal_struct", "flags");
+    signal_group_exit_code = Member("signal_struct", "group_exit_code");
+    signal_tty = Member("signal_struct", "tty");
+    signal_pids = Member("signal_struct", "pids");
+    pidtype_sid = Enumerator("PIDTYPE_SID");
+    pid_level = Member("pid", "level");
+    pid_numbers = Member("pid", "numbers");
+    upid_size = Size("upid");
+    upid_nr = Member("upid", "nr");
+    upid_ns = Member("upid", "ns");
+    pidns_inum = Member("pid_namespace", "ns.inum");
+    nsproxy_mnt_ns = Member("nsproxy", "mnt_ns");
+    mntns_inum = Member("mnt_namespace", "ns.inum");
+    cred_uid = Member("cred", "uid");
+    cred_gid = Member("cred", "gid");
+    cred_euid = Member("cred", "euid");
+    cred_cap_effective = Member("cred", "cap_effective");
+    mm_arg_start = Member("mm_struct", "arg_start");
+    mm_arg_end = Member("mm_struct", "arg_end");
+    mm_exe_file = Member("mm_struct", "exe_file");
+    binprm_filename = Member("linux_binprm", "filename");
+    file_path = Member("file", "f_path");
+    file_inode = Member("file", "f_inode");
+    file_mode = Member("file", "f_mode");
+    file_private = Member("file", "private_data");
+    path_mnt = Member("path", "mnt");
+    path_dentry = Member("path", "dentry");
+    dentry_name = Member("dentry", "d_name.name");
+    dentry_parent = Member("dentry", "d_parent");
+    mount_mnt = Member("mount", "mnt");
+    mount_parent = Member("mount", "mnt_parent");
+    mount_mountpoint = Member("mount", "mnt_mountpoint");
+    vfsmount_root = Member("vfsmount", "mnt_root");
+    inode_mode = Member("inode", "i_mode");
+    inode_ino = Member("inode", "i_ino");
+    inode_rdev = Member("inode", "i_rdev");
+    inode_sb = Member("inode", "i_sb");
+    inode_nlink = Member("inode", "i_nlink");
+    inode_uid = Member("inode", "i_uid");
+    sb_dev = Member("super_block", "s_dev");
+    fs_pwd = Member("fs_struct", "pwd");
+    files_fdt = Member("files_struct", "fdt");
+    fdt_max_fds = Member("fdtable", "max_fds");
+    fdt_fd = Member("fdtable", "fd");
+    socket_sk = Member("socket", "sk");
+    socket_alloc_socket = Member("socket_alloc", "socket");
+    socket_alloc_inode = Member("socket_alloc", "vfs_inode");
+    sock_family = Member("sock", "__sk_common.skc_family");
+    sock_state = Member("sock", "__sk_common.skc_state");
+    sock_daddr = Member("sock", "__sk_common.skc_daddr");
+    sock_rcv_saddr = Member("sock", "__sk_common.skc_rcv_saddr");
+    sock_dport = Member("sock", "__sk_common.skc_dport");
+    sock_num = Member("sock", "__sk_common.skc_num");
+    sock_v6_daddr(optional) = Member("sock", "__sk_common.skc_v6_daddr");
+    sock_v6_rcv_saddr(optional) = Member("sock", "__sk_common.skc_v6_rcv_saddr");
+    sock_protocol = Member("sock", "sk_protocol");
+    sock_err = Member("sock", "sk_err");
+    sock_socket = Member("sock", "sk_socket");
+    unix_peer = Member("unix_sock", "peer");
+    tty_private_tty = Member("tty_file_private", "tty");
+    tty_link = Member("tty_struct", "link");
+    tty_name = Member("tty_struct", "name");
+    css_set_dfl = Member("css_set", "dfl_cgrp");
+    css_set_subsys = Member("css_set", "subsys");
+    css_cgroup = Member("cgroup_subsys_state", "cgroup");
+    cgroup_v1_subsys(optional) = Enumerator("pids_cgrp_id") | Enumerator("memory_cgrp_id") | Enumerator("cpu_cgrp_id");
+    cgroup_kn = Member("cgroup", "kn");
+    kn_name = Member("kernfs_node", "name");
+    kn_parent = Member("kernfs_node", "__parent") | Member("kernfs_node", "parent");
+    kn_id = Member("kernfs_node", "id");
+    regs_di = Member("pt_regs", "di");
+    regs_si = Member("pt_regs", "si");
+    regs_dx = Member("pt_regs", "dx");
+    regs_bx = Member("pt_regs", "bx");
+    regs_cx = Member("pt_regs", "cx");
+    syscall_exit_ret = Member("syscall_tp_t", "ret");
+}

@@ -1,0 +1,338 @@
+//! Loads the kernel object and attaches every hook in the best tier that this kernel carries.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
+use aya::programs::iter::IterLink;
+use aya::programs::{BtfTracePoint, FExit, Iter, ProgramError, TracePoint};
+use aya::{Ebpf, EbpfLoader};
+
+use super::btf::{Btf, BtfError, VMLINUX};
+use super::hooks::{Attach, HOOKS, Hook, ProgramSpec, Tier, refused_by_types};
+use super::offsets::{self, OffsetsError};
+
+/// The kernel object that `cargo xtask build` made; empty in a build without it.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bartizan-ebpf.o"));
+
+/// Why capture cannot start at all. A hook that fails alone is no error: it is named in the status.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// No type information.
+    #[error(transparent)]
+    Btf(#[from] BtfError),
+    /// Foreign layout.
+    #[error(transparent)]
+    Offsets(#[from] OffsetsError),
+    /// Built without the kernel object.
+    #[error("this binary was built without its kernel object: build it with `cargo xtask build`")]
+    NoObject,
+    /// The object as a whole was refused.
+    #[error("the kernel refused Bartizan's maps or object: {0}; run as root on Linux 5.17 or newer with CONFIG_BPF_SYSCALL=y")]
+    Object(#[source] Box<aya::EbpfError>),
+    /// aya's own reading of the BTF failed.
+    #[error("the kernel's type information cannot be used to attach programs: {0}")]
+    AyaBtf(#[from] aya::BtfError),
+    /// The object lacks a map: it is not the one this binary was built with.
+    #[error("the kernel object has no map {0}: it does not belong to this binary; build both with `cargo xtask build`")]
+    NoMap(&'static str),
+    /// A ring cannot be used.
+    #[error("cannot map the ring buffer {0}: {1}")]
+    Ring(&'static str, #[source] aya::maps::MapError),
+    /// Nothing could be attached.
+    #[error("no hook could be attached, so nothing would be seen: {0}")]
+    NoHook(String),
+}
+
+/// What the operator asked for.
+#[derive(Debug, Clone)]
+pub struct LoadConfig {
+    /// Hooks or tiers (`hook:tier`) to leave out.
+    pub disabled: Vec<String>,
+    /// Bytes of the priority ring; a power of two.
+    pub ring_priority: u32,
+    /// Bytes of the bulk ring; a power of two.
+    pub ring_bulk: u32,
+    /// Type information to use instead of the kernel's own file.
+    pub btf: Option<PathBuf>,
+}
+
+/// How a hook ended up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HookState {
+    /// Attached.
+    Active,
+    /// The operator left it out.
+    Disabled,
+    /// This kernel cannot carry it.
+    Unavailable,
+    /// This kernel should carry it and did not.
+    Failed,
+}
+
+/// One hook after start.
+#[derive(Debug)]
+pub struct HookReport {
+    /// The hook.
+    pub hook: &'static Hook,
+    /// Its tier, when active.
+    pub tier: Option<&'static Tier>,
+    /// How it ended up.
+    pub state: HookState,
+    /// Why better tiers, or all, were passed over: one entry a tier.
+    pub reasons: Vec<String>,
+    /// A tier was left out by the operator though the kernel may carry it.
+    pub held_back: bool,
+    /// Attached programs: name and a handle for the kernel's counters.
+    pub programs: Vec<(&'static str, OwnedFd)>,
+}
+
+/// Everything that is loaded. Dropping it detaches.
+pub struct Loaded {
+    /// Owns programs and links.
+    _ebpf: Ebpf,
+    /// The task iterator, when the kernel has one.
+    pub seeds: Option<IterLink>,
+    /// Ring for what must not be lost.
+    pub priority: RingBuf<MapData>,
+    /// Ring for bulk.
+    pub bulk: RingBuf<MapData>,
+    /// Counters by kind.
+    pub counters: PerCpuArray<MapData, u64>,
+    /// Every hook, in the order of [`HOOKS`].
+    pub hooks: Vec<HookReport>,
+}
+
+/// Loads and attaches.
+///
+/// # Errors
+/// [`LoadError`] when nothing can be captured at all.
+pub fn load(config: &LoadConfig) -> Result<Loaded, LoadError> {
+    if OBJECT.is_empty() {
+        return Err(LoadError::NoObject);
+    }
+    let path = config.btf.as_deref().unwrap_or(Path::new(VMLINUX));
+    let types = Btf::read(path)?;
+    let offsets = offsets::resolve(&types)?;
+    let own = std::process::id();
+    let btf = aya::Btf::parse_file(path, aya::Endianness::default())?;
+    let mut ebpf = EbpfLoader::new()
+        .btf(Some(&btf))
+        .override_global("OFFSETS", &offsets, true)
+        .override_global("SELF_TGID", &own, true)
+        .map_max_entries("PRIORITY", config.ring_priority)
+        .map_max_entries("BULK", config.ring_bulk)
+        .load(OBJECT)
+        .map_err(|error| LoadError::Object(Box::new(error)))?;
+
+    let priority = ring(&mut ebpf, "PRIORITY")?;
+    let bulk = ring(&mut ebpf, "BULK")?;
+    let counters = take(&mut ebpf, "COUNTERS")?;
+    let counters = PerCpuArray::try_from(counters).map_err(|error| LoadError::Ring("COUNTERS", error))?;
+
+    let mut attacher = Attacher { ebpf: &mut ebpf, btf: &btf, types: &types, disabled: &config.disabled, seeds: None };
+    let hooks: Vec<HookReport> = HOOKS.iter().map(|hook| attacher.attach(hook)).collect();
+    let seeds = attacher.seeds;
+    let carries_programs = |report: &HookReport| report.state == HookState::Active && !report.programs.is_empty();
+    if !hooks.iter().any(carries_programs) && !hooks.iter().any(|report| report.state == HookState::Disabled) {
+        let reasons: Vec<String> = hooks.iter().flat_map(|report| report.reasons.iter().cloned()).take(3).collect();
+        return Err(LoadError::NoHook(reasons.join("; ")));
+    }
+    Ok(Loaded { _ebpf: ebpf, seeds, priority, bulk, counters, hooks })
+}
+
+fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, LoadError> {
+    ebpf.take_map(name).ok_or(LoadError::NoMap(name))
+}
+
+fn ring(ebpf: &mut Ebpf, name: &'static str) -> Result<RingBuf<MapData>, LoadError> {
+    RingBuf::try_from(take(ebpf, name)?).map_err(|error| LoadError::Ring(name, error))
+}
+
+struct Attacher<'a> {
+    ebpf: &'a mut Ebpf,
+    btf: &'a aya::Btf,
+    types: &'a Btf,
+    disabled: &'a [String],
+    seeds: Option<IterLink>,
+}
+
+/// Why a tier could not be taken.
+enum Refusal {
+    /// The kernel lacks something or does not allow it.
+    Kernel(String),
+    /// The kernel should have taken it.
+    Bug(String),
+}
+
+impl Attacher<'_> {
+    fn attach(&mut self, hook: &'static Hook) -> HookReport {
+        let mut report =
+            HookReport { hook, tier: None, state: HookState::Unavailable, reasons: Vec::new(), held_back: false, programs: Vec::new() };
+        if self.disabled.iter().any(|name| name == hook.name) {
+            report.state = HookState::Disabled;
+            report.reasons.push("disabled by the operator".to_owned());
+            return report;
+        }
+        for tier in hook.tiers {
+            if self.disabled.iter().any(|name| *name == format!("{}:{}", hook.name, tier.name)) {
+                report.reasons.push(format!("{}: disabled by the operator", tier.name));
+                report.held_back = true;
+                continue;
+            }
+            match self.attach_tier(tier) {
+                Ok(programs) => {
+                    report.tier = Some(tier);
+                    report.state = HookState::Active;
+                    report.programs = programs;
+                    return report;
+                }
+                Err(Refusal::Kernel(reason)) => report.reasons.push(format!("{}: {reason}", tier.name)),
+                Err(Refusal::Bug(reason)) => {
+                    report.reasons.push(format!("{}: {reason}", tier.name));
+                    report.state = HookState::Failed;
+                }
+            }
+        }
+        if report.held_back && report.state == HookState::Unavailable {
+            report.state = HookState::Disabled;
+        }
+        report
+    }
+
+    /// Attaches all programs of a tier, or none.
+    fn attach_tier(&mut self, tier: &Tier) -> Result<Vec<(&'static str, OwnedFd)>, Refusal> {
+        let mut attached: Vec<(&'static str, OwnedFd)> = Vec::new();
+        for spec in tier.programs {
+            match self.attach_program(spec) {
+                Ok(fd) => attached.push((spec.program, fd)),
+                Err(Refusal::Kernel(_)) if spec.optional => {}
+                Err(refusal) => {
+                    for (name, _) in attached {
+                        self.detach(name);
+                    }
+                    return Err(refusal);
+                }
+            }
+        }
+        Ok(attached)
+    }
+
+    fn attach_program(&mut self, spec: &ProgramSpec) -> Result<OwnedFd, Refusal> {
+        if let Some(reason) = refused_by_types(spec.attach, self.types) {
+            return Err(Refusal::Kernel(reason));
+        }
+        let Some(program) = self.ebpf.program_mut(spec.program) else {
+            return Err(Refusal::Bug(format!("the kernel object has no program {}", spec.program)));
+        };
+        let refuse = |error: ProgramError| refusal(spec.program, &error);
+        let fd = match spec.attach {
+            Attach::TpBtf(name, _) => {
+                let program: &mut BtfTracePoint = program.try_into().map_err(refuse)?;
+                program.load(name, self.btf).map_err(refuse)?;
+                program.attach().map_err(refuse)?;
+                program.fd().map_err(refuse)?.as_fd().try_clone_to_owned()
+            }
+            Attach::Fexit(name, _) => {
+                let program: &mut FExit = program.try_into().map_err(refuse)?;
+                program.load(name, self.btf).map_err(refuse)?;
+                program.attach().map_err(refuse)?;
+                program.fd().map_err(refuse)?.as_fd().try_clone_to_owned()
+            }
+            Attach::Tracepoint(category, name) => {
+                let program: &mut TracePoint = program.try_into().map_err(refuse)?;
+                program.load().map_err(refuse)?;
+                program.attach(category, name).map_err(refuse)?;
+                program.fd().map_err(refuse)?.as_fd().try_clone_to_owned()
+            }
+            Attach::IterTask => {
+                let program: &mut Iter = program.try_into().map_err(refuse)?;
+                program.load("task", self.btf).map_err(refuse)?;
+                let link = program.attach().map_err(refuse)?;
+                self.seeds = Some(program.take_link(link).map_err(refuse)?);
+                program.fd().map_err(refuse)?.as_fd().try_clone_to_owned()
+            }
+        };
+        fd.map_err(|error| Refusal::Bug(format!("{}: cannot keep a handle: {error}", spec.program)))
+    }
+
+    fn detach(&mut self, name: &str) {
+        use aya::programs::Program;
+        let unloaded = match self.ebpf.program_mut(name) {
+            Some(Program::BtfTracePoint(program)) => program.unload(),
+            Some(Program::FExit(program)) => program.unload(),
+            Some(Program::TracePoint(program)) => program.unload(),
+            Some(Program::Iter(program)) => program.unload(),
+            _ => Ok(()),
+        };
+        if let Err(error) = unloaded {
+            tracing::warn!(program = name, %error, "cannot detach a program of a tier that was given up");
+        }
+    }
+}
+
+/// Sorts a failure: the kernel's "no" is an answer, a verifier's rejection is our bug.
+fn refusal(program: &str, error: &ProgramError) -> Refusal {
+    match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            let tail = log.lines().rev().find(|line| !line.trim().is_empty() && !line.starts_with("processed ")).unwrap_or_default();
+            match io_error.raw_os_error() {
+                // A kernel that does not allow this type of program at all answers before its verifier has said a word.
+                Some(libc::EPERM | libc::EINVAL | libc::EOPNOTSUPP | libc::ENOTSUP) if tail.is_empty() => {
+                    Refusal::Kernel(format!("this kernel refuses {program} ({})", errno(io_error)))
+                }
+                _ => {
+                    tracing::debug!(program, log, "verifier log");
+                    Refusal::Bug(format!("the verifier rejects {program} ({}): {tail}", errno(io_error)))
+                }
+            }
+        }
+        ProgramError::SyscallError(error) => match error.io_error.raw_os_error() {
+            Some(libc::EPERM | libc::EINVAL | libc::EOPNOTSUPP | 524) => {
+                Refusal::Kernel(format!("this kernel does not attach {program} ({})", errno(&error.io_error)))
+            }
+            _ => Refusal::Bug(format!("{program}: {error}")),
+        },
+        ProgramError::TracePointError(error) => Refusal::Kernel(format!("{program}: {error} (is tracefs mounted?)")),
+        other => Refusal::Bug(format!("{program}: {other}")),
+    }
+}
+
+fn errno(error: &io::Error) -> String {
+    match error.raw_os_error().map(nix::errno::Errno::from_raw) {
+        Some(nix::errno::Errno::UnknownErrno) | None => error.to_string(),
+        Some(errno) => format!("{errno:?}"),
+    }
+}
+
+/// The kernel's own counters of one program.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ProgramCounters {
+    /// Runs; counted only while `kernel.bpf_stats_enabled` is 1.
+    pub runs: u64,
+    /// Time in the program, nanoseconds; counted likewise.
+    pub run_ns: u64,
+    /// Runs skipped because the program already ran on that CPU. Always counted.
+    pub recursion_misses: u64,
+}
+
+/// Asks the kernel for the counters of a program.
+///
+/// # Errors
+/// The errno of `BPF_OBJ_GET_INFO_BY_FD`.
+pub fn program_counters(program: &impl AsFd) -> io::Result<ProgramCounters> {
+    use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_prog_info};
+    // SAFETY: both are plain C structures for which zero bytes are valid.
+    let (mut info, mut attr): (bpf_prog_info, bpf_attr) = unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
+    attr.info.bpf_fd = program.as_fd().as_raw_fd() as u32;
+    attr.info.info_len = size_of::<bpf_prog_info>() as u32;
+    attr.info.info = (&raw mut info) as u64;
+    // SAFETY: the attribute names `info` with its own size; the kernel writes no more than that.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &raw mut attr, size_of::<bpf_attr>()) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(ProgramCounters { runs: info.run_cnt, run_ns: info.run_time_ns, recursion_misses: info.recursion_misses })
+}

@@ -1,0 +1,235 @@
+//! The processes that already run when the sensor comes up.
+//!
+//! Best: the task iterator, which says what an exec record would have said, exactly. Fallback: /proc, with start times in
+//! ticks of 10 ms, marked approximate. Argument vectors come from /proc in both: they lie in other processes' memory.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::Read;
+use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
+
+use aya::programs::iter::IterLink;
+use bartizan_bus::event::{InetSocket, NS_PER_TICK, Stdio, StdioEnd, Transport};
+use bartizan_sensor_ebpf::abi::{ARGV_MAX, Header, Kind};
+use procfs::process::{FDTarget, Process as Proc};
+
+use crate::project::{ExeInode, Image, Observation, Subject, What, escape_bytes, project};
+
+/// Seeds and how they were had.
+#[derive(Debug, Default)]
+pub struct Seeds {
+    /// One observation a process, parents before children as far as their start times say so.
+    pub observations: Vec<Observation>,
+    /// They come from /proc: ids are approximate.
+    pub approximate: bool,
+    /// What went wrong on the way, for the log and status.
+    pub problem: Option<String>,
+}
+
+/// Takes the seeds; `now` is the boot clock in nanoseconds.
+pub fn take(iterator: Option<IterLink>, now: u64) -> Seeds {
+    let mut seeds = match iterator.map(iterate) {
+        Some(Ok(observations)) => Seeds { observations, approximate: false, problem: None },
+        Some(Err(problem)) => Seeds { observations: from_proc(now), approximate: true, problem: Some(problem) },
+        None => Seeds { observations: from_proc(now), approximate: true, problem: None },
+    };
+    let own = std::process::id();
+    seeds.observations.retain(|seed| seed.subject.tgid != own);
+    seeds.observations.sort_by_key(|seed| (seed.subject.start_boottime, seed.subject.tgid));
+    seeds
+}
+
+/// Reads the iterator's file: records back to back.
+fn iterate(link: IterLink) -> Result<Vec<Observation>, String> {
+    let mut file = link.into_file().map_err(|error| format!("the task iterator cannot be opened: {error}"))?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(|error| format!("the task iterator cannot be read: {error}"))?;
+    let mut observations = Vec::new();
+    let mut offset = 0;
+    while offset + size_of::<Header>() <= bytes.len() {
+        let len = u32::from_le_bytes([bytes[offset], bytes[offset + 1], bytes[offset + 2], bytes[offset + 3]]) as usize;
+        let Some(slice) = bytes.get(offset..offset + len).filter(|slice| !slice.is_empty()) else {
+            return Err(format!("the task iterator's record at byte {offset} is cut off"));
+        };
+        // Records are decoded in place only when aligned; the file's bytes need not be.
+        let mut words = vec![0_u64; len.div_ceil(8)];
+        zerocopy::IntoBytes::as_mut_bytes(words.as_mut_slice())[..len].copy_from_slice(slice);
+        let aligned = &zerocopy::IntoBytes::as_bytes(words.as_slice())[..len];
+        let mut observation = project(aligned).map_err(|error| format!("the task iterator's record at byte {offset}: {error}"))?;
+        add_argv(&mut observation);
+        observations.push(observation);
+        offset += len;
+    }
+    Ok(observations)
+}
+
+fn add_argv(observation: &mut Observation) {
+    if let What::Seed(image) = &mut observation.what {
+        (image.argv, image.argv_truncated) = argv(observation.subject.tgid);
+    }
+}
+
+/// Argument vector of a process from /proc, bounded like that of an exec record.
+fn argv(pid: u32) -> (Vec<String>, bool) {
+    let Ok(file) = fs::File::open(format!("/proc/{pid}/cmdline")) else { return (Vec::new(), false) };
+    let mut bytes = Vec::new();
+    // A process that ends while it is read has no arguments any more.
+    let _ = file.take(ARGV_MAX as u64 + 1).read_to_end(&mut bytes);
+    let truncated = bytes.len() > ARGV_MAX;
+    bytes.truncate(ARGV_MAX);
+    let body = bytes.strip_suffix(&[0]).unwrap_or(&bytes);
+    let argv = if body.is_empty() { Vec::new() } else { body.split(|byte| *byte == 0).map(escape_bytes).collect() };
+    (argv, truncated)
+}
+
+/// Every process that /proc shows. One that ends meanwhile is left out: its exit needs no seed.
+fn from_proc(now: u64) -> Vec<Observation> {
+    let Ok(processes) = procfs::process::all_processes() else { return Vec::new() };
+    let sockets = inet_sockets();
+    let processes: Vec<Proc> = processes.flatten().collect();
+    let starts: HashMap<u32, u64> = processes.iter().filter_map(|proc| Some((proc.pid() as u32, proc.stat().ok()?.starttime))).collect();
+    processes.iter().filter_map(|proc| one(proc, now, &starts, &sockets)).collect()
+}
+
+fn one(proc: &Proc, now: u64, starts: &HashMap<u32, u64>, sockets: &HashMap<u64, InetSocket>) -> Option<Observation> {
+    let stat = proc.stat().ok()?;
+    let status = proc.status().ok()?;
+    let pid = proc.pid() as u32;
+    let ppid = stat.ppid as u32;
+    let metadata = fs::metadata(format!("/proc/{pid}/exe")).ok();
+    let exe = proc.exe().ok().map(|path| path.to_string_lossy().into_owned());
+    let deleted = exe.as_deref().is_some_and(|path| path.ends_with(" (deleted)"));
+    let exe = exe.map(|path| path.strip_suffix(" (deleted)").unwrap_or(&path).to_owned());
+    let namespace = |name: &str| fs::metadata(format!("/proc/{pid}/ns/{name}")).map_or(0, |metadata| metadata.ino() as u32);
+    let number = |name: &str| {
+        let text = fs::read_to_string(format!("/proc/{pid}/{name}")).ok()?;
+        text.trim().parse::<u32>().ok().filter(|id| *id != u32::MAX)
+    };
+    let (argv, argv_truncated) = argv(pid);
+    let image = Image {
+        name: stat.comm.clone(),
+        exe,
+        exe_file: metadata.map(|metadata| ExeInode {
+            inode: metadata.ino(),
+            device: kernel_device(metadata.dev()),
+            mode: metadata.mode(),
+            owner: metadata.uid(),
+            nlink: if deleted { 0 } else { metadata.nlink() as u32 },
+        }),
+        argv,
+        argv_truncated,
+        cwd: proc.cwd().ok().map(|path| path.to_string_lossy().into_owned()),
+        cgroup: cgroup(proc),
+        gid: status.rgid,
+        loginuid: number("loginuid"),
+        audit_session: number("sessionid"),
+        sid: stat.session as u32,
+        tty: terminal(stat.tty_nr),
+        cap_effective: status.capeff,
+        mnt_ns: namespace("mnt"),
+        pid_ns: namespace("pid"),
+        parent_start_boottime: starts.get(&ppid).map_or(0, |ticks| ticks * NS_PER_TICK),
+        stdio: stdio(proc, sockets),
+        ..Image::default()
+    };
+    let subject = Subject {
+        ktime: now,
+        cpu: u16::MAX,
+        seq: pid,
+        tgid: pid,
+        tid: pid,
+        start_boottime: stat.starttime * NS_PER_TICK,
+        exec_id: 0,
+        uid: status.ruid,
+        euid: status.euid,
+        ppid,
+        cgroup_id: 0,
+        kernel_thread: stat.flags & 0x0020_0000 != 0,
+    };
+    Some(Observation { kind: Kind::Seed, subject, what: What::Seed(Box::new(image)) })
+}
+
+/// `stat(2)` packs device numbers as glibc does; the kernel's own form is major << 20 | minor.
+fn kernel_device(dev: u64) -> u32 {
+    (libc::major(dev) << 20) | libc::minor(dev)
+}
+
+fn cgroup(proc: &Proc) -> Option<String> {
+    let groups = proc.cgroups().ok()?.0;
+    let unified = groups.iter().find(|group| group.hierarchy == 0).map(|group| group.pathname.clone());
+    let first = groups.iter().find(|group| group.hierarchy != 0 && group.pathname != "/").map(|group| group.pathname.clone());
+    match unified {
+        Some(path) if path != "/" => Some(path),
+        other => first.or(other),
+    }
+}
+
+/// Name of a controlling terminal from its device number (`man 5 proc`: minor in bits 31-20 and 7-0, major in 15-8).
+fn terminal(tty_nr: i32) -> Option<String> {
+    let device = tty_nr as u32;
+    let (major, minor) = ((device >> 8) & 0xff, (device & 0xff) | ((device >> 12) & 0xfff00));
+    match major {
+        136..=143 => Some(format!("pts/{}", (major - 136) * 256 + minor)),
+        4 if minor < 64 => Some(format!("tty{minor}")),
+        4 => Some(format!("ttyS{}", minor - 64)),
+        _ => None,
+    }
+}
+
+fn stdio(proc: &Proc, sockets: &HashMap<u64, InetSocket>) -> Vec<Stdio> {
+    (0..3_u8)
+        .map(|number| {
+            let end = match proc.fd_from_fd(i32::from(number)).map(|info| info.target) {
+                Err(_) => StdioEnd::Closed,
+                Ok(FDTarget::Socket(inode)) => match sockets.get(&inode) {
+                    Some(socket) => StdioEnd::Inet { socket: *socket },
+                    None => StdioEnd::Unix { inode, peer_inode: None },
+                },
+                Ok(FDTarget::Pipe(inode)) => StdioEnd::Pipe { inode },
+                Ok(FDTarget::Path(path)) => match path.strip_prefix("/dev") {
+                    Ok(name) if name.starts_with("pts") || name.to_string_lossy().starts_with("tty") => {
+                        StdioEnd::Tty { name: name.to_string_lossy().into_owned() }
+                    }
+                    _ => fs::metadata(&path).map_or(StdioEnd::Other, |metadata| {
+                        if metadata.rdev() != 0 {
+                            StdioEnd::Device { device: kernel_device(metadata.rdev()) }
+                        } else {
+                            StdioEnd::File { inode: metadata.ino() }
+                        }
+                    }),
+                },
+                Ok(_) => StdioEnd::Other,
+            };
+            Stdio { fd: number, end }
+        })
+        .collect()
+}
+
+/// Connected TCP and UDP sockets of this network namespace, by inode.
+fn inet_sockets() -> HashMap<u64, InetSocket> {
+    let plain = |address: std::net::SocketAddr| (address.ip().to_canonical(), address.port());
+    let socket = |transport, local, remote, connected, inode| {
+        let ((local_ip, local_port), (peer_ip, peer_port)): ((IpAddr, u16), (IpAddr, u16)) = (plain(local), plain(remote));
+        let known = |ip: IpAddr, port: u16| (!ip.is_unspecified() || port != 0).then_some(ip);
+        InetSocket {
+            transport,
+            local_ip: known(local_ip, local_port),
+            local_port: (local_port != 0).then_some(local_port),
+            peer_ip: known(peer_ip, peer_port),
+            peer_port: (peer_port != 0).then_some(peer_port),
+            connected,
+            inode: Some(inode),
+        }
+    };
+    let tcp = [procfs::net::tcp(), procfs::net::tcp6()].into_iter().flatten().flatten().map(|entry| {
+        use procfs::net::TcpState::{CloseWait, Established};
+        let connected = matches!(entry.state, Established | CloseWait);
+        (entry.inode, socket(Transport::Tcp, entry.local_address, entry.remote_address, connected, entry.inode))
+    });
+    let udp = [procfs::net::udp(), procfs::net::udp6()].into_iter().flatten().flatten().map(|entry| {
+        let connected = matches!(entry.state, procfs::net::UdpState::Established);
+        (entry.inode, socket(Transport::Udp, entry.local_address, entry.remote_address, connected, entry.inode))
+    });
+    tcp.chain(udp).collect()
+}

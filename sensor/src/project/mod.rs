@@ -1,0 +1,210 @@
+//! From a kernel record to owned values: what happened, and to whom, without looking anything up. One file per activity.
+
+mod connect;
+mod exec;
+mod exit;
+mod fd;
+mod fork;
+mod seed;
+mod text;
+
+use bartizan_bus::event::{Connect, Errno, Exit, InetSocket, Stdio};
+use bartizan_sensor_ebpf::abi::{DecodeError, FLAG_KERNEL_THREAD, Header, Kind, Record, decode};
+
+pub use text::escape_bytes;
+
+/// One record, projected.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Observation {
+    /// Its kind.
+    pub kind: Kind,
+    /// Subject, time and source.
+    pub subject: Subject,
+    /// What happened.
+    pub what: What,
+}
+
+/// Who acted, as far as the record itself says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subject {
+    /// Boot clock, nanoseconds.
+    pub ktime: u64,
+    /// CPU that made the record.
+    pub cpu: u16,
+    /// That CPU's record counter.
+    pub seq: u32,
+    /// Thread-group id.
+    pub tgid: u32,
+    /// Thread id.
+    pub tid: u32,
+    /// Start of the process, boot clock, nanoseconds.
+    pub start_boottime: u64,
+    /// Image count.
+    pub exec_id: u32,
+    /// Real user id.
+    pub uid: u32,
+    /// Effective user id.
+    pub euid: u32,
+    /// Thread-group id of the real parent.
+    pub ppid: u32,
+    /// cgroup v2 id.
+    pub cgroup_id: u64,
+    /// A thread of the kernel.
+    pub kernel_thread: bool,
+}
+
+impl From<&Header> for Subject {
+    fn from(header: &Header) -> Self {
+        let Header { len: _, kind: _, flags, ktime, seq, cpu, abi: _, tgid, tid, start_boottime, exec_id, uid, cgroup_id, euid, ppid } =
+            *header;
+        Self {
+            ktime,
+            cpu,
+            seq,
+            tgid,
+            tid,
+            start_boottime,
+            exec_id,
+            uid,
+            euid,
+            ppid,
+            cgroup_id,
+            kernel_thread: flags & FLAG_KERNEL_THREAD != 0,
+        }
+    }
+}
+
+/// What a record says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum What {
+    /// A new image.
+    Exec {
+        /// The image.
+        image: Box<Image>,
+        /// Path that was asked for.
+        requested: Option<String>,
+    },
+    /// An exec that failed.
+    ExecFailed {
+        /// Path that was asked for.
+        requested: Option<String>,
+        /// Why.
+        error: Errno,
+    },
+    /// A new process.
+    Fork(Child),
+    /// The end of one.
+    Exit(Exit),
+    /// A process that already ran.
+    Seed(Box<Image>),
+    /// A connection attempt.
+    Connect(Connect),
+}
+
+/// The child of a fork.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Child {
+    /// Thread-group id.
+    pub tgid: u32,
+    /// Start, boot clock, nanoseconds.
+    pub start_boottime: u64,
+    /// Image count.
+    pub exec_id: u32,
+    /// `comm`.
+    pub name: String,
+}
+
+/// An image with what the kernel says of its process.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Image {
+    /// `comm`.
+    pub name: String,
+    /// Executable path.
+    pub exe: Option<String>,
+    /// The path was cut.
+    pub exe_truncated: bool,
+    /// Inode, device, mode, owner and link count of the executable; `None` without one (kernel threads).
+    pub exe_file: Option<ExeInode>,
+    /// Argument vector.
+    pub argv: Vec<String>,
+    /// It was cut.
+    pub argv_truncated: bool,
+    /// Working directory.
+    pub cwd: Option<String>,
+    /// cgroup path, at most its last components.
+    pub cgroup: Option<String>,
+    /// Real group id.
+    pub gid: u32,
+    /// Audit login uid.
+    pub loginuid: Option<u32>,
+    /// Audit session.
+    pub audit_session: Option<u32>,
+    /// POSIX session.
+    pub sid: u32,
+    /// Controlling terminal.
+    pub tty: Option<String>,
+    /// Effective capabilities.
+    pub cap_effective: u64,
+    /// Mount namespace.
+    pub mnt_ns: u32,
+    /// Pid namespace.
+    pub pid_ns: u32,
+    /// Start of the real parent, boot clock, nanoseconds.
+    pub parent_start_boottime: u64,
+    /// Image count of the real parent.
+    pub parent_exec_id: u32,
+    /// Descriptors 0-2.
+    pub stdio: Vec<Stdio>,
+    /// What the parent holds of their other ends.
+    pub relay: Option<Relay>,
+}
+
+/// The executable's inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExeInode {
+    /// Inode number.
+    pub inode: u64,
+    /// Device.
+    pub device: u32,
+    /// Mode bits.
+    pub mode: u32,
+    /// Owner.
+    pub owner: u32,
+    /// Links left.
+    pub nlink: u32,
+}
+
+/// The parent between stdio and the network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Relay {
+    /// Its thread-group id.
+    pub tgid: u32,
+    /// Its start, boot clock, nanoseconds.
+    pub start_boottime: u64,
+    /// Its image count.
+    pub exec_id: u32,
+    /// Descriptors whose other end it holds.
+    pub fds: Vec<u8>,
+    /// Connected INET sockets that it holds.
+    pub sockets: Vec<InetSocket>,
+    /// There were more descriptors or sockets than are told.
+    pub truncated: bool,
+}
+
+/// Reads one ring record.
+///
+/// # Errors
+/// [`DecodeError`] when the bytes are no record of this ABI.
+pub fn project(bytes: &[u8]) -> Result<Observation, DecodeError> {
+    let record = decode(bytes)?;
+    let header = record.header();
+    let what = match record {
+        Record::Exec(fixed, bytes) => exec::project(fixed, bytes),
+        Record::ExecFailed(fixed, bytes) => exec::project_failed(fixed, bytes),
+        Record::Fork(fixed, _) => fork::project(fixed),
+        Record::Exit(fixed, _) => exit::project(fixed),
+        Record::Seed(fixed, bytes) => seed::project(fixed, bytes),
+        Record::Connect(fixed, _) => connect::project(fixed),
+    };
+    Ok(Observation { kind: record.kind(), subject: Subject::from(header), what })
+}

@@ -1,0 +1,10 @@
+//! `process.seed`: the argument vector lies in another process's memory and is added from /proc.
+
+use bartizan_sensor_ebpf::abi::{Bytes, Seed};
+
+use super::{What, exec};
+
+pub(super) fn project(record: &Seed, bytes: Bytes<'_>) -> What {
+    let Seed { header, image, stdio, relay } = record;
+    What::Seed(Box::new(exec::image(header, image, stdio, relay, bytes)))
+}
