@@ -44,6 +44,7 @@ pub(crate) fn ensure(project: &Project, toolchain: &Toolchain) -> Result<(PathBu
         .arg(&build)
         .env("LLVM_PREFIX", &prefix)
         .current_dir(&project.root);
+    spare_the_path_warning(&mut install, &project.tools);
     command::run(&mut install, "read the compiler's message above; without network, see docs/building.md (\"Offline\")")?;
     let said = command::capture(
         Command::new(&program).arg("--version").env_remove("LD_LIBRARY_PATH"),
@@ -53,6 +54,14 @@ pub(crate) fn ensure(project: &Project, toolchain: &Toolchain) -> Result<(PathBu
     // Some 200 MB that are needed again only when rustc changes, and then not reusable.
     fs::remove_dir_all(&build).with_context(|| format!("{} cannot be removed: check who owns it", build.display()))?;
     Ok((program, format!("built {} into .tools/bin", said.trim())))
+}
+
+/// cargo advises to put the folder into `PATH` unless it is there; nobody needs it there.
+fn spare_the_path_warning(install: &mut Command, tools: &Path) {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    if let Ok(path) = std::env::join_paths(std::env::split_paths(&path).chain([tools.join("bin")])) {
+        install.env("PATH", path);
+    }
 }
 
 /// What the tool depends on: its version, its place (the library path inside it is absolute) and the compiler.

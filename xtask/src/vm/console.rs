@@ -5,15 +5,15 @@ use std::collections::VecDeque;
 use crate::stream::Lines;
 
 /// Lines kept for an error message.
-const TAIL: usize = 40;
+const TAIL: usize = 12;
 
 /// How the guest ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// The program ended with this code (128 + signal number when a signal ended it).
     Exit(u8),
-    /// The kernel panicked.
-    Panic,
+    /// The kernel panicked, and this is what it said.
+    Panic(String),
 }
 
 /// The console as read so far.
@@ -47,8 +47,8 @@ impl Console {
     }
 
     /// The verdict, if one was seen.
-    pub(crate) fn verdict(&self) -> Option<Verdict> {
-        self.verdict
+    pub(crate) fn verdict(&self) -> Option<&Verdict> {
+        self.verdict.as_ref()
     }
 
     /// The last complete lines.
@@ -58,8 +58,8 @@ impl Console {
 }
 
 fn judge(line: &str, marker: &str) -> Option<Verdict> {
-    if line.contains("Kernel panic - not syncing") {
-        return Some(Verdict::Panic);
+    if let Some(at) = line.find("Kernel panic - not syncing") {
+        return Some(Verdict::Panic(line[at..].to_owned()));
     }
     line.strip_prefix(marker)?.strip_prefix(' ')?.trim().parse().ok().map(Verdict::Exit)
 }
@@ -76,14 +76,14 @@ mod tests {
         assert!(!console.feed(b"MARK-1\r\nMARK-2 0\r\nsays MARK-1 0\r\nMARK-1 x\r\nMARK-1 3"));
         assert_eq!(console.verdict(), None, "the line is not complete");
         assert!(console.feed(b"7\r\nMARK-1 0\r\n"));
-        assert_eq!(console.verdict(), Some(Verdict::Exit(37)), "the first stands");
+        assert_eq!(console.verdict(), Some(&Verdict::Exit(37)), "the first stands");
     }
 
     #[test]
     fn panic_is_a_verdict() {
         let mut console = Console::new("M");
         assert!(console.feed(b"[    2.1] Kernel panic - not syncing: Attempted to kill init!\r\n"));
-        assert_eq!(console.verdict(), Some(Verdict::Panic));
+        assert_eq!(console.verdict(), Some(&Verdict::Panic("Kernel panic - not syncing: Attempted to kill init!".into())));
     }
 
     #[test]
@@ -105,7 +105,7 @@ mod tests {
             let mut console = Console::new("MARK");
             console.feed(head);
             prop_assert!(console.feed(tail) || cut >= text.len());
-            prop_assert_eq!(console.verdict(), Some(Verdict::Exit(code)));
+            prop_assert_eq!(console.verdict(), Some(&Verdict::Exit(code)));
         }
     }
 }

@@ -39,19 +39,20 @@ pub(crate) fn ensure(cache: &Path, series: &str) -> Result<Kernel> {
     if let Some(kernel) = newest(cached(cache)?, series).and_then(|package| unpacked(cache, package)) {
         return Ok(kernel);
     }
-    let mut offered = offers(series)?;
-    if offered.is_empty() {
+    if names()?.is_empty() {
+        eprintln!("      apt knows no kernel yet: reading the package lists");
         refresh()?;
-        offered = offers(series)?;
     }
-    let Some(package) = newest(offered, series) else {
-        bail!(
-            "this machine's apt sources offer no linux-image-{series}*-cloud-amd64: see `apt-cache search cloud-amd64` and give --kernel"
-        );
-    };
-    eprintln!("      fetching {package}");
     fs::create_dir_all(cache).with_context(|| format!("{} cannot be made: check who owns target/", cache.display()))?;
-    fetch(cache, &package)?;
+    let mut package = offered(series)?;
+    if let Err(error) = fetch(cache, &package) {
+        // Lists that are older than the archive's last update name files that are gone.
+        eprintln!("      {error}");
+        eprintln!("      reading the package lists anew, in case they are stale");
+        refresh()?;
+        package = offered(series)?;
+        fetch(cache, &package)?;
+    }
     unpacked(cache, package.clone()).with_context(|| format!("the package {package} holds no boot/vmlinuz-*: remove {}", cache.display()))
 }
 
@@ -72,17 +73,26 @@ fn unpacked(cache: &Path, package: String) -> Option<Kernel> {
     Some(Kernel { package, image })
 }
 
-/// Packages of the series that can be downloaded. `pkgnames` alone also lists what is merely mentioned.
-fn offers(series: &str) -> Result<Vec<String>> {
+/// Cloud kernels that apt has heard of.
+fn names() -> Result<Vec<String>> {
     let mut names = Command::new("apt-cache");
-    names.args(["pkgnames", &format!("linux-image-{series}")]);
-    let names = command::capture(&mut names, "the VM's kernel comes from Debian packages, so run this on Debian or Ubuntu")?;
-    let names: Vec<&str> = names.lines().filter(|name| version(name, series).is_some()).collect();
-    if names.is_empty() {
-        return Ok(Vec::new());
-    }
-    let madison = command::capture(Command::new("apt-cache").arg("madison").args(&names), OFFLINE)?;
-    Ok(madison.lines().filter_map(|line| Some(line.split('|').next()?.trim().to_owned())).filter(|name| !name.is_empty()).collect())
+    names.args(["pkgnames", "linux-image-"]);
+    let names = command::capture(&mut names, "the VM's kernel comes from Debian packages, so run this on Debian")?;
+    Ok(names.lines().filter(|name| name.contains("-cloud-amd64")).map(str::to_owned).collect())
+}
+
+/// The newest package of the series that can be downloaded: `pkgnames` alone also lists what is merely mentioned.
+fn offered(series: &str) -> Result<String> {
+    let of_series: Vec<String> = names()?.into_iter().filter(|name| version(name, series).is_some()).collect();
+    let listed = match of_series.as_slice() {
+        [] => String::new(),
+        some => command::capture(Command::new("apt-cache").arg("madison").args(some), OFFLINE)?,
+    };
+    newest(listed.lines().filter_map(|line| Some(line.split('|').next()?.trim().to_owned())).collect(), series).with_context(|| {
+        format!(
+            "this machine's apt sources offer no linux-image-{series}.*-cloud-amd64: see `apt-cache search cloud-amd64`, then give --kernel"
+        )
+    })
 }
 
 fn refresh() -> Result<()> {
@@ -91,6 +101,7 @@ fn refresh() -> Result<()> {
 }
 
 fn fetch(cache: &Path, package: &str) -> Result<()> {
+    eprintln!("      fetching {package}");
     // Into a place of its own first: a folder with the package's name is complete by construction.
     let partial = cache.join(format!("partial-{}", std::process::id()));
     let made = if partial.exists() { fs::remove_dir_all(&partial) } else { Ok(()) }.and_then(|()| fs::create_dir_all(&partial));

@@ -10,7 +10,7 @@ mod kernel;
 mod libraries;
 mod qemu;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -111,7 +111,8 @@ pub(crate) fn boot(
         Ok(((), step::bytes(bytes.len() as u64)))
     })?;
     steps.step("Guest", || {
-        eprintln!("      running `{} {}` (its console follows)", program.display(), command::words(arguments));
+        let words: Vec<&OsStr> = std::iter::once(program.as_os_str()).chain(arguments.iter().map(OsString::as_os_str)).collect();
+        eprintln!("      running `{}` (its console follows)", command::words(&words));
         let mut console = Console::new(&marker);
         let mut qemu = qemu::command(&kernel.image, &image, guest.memory)?;
         let end = stream(&mut qemu, Some(Duration::from_secs(guest.timeout)), "run `apt-get install qemu-system-x86`", |piece| {
@@ -126,10 +127,8 @@ pub(crate) fn boot(
 
 fn verdict(end: &End, console: &Console, timeout: u64) -> Result<u8> {
     match (console.verdict(), end) {
-        (Some(Verdict::Exit(code)), End::Exited(_) | End::Stopped | End::TimedOut) => Ok(code),
-        (Some(Verdict::Panic), _) => {
-            bail!("the guest's kernel panicked; its last lines, to be read for the cause:\n{}", console.tail())
-        }
+        (Some(Verdict::Exit(code)), End::Exited(_) | End::Stopped | End::TimedOut) => Ok(*code),
+        (Some(Verdict::Panic(said)), _) => bail!("the guest's kernel panicked: {said:?}; its trace is in the console output above"),
         (None, End::TimedOut) => {
             bail!(
                 "the guest did not end within {timeout} s and was killed; give --timeout if it only was slow. Its last lines:\n{}",
