@@ -37,7 +37,7 @@ pub struct Config {
     /// Retention of the streams.
     pub streams: StreamsConfig,
     /// Detectors and their knobs.
-    pub detectors: toml::Table,
+    pub detectors: bartizan_detectors::Config,
     /// Where alerts go.
     pub forward: Vec<bartizan_forward::SinkConfig>,
 }
@@ -368,6 +368,29 @@ mod tests {
         let temp = tempfile::tempdir().expect("temp folder");
         assert!(matches!(Config::load(Some(&temp.path().join("none.toml"))), Err(ConfigError::Missing { .. })));
         assert!(matches!(Config::load(Some(temp.path())), Err(ConfigError::Read { .. })));
+    }
+
+    #[test]
+    fn the_packaged_file_shows_the_defaults() {
+        let packaged = include_str!("../../packaging/config.toml");
+        let same = |text: &str| format!("{:?}", load(text).expect("packaged")) == format!("{:?}", Config::default());
+        assert!(same(packaged));
+        // With every setting taken in, and every example left out.
+        fn setting(line: &str) -> Option<&str> {
+            line.strip_prefix('#').filter(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '['))
+        }
+        let settings: Vec<&str> = packaged.lines().filter_map(setting).map(str::trim).collect();
+        assert!(settings.len() > 20, "{settings:?}");
+        assert!(same(&settings.join("\n")));
+    }
+
+    #[test]
+    fn the_packaged_examples_are_valid() {
+        let packaged = include_str!("../../packaging/config.toml");
+        let example = |line: &&str| line.starts_with("[[") && line.contains("]]") && !line.contains(' ') || line.contains(" = ");
+        let examples: Vec<&str> = packaged.lines().filter_map(|line| line.strip_prefix("# ")).filter(example).collect();
+        let config = load(&examples.join("\n")).expect("examples");
+        assert_eq!((config.forward.len(), config.forward[0].name.as_str()), (1, "siem"));
     }
 
     proptest::proptest! {

@@ -344,9 +344,29 @@ impl StatusReport {
 }
 
 impl StreamStatus {
+    /// Why the stream accepts nothing more until Bartizan is started again.
+    pub fn failed(&self) -> Option<&str> {
+        self.more.get("failed")?.as_str()
+    }
+
+    /// Messages that damage made unreadable.
+    pub fn unreadable(&self) -> u64 {
+        self.more.get("unreadable_messages").and_then(Value::as_u64).unwrap_or_default()
+    }
+
     fn complain(&self, reasons: &mut Vec<String>) {
+        let name = &self.name;
+        if let Some(why) = self.failed() {
+            reasons.push(format!("Stream {name} accepts nothing more until Bartizan is started again: {why}."));
+        }
         if self.write_errors > 0 {
-            reasons.push(format!("Stream {} had {} failed writes: check the disk of the data folder.", self.name, self.write_errors));
+            reasons.push(format!(
+                "Stream {name} had {} failed writes: see that the data folder's disk has room and works.",
+                self.write_errors
+            ));
+        }
+        if self.unreadable() > 0 {
+            reasons.push(format!("Stream {name} has {} messages that damage made unreadable: check the disk.", self.unreadable()));
         }
     }
 }
@@ -430,7 +450,7 @@ pub(crate) mod tests {
 
     #[test]
     fn every_fault_is_a_sentence() {
-        let faults: [(&str, Change); 8] = [
+        let faults: [(&str, Change); 10] = [
             ("Hook exec (process.exec) is disabled: --disable-hook.", |report| {
                 report.hooks[0].state = HookState::Disabled;
                 report.hooks[0].reason = Some("--disable-hook".into());
@@ -439,6 +459,12 @@ pub(crate) mod tests {
             ("although this kernel could", |report| report.blind[0].expected = false),
             ("3 records were lost in the last 5 minutes", |report| report.recent_loss = 3),
             ("Stream ALERTS had 1 failed writes", |report| report.streams[0].write_errors = 1),
+            ("Stream ALERTS accepts nothing more until Bartizan is started again: EIO.", |report| {
+                report.streams[0].more.insert("failed".into(), "EIO".into());
+            }),
+            ("Stream ALERTS has 4 messages that damage made unreadable", |report| {
+                report.streams[0].more.insert("unreadable_messages".into(), 4.into());
+            }),
             ("Consumer forward-siem never saw 9 messages of ALERTS", |report| report.consumers[0].fell_off_retention = 9),
             ("Sink siem (syslog 127.0.0.1:514) does not deliver, it is retrying, and 0 alerts wait: refused.", |report| {
                 report.sinks[0]["state"] = json!("retrying");

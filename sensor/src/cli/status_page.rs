@@ -25,12 +25,12 @@ pub(crate) fn json(report: &StatusReport, verdict: &Verdict) -> Result<String, s
 pub(crate) fn render(report: &StatusReport, verdict: &Verdict, paint: Paint) -> String {
     let mut page = Page { paint, text: String::new() };
     page.head(report, verdict);
-    page.section("Hooks", hooks(&report.hooks, paint));
+    page.section("Hooks", hooks(&report.hooks));
     page.list("Blind", report.blind.iter().map(|blind| self::blind(blind, paint)));
-    page.section("Records", kinds(&report.kinds, paint));
-    page.section("Streams", streams(&report.streams, paint));
-    page.section("Consumers", consumers(&report.consumers, paint));
-    page.section("Sinks", sinks(&report.sink_rows(), paint));
+    page.section("Records", kinds(&report.kinds));
+    page.section("Streams", streams(&report.streams));
+    page.section("Consumers", consumers(&report.consumers));
+    page.section("Sinks", sinks(&report.sink_rows()));
     page.list("Detectors", flat(&report.detectors));
     let (table, usage) = (report.process_table, report.self_usage);
     page.list(
@@ -125,7 +125,7 @@ impl Row {
     }
 }
 
-fn hooks(hooks: &[HookStatus], _paint: Paint) -> Vec<Row> {
+fn hooks(hooks: &[HookStatus]) -> Vec<Row> {
     let mut rows = vec![heading(["hook", "state", "tier", "runs", "skipped", "events", ""])];
     for hook in hooks {
         let HookStatus { name, kinds, tier, best, state, reason, runs, recursion_misses } = hook;
@@ -154,7 +154,7 @@ fn blind(blind: &Blind, paint: Paint) -> String {
     if *expected { line } else { paint.yellow(&format!("{line} (this kernel could do better)")) }
 }
 
-fn kinds(kinds: &[KindCount], _paint: Paint) -> Vec<Row> {
+fn kinds(kinds: &[KindCount]) -> Vec<Row> {
     let mut rows = vec![heading(["kind", "received", "lost", ""])];
     for KindCount { kind, received, lost } in kinds {
         let total: u64 = lost.values().sum();
@@ -164,7 +164,7 @@ fn kinds(kinds: &[KindCount], _paint: Paint) -> Vec<Row> {
     rows
 }
 
-fn streams(streams: &[StreamStatus], _paint: Paint) -> Vec<Row> {
+fn streams(streams: &[StreamStatus]) -> Vec<Row> {
     let mut rows = vec![heading(["stream", "messages", "size", "of", "last", "synced", "write errors", "cut at open"])];
     for stream in streams {
         let StreamStatus { name, messages, bytes, last_seq, synced_seq, write_errors, truncated_at_open, more } = stream;
@@ -179,12 +179,12 @@ fn streams(streams: &[StreamStatus], _paint: Paint) -> Vec<Row> {
             write_errors.to_string(),
             about(*truncated_at_open),
         ];
-        rows.push(row(cells).colour_if(*write_errors > 0, Paint::red));
+        rows.push(row(cells).colour_if(*write_errors > 0 || stream.failed().is_some(), Paint::red));
     }
     rows
 }
 
-fn consumers(consumers: &[ConsumerStatus], _paint: Paint) -> Vec<Row> {
+fn consumers(consumers: &[ConsumerStatus]) -> Vec<Row> {
     let mut rows = vec![heading(["consumer", "stream", "acked", "behind", "unacked", "redelivered", "given up", "never seen"])];
     for consumer in consumers {
         let ConsumerStatus { stream, name, ack_floor, pending, ack_pending, redelivered, terminated, fell_off_retention, more: _ } =
@@ -196,7 +196,7 @@ fn consumers(consumers: &[ConsumerStatus], _paint: Paint) -> Vec<Row> {
     rows
 }
 
-fn sinks(sinks: &[SinkRow], _paint: Paint) -> Vec<Row> {
+fn sinks(sinks: &[SinkRow]) -> Vec<Row> {
     let mut rows = vec![heading(["sink", "type", "to", "state", "confirmed", "behind", ""])];
     for sink in sinks {
         let trouble = if sink.failing() { sink.last_error.as_deref().map(escape).unwrap_or_default() } else { String::new() };

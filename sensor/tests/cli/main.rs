@@ -1,0 +1,7 @@
+//! The real `bartizan` program on data folders that the tests fill through the bus.
+
+mod fixture;
+mod reading_alerts;
+mod reading_events;
+mod status;
+mod usage;

@@ -1,0 +1,73 @@
+//! Usage, version, configuration errors, and their exit codes.
+
+use crate::fixture::{Run, bartizan};
+
+fn run(args: &[&str]) -> Run {
+    Run::of(&mut bartizan(args))
+}
+
+#[test]
+fn no_verb_is_help() {
+    let run = run(&[]);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+    for verb in ["Usage:", "run", "events", "alerts", "status", "version"] {
+        assert!(run.stdout.contains(verb), "{verb} is not in {}", run.stdout);
+    }
+}
+
+#[test]
+fn versions() {
+    let text = run(&["version"]);
+    assert_eq!(text.code, Some(0));
+    assert!(text.stdout.starts_with(&format!("bartizan {}", env!("CARGO_PKG_VERSION"))), "{}", text.stdout);
+    let json = run(&["version", "--json"]).json();
+    assert_eq!((json.len(), &json[0]["version"]), (1, &serde_json::Value::from(env!("CARGO_PKG_VERSION"))));
+}
+
+#[test]
+fn wrong_usage_is_64() {
+    for args in [&["fly"][..], &["events", "--pid", "x"], &["events", "--since", "yesterday"], &["status", "--follow"], &["--data-dir"]] {
+        let run = run(args);
+        assert_eq!((run.code, run.stdout.as_str()), (Some(64), ""), "{args:?}");
+        assert!(!run.stderr.is_empty());
+    }
+}
+
+#[test]
+fn an_unknown_kind_names_the_known_ones() {
+    let run = run(&["events", "--kind", "process.exce"]);
+    assert_eq!(run.code, Some(64));
+    assert!(run.stderr.contains("process.exec, process.fork") && run.stderr.contains("network.connect"), "{}", run.stderr);
+}
+
+#[test]
+fn a_wrong_log_filter_is_64() {
+    let run = run(&["version", "--log", "bartizan=loud"]);
+    assert_eq!((run.code, run.stdout.as_str()), (Some(64), ""));
+    assert!(run.stderr.contains("bartizan=loud"), "{}", run.stderr);
+}
+
+#[test]
+fn a_wrong_configuration_is_placed_and_64_for_every_verb() {
+    let temp = tempfile::tempdir().expect("temp folder");
+    let path = temp.path().join("config.toml");
+    std::fs::write(&path, "[streams.events]\nmax_agee = \"1d\"\n").expect("write");
+    let path = path.to_str().expect("UTF-8");
+    for verb in ["run", "events", "alerts", "status"] {
+        let run = run(&[verb, "--config", path]);
+        assert_eq!((run.code, run.stdout.as_str()), (Some(64), ""), "{verb}: {}", run.stderr);
+        let expected = format!("bartizan: {path}, line 2, column 1, key `streams.events.max_agee`: unknown field `max_agee`");
+        assert!(run.stderr.starts_with(&expected) && run.stderr.contains("did you mean `max_age`?"), "{verb}: {}", run.stderr);
+    }
+}
+
+#[test]
+fn a_configuration_that_is_named_must_exist() {
+    let temp = tempfile::tempdir().expect("temp folder");
+    let path = temp.path().join("none.toml");
+    for verb in ["run", "events", "alerts", "status"] {
+        let run = run(&[verb, "--config", path.to_str().expect("UTF-8")]);
+        assert_eq!(run.code, Some(64), "{verb}: {}", run.stderr);
+        assert!(run.stderr.contains("none.toml does not exist"), "{}", run.stderr);
+    }
+}
