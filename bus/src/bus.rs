@@ -1,32 +1,109 @@
-//! One data folder: its streams.
+//! One data folder: its lock, its streams, and what must be done every few seconds.
 
-use std::io;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nix::fcntl::{Flock, FlockArg};
+use tracing::warn;
 
 use crate::config::{BusConfig, StreamName};
 use crate::error::OpenError;
-use crate::stream::Stream;
+use crate::files;
+use crate::stream::{Stream, lock};
 
-/// All streams of one data folder. Clones are handles to the same bus.
+/// How often retention is enforced and cursors are synced.
+const TICK: Duration = Duration::from_secs(5);
+/// Changes with every boot of the machine.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// All streams of one data folder. Clones are handles to the same bus; when the last one is dropped it is closed.
+///
+/// ```
+/// # use bartizan_bus::{Bus, BusConfig, ConsumerConfig, Message, StreamName};
+/// # let dir = tempfile::tempdir()?;
+/// let bus = Bus::open(dir.path(), &BusConfig::default())?;
+/// let alerts = bus.stream(StreamName::Alerts);
+/// alerts.append(Message { subject: "sec.alerts.high.test".parse()?, msg_id: None, time_ns: 0, payload: "hello".into() })?;
+/// let mut siem = alerts.consumer("siem", ConsumerConfig::default())?;
+/// for delivery in siem.try_fetch(10)? {
+///     siem.ack(delivery.seq);
+/// }
+/// siem.flush_acks()?;
+/// bus.close()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Bus {
-    streams: Arc<[Stream; 4]>,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    streams: [Stream; 4],
+    ticker: Mutex<Option<(mpsc::Sender<()>, JoinHandle<()>)>>,
+    lock: Mutex<Option<Flock<File>>>,
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inner").field("streams", &self.streams).finish_non_exhaustive()
+    }
 }
 
 impl Bus {
-    /// Opens the data folder, creating what is missing.
+    /// Takes the data folder's lock, creates what is missing and recovers every stream.
     ///
     /// # Errors
-    /// [`OpenError`] says what is in the way.
+    /// [`OpenError::Locked`] when somebody has the folder; otherwise what stands in the way, and where.
     pub fn open(dir: &Path, config: &BusConfig) -> Result<Bus, OpenError> {
-        std::fs::create_dir_all(dir).map_err(|source| OpenError::Io { action: "create folder", path: dir.to_owned(), source })?;
-        Ok(Self { streams: Arc::new(StreamName::ALL.map(|name| Stream::new(name, config.stream(name).clone()))) })
+        let boot_id = match std::fs::read_to_string(BOOT_ID) {
+            Ok(text) => text.trim().to_owned(),
+            Err(error) => {
+                // An empty id equals none: every start is treated like one after a power cut.
+                warn!(path = BOOT_ID, %error, "cannot tell whether the machine was restarted: sequences will skip at every unclean start");
+                String::new()
+            }
+        };
+        Self::open_at_boot(dir, config, &boot_id)
+    }
+
+    /// Opens the folder as if the kernel had this boot id.
+    pub(crate) fn open_at_boot(dir: &Path, config: &BusConfig, boot_id: &str) -> Result<Bus, OpenError> {
+        files::create_private_dir(dir).map_err(|source| OpenError::Io { action: "create folder", path: dir.to_owned(), source })?;
+        let lock = take_lock(dir)?;
+        let mut streams = Vec::with_capacity(StreamName::ALL.len());
+        for name in StreamName::ALL {
+            match Stream::open(dir, name, config.stream(name), boot_id) {
+                Ok(stream) => streams.push(stream),
+                Err(error) => {
+                    close_all(&streams).unwrap_or_else(|error| warn!(%error, "cannot close the streams that had been opened"));
+                    return Err(error);
+                }
+            }
+        }
+        for created in [dir.join("streams"), dir.join("consumers"), dir.to_owned()] {
+            files::sync_dir(&created).map_err(|source| OpenError::Io { action: "sync folder", path: created, source })?;
+        }
+        let streams: [Stream; 4] = match streams.try_into() {
+            Ok(streams) => streams,
+            Err(_) => unreachable!("one stream was opened per name"),
+        };
+        let ticker = start_ticker(&streams).map_err(|source| OpenError::Io {
+            action: "start the upkeep thread of",
+            path: dir.to_owned(),
+            source,
+        })?;
+        Ok(Self { inner: Arc::new(Inner { streams, ticker: Mutex::new(Some(ticker)), lock: Mutex::new(Some(lock)) }) })
     }
 
     /// One of the streams.
     pub fn stream(&self, name: StreamName) -> &Stream {
-        let [events, alerts, matches, responses] = &*self.streams;
+        let [events, alerts, matches, responses] = &self.inner.streams;
         match name {
             StreamName::Events => events,
             StreamName::Alerts => alerts,
@@ -35,11 +112,106 @@ impl Bus {
         }
     }
 
-    /// Syncs everything and releases the folder.
+    /// Syncs everything, stores the consumers' cursors and releases the folder. Publishing and fetching end with `Closed`.
+    /// Closing twice does nothing. Dropping the last handle does the same, and can only log what went wrong.
     ///
     /// # Errors
-    /// What the system said.
+    /// The first failure; the rest is closed all the same.
     pub fn close(&self) -> io::Result<()> {
-        Ok(())
+        self.inner.close()
     }
+
+    /// Ends the bus as a power cut would.
+    #[cfg(test)]
+    pub(crate) fn crash(self) {
+        self.inner.streams.iter().for_each(|stream| stream.inner.crash());
+    }
+}
+
+impl Inner {
+    fn close(&self) -> io::Result<()> {
+        if let Some((stop, thread)) = lock(&self.ticker).take() {
+            drop(stop);
+            if thread.join().is_err() {
+                warn!("the upkeep thread had panicked");
+            }
+        }
+        let result = close_all(&self.streams);
+        // Last: from here on the folder may be another process's.
+        drop(lock(&self.lock).take());
+        result
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            warn!(%error, "cannot close the bus in good order: the next start recovers it");
+        }
+    }
+}
+
+fn close_all(streams: &[Stream]) -> io::Result<()> {
+    let mut result = Ok(());
+    for stream in streams {
+        let closed = stream.inner.close();
+        if result.is_ok() {
+            result = closed;
+        }
+    }
+    result
+}
+
+/// Takes `<dir>/lock`. The file stays; only the lock on it tells whether somebody has the folder.
+fn take_lock(dir: &Path) -> Result<Flock<File>, OpenError> {
+    let path = dir.join("lock");
+    let io_error = |action| {
+        let path = path.clone();
+        move |source| OpenError::Io { action, path, source }
+    };
+    let file = files::open_private(&path).map_err(io_error("open"))?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(mut lock) => {
+            lock.set_len(0).map_err(io_error("write"))?;
+            writeln!(lock, "{}", std::process::id()).map_err(io_error("write"))?;
+            Ok(lock)
+        }
+        Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
+            let mut text = String::new();
+            let pid = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
+            Err(OpenError::Locked { dir: dir.to_owned(), pid })
+        }
+        Err((_, errno)) => Err(OpenError::Io { action: "lock", path: path.clone(), source: errno.into() }),
+    }
+}
+
+/// Retention and cursors, every [`TICK`] until the sender is dropped. This is where the bus reads the wall clock.
+fn start_ticker(streams: &[Stream; 4]) -> io::Result<(mpsc::Sender<()>, JoinHandle<()>)> {
+    let (stop, stopped) = mpsc::channel::<()>();
+    let streams = streams.clone();
+    let thread = std::thread::Builder::new().name("bus upkeep".to_owned()).spawn(move || {
+        loop {
+            for stream in &streams {
+                upkeep(stream);
+            }
+            match stopped.recv_timeout(TICK) {
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+    })?;
+    Ok((stop, thread))
+}
+
+fn upkeep(stream: &Stream) {
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => {
+            let now_ns = i64::try_from(since.as_nanos()).unwrap_or(i64::MAX);
+            if let Err(error) = stream.enforce_retention(now_ns) {
+                warn!(stream = %stream.name(), %error, "cannot delete old segments: trying again in a few seconds");
+            }
+        }
+        Err(_) => warn!(stream = %stream.name(), "the wall clock stands before 1970: nothing is deleted by age"),
+    }
+    stream.inner.store_consumers();
 }

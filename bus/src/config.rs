@@ -71,7 +71,8 @@ pub enum SyncPolicy {
 /// Limits and durability of one stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamConfig {
-    /// Messages older than this (by their own time) are deleted, a whole segment at a time.
+    /// Messages older than this are deleted, a whole segment at a time. A segment's age counts from its newest message's time or
+    /// its last write, whichever is later.
     pub max_age: Duration,
     /// Oldest segments are deleted while the stream holds more bytes than this. The segment being written is never deleted.
     pub max_bytes: u64,

@@ -21,11 +21,13 @@ mod bus;
 mod config;
 mod consumer;
 mod error;
+mod files;
 mod log;
 mod message;
 mod stream;
 
 pub use bus::Bus;
+pub use bytes::Bytes;
 pub use config::{BusConfig, ConsumerConfig, DeliverPolicy, StreamConfig, StreamName, StreamNameError, SyncPolicy};
 pub use consumer::{Consumer, ConsumerInfo};
 pub use error::{OpenError, PublishError, ReadError};

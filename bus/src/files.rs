@@ -1,0 +1,46 @@
+//! The few file operations whose order matters for what survives a power cut.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+/// Only the owner reads what hosts do.
+const FILE_MODE: u32 = 0o600;
+const DIR_MODE: u32 = 0o700;
+
+/// Creates the folder and its missing parents, private to the owner.
+pub(crate) fn create_private_dir(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(DIR_MODE).create(path)
+}
+
+/// Forces the folder's entries (created, renamed, deleted files) to disk.
+pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Opens a private file for reading and writing, creating it when it is missing and keeping what it holds.
+pub(crate) fn open_private(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(path)
+}
+
+/// Opens a private file for appending, creating it when it is missing.
+pub(crate) fn append_private(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).mode(FILE_MODE).open(path)
+}
+
+/// Replaces `path` by a file with these bytes in one step: a reader (and a later start) sees the old content or the new one,
+/// never a mixture. With `sync` that also holds for a power cut.
+pub(crate) fn replace(path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {
+    let temporary = path.with_added_extension("tmp");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(&temporary)?;
+    file.write_all(bytes)?;
+    if sync {
+        file.sync_data()?;
+    }
+    std::fs::rename(&temporary, path)?;
+    match path.parent() {
+        Some(dir) if sync => sync_dir(dir),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,96 @@
+//! Message ids seen within the duplicate window, by message time.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+/// Bound on remembered ids; about 20 MB. Forgetting earlier than the window demands is counted.
+const MAX_IDS: usize = 128 * 1024;
+
+/// The ids of a stream's newest messages.
+#[derive(Debug)]
+pub(crate) struct Dedupe {
+    window_ns: i64,
+    max_ids: usize,
+    seen: HashMap<Arc<str>, Seen>,
+    order: VecDeque<(Arc<str>, Seen)>,
+    forgotten_early: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    seq: u64,
+    time_ns: i64,
+}
+
+impl Dedupe {
+    pub(crate) fn new(window: std::time::Duration) -> Self {
+        Self::with_max_ids(window, MAX_IDS)
+    }
+
+    fn with_max_ids(window: std::time::Duration, max_ids: usize) -> Self {
+        let window_ns = i64::try_from(window.as_nanos()).unwrap_or(i64::MAX);
+        Self { window_ns, max_ids, seen: HashMap::new(), order: VecDeque::new(), forgotten_early: 0 }
+    }
+
+    /// The sequence of the message with this id, when it is not older than the window at `time_ns`.
+    pub(crate) fn find(&self, msg_id: &str, time_ns: i64) -> Option<u64> {
+        let seen = self.seen.get(msg_id)?;
+        (time_ns.saturating_sub(seen.time_ns) <= self.window_ns).then_some(seen.seq)
+    }
+
+    /// Remembers an appended message.
+    pub(crate) fn insert(&mut self, msg_id: &str, seq: u64, time_ns: i64) {
+        let seen = Seen { seq, time_ns };
+        let id: Arc<str> = msg_id.into();
+        self.seen.insert(Arc::clone(&id), seen);
+        self.order.push_back((id, seen));
+        while let Some((_, oldest)) = self.order.front() {
+            let expired = time_ns.saturating_sub(oldest.time_ns) > self.window_ns;
+            if !expired && self.order.len() <= self.max_ids {
+                break;
+            }
+            if let Some((id, oldest)) = self.order.pop_front()
+                && self.seen.get(&id) == Some(&oldest)
+            {
+                self.seen.remove(&id);
+                self.forgotten_early += u64::from(!expired);
+            }
+        }
+    }
+
+    /// How many ids were forgotten within their window because there were too many.
+    pub(crate) fn forgotten_early(&self) -> u64 {
+        self.forgotten_early
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn an_id_is_a_duplicate_within_the_window_only() {
+        let mut ids = Dedupe::new(Duration::from_nanos(100));
+        ids.insert("a", 1, 1_000);
+        assert_eq!(ids.find("a", 1_100), Some(1));
+        assert_eq!(ids.find("a", 900), Some(1));
+        assert_eq!(ids.find("a", 1_101), None);
+        assert_eq!(ids.find("b", 1_000), None);
+        ids.insert("a", 2, 1_200);
+        ids.insert("c", 3, 1_250);
+        assert_eq!(ids.find("a", 1_260), Some(2), "the older entry of the same id must not take the newer one with it");
+        assert_eq!(ids.forgotten_early(), 0);
+    }
+
+    #[test]
+    fn too_many_ids_are_forgotten_and_counted() {
+        let mut ids = Dedupe::with_max_ids(Duration::from_secs(1), 2);
+        for (seq, id) in [(1, "a"), (2, "b"), (3, "c")] {
+            ids.insert(id, seq, 0);
+        }
+        assert_eq!((ids.find("a", 0), ids.find("b", 0), ids.find("c", 0)), (None, Some(2), Some(3)));
+        assert_eq!(ids.forgotten_early(), 1);
+    }
+}

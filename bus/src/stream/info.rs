@@ -1,0 +1,103 @@
+//! A stream's state in numbers.
+
+use std::sync::atomic::Ordering;
+
+use serde::Serialize;
+
+use super::{Inner, lock};
+use crate::config::{StreamName, SyncPolicy};
+
+/// A stream's state in numbers. Counters without another word count since the stream was opened.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StreamInfo {
+    /// Which stream.
+    pub name: StreamName,
+    /// Sequence of the oldest message; one more than `last_seq` when there is none.
+    pub first_seq: u64,
+    /// Sequence of the newest message that was ever appended; 0 before the first one.
+    pub last_seq: u64,
+    /// Messages held.
+    pub messages: u64,
+    /// Bytes of segment files.
+    pub bytes: u64,
+    /// Time of the first message held, Unix ns; 0 when there is none.
+    pub first_time_ns: i64,
+    /// Latest time of any message held, Unix ns; 0 when there is none.
+    pub last_time_ns: i64,
+    /// Everything up to this sequence is on disk.
+    pub synced_seq: u64,
+    /// Segment files.
+    pub segments: u64,
+    /// Messages appended.
+    pub appended_since_open: u64,
+    /// Messages not appended because their message id was known.
+    pub duplicates: u64,
+    /// Message ids forgotten within the duplicate window because there were too many.
+    pub duplicate_ids_forgotten: u64,
+    /// Writes and syncs that failed; each was reported to its publisher.
+    pub write_errors: u64,
+    /// Why the stream accepts nothing more until it is opened again.
+    pub failed: Option<String>,
+    /// Messages that retention deleted.
+    pub deleted_messages: u64,
+    /// Bytes of a torn tail that were cut off when the stream was opened.
+    pub truncated_at_open: u64,
+    /// Sequences left out when the stream was opened, so that none that somebody may have seen is used again.
+    pub skipped_sequences_at_open: u64,
+    /// Messages that were found unreadable because of damage, at opening or since.
+    pub unreadable_messages: u64,
+    /// Configured age limit in seconds.
+    pub max_age_s: u64,
+    /// Configured size limit in bytes.
+    pub max_bytes: u64,
+    /// Configured duplicate window in seconds.
+    pub duplicate_window_s: u64,
+    /// Configured time from append to sync in milliseconds; 0 means before the acknowledgement.
+    pub sync_interval_ms: u64,
+}
+
+impl Inner {
+    pub(super) fn info(&self) -> StreamInfo {
+        let (mut messages, mut bytes, mut first_time_ns, mut last_time_ns) = (0, 0, None, None);
+        let segments = self.segments();
+        for segment in segments.iter() {
+            let state = segment.state();
+            bytes += state.len;
+            messages += state.count;
+            if state.count > 0 {
+                first_time_ns = first_time_ns.or(Some(state.first_time_ns));
+                last_time_ns = last_time_ns.max(Some(state.max_time_ns));
+            }
+        }
+        let segment_count = segments.len() as u64;
+        drop(segments);
+        let failed = self.failure.get().map(|failure| failure.to_error().to_string());
+        StreamInfo {
+            name: self.name,
+            first_seq: self.first_seq(),
+            last_seq: self.last_seq(),
+            messages,
+            bytes,
+            first_time_ns: first_time_ns.unwrap_or(0),
+            last_time_ns: last_time_ns.unwrap_or(0),
+            synced_seq: self.synced.borrow().seq,
+            segments: segment_count,
+            appended_since_open: self.appended(),
+            duplicates: self.counters.duplicates.load(Ordering::Relaxed),
+            duplicate_ids_forgotten: lock(&self.writer).dedupe.forgotten_early(),
+            write_errors: self.counters.write_errors.load(Ordering::Relaxed),
+            failed,
+            deleted_messages: self.counters.deleted_messages.load(Ordering::Relaxed),
+            truncated_at_open: self.report.truncated_bytes,
+            skipped_sequences_at_open: self.report.skipped_sequences,
+            unreadable_messages: self.report.missing_sequences + self.counters.unreadable.load(Ordering::Relaxed),
+            max_age_s: self.config.max_age.as_secs(),
+            max_bytes: self.config.max_bytes,
+            duplicate_window_s: self.config.duplicate_window.as_secs(),
+            sync_interval_ms: match self.config.sync {
+                SyncPolicy::Always => 0,
+                SyncPolicy::Interval(delay) => u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
+            },
+        }
+    }
+}
