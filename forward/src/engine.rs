@@ -265,8 +265,8 @@ impl<S: Sink> Engine<S> {
             let room = self.has_room();
             let Self { sink, consumer, options, .. } = self;
             let Some(consumer) = consumer.as_mut() else { return Err(cursor_thread(options).into()) };
+            // Not biased: under load confirmations are always due, and would keep the next alerts from being fetched.
             tokio::select! {
-                biased;
                 () = stop.requested() => return self.drain(stop).await,
                 confirmed = sink.confirmed() => self.take_confirmed(confirmed?),
                 fetched = consumer.fetch(BATCH), if room => self.forward(fetched, stop).await?,
@@ -289,8 +289,9 @@ impl<S: Sink> Engine<S> {
                     let fetched = consumer.try_fetch(BATCH);
                     if !matches!(&fetched, Ok(deliveries) if deliveries.is_empty()) {
                         let items = self.take_in(fetched)?;
-                        self.sink.send(&items).await?;
-                        self.status.update(|status| status.sent += items.len() as u64);
+                        let sent = self.sink.send(&items).await;
+                        self.count_hand_over(&sent, &items);
+                        sent?;
                         continue;
                     }
                 }
@@ -381,11 +382,18 @@ impl<S: Sink> Engine<S> {
             sent = self.sink.send(items) => sent,
             () = stop.expired() => return Err(Failure::Expired),
         };
+        self.count_hand_over(&sent, items);
+        Ok(sent?)
+    }
+
+    fn count_hand_over(&self, sent: &Result<(), SinkError>, items: &[Arc<Item>]) {
         let shrunk = self.sink.shrunk();
-        self.status.update(|status| status.shrunk = shrunk);
-        sent?;
-        self.status.update(|status| status.sent += items.len() as u64);
-        Ok(())
+        self.status.update(|status| {
+            status.shrunk = shrunk;
+            if sent.is_ok() {
+                status.sent += items.len() as u64;
+            }
+        });
     }
 
     fn take_confirmed(&mut self, seqs: Vec<u64>) {
