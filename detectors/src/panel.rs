@@ -1,0 +1,88 @@
+//! The detectors with all state that they share: what the engine runs, without any I/O.
+
+use std::collections::BTreeMap;
+
+use bartizan_bus::event::{Alert, SecurityEvent};
+
+use crate::config::Config;
+use crate::detector::{Context, Detector, RestoreError, TableInfo, step};
+use crate::lineage::Lineage;
+use crate::snapshot::Snapshot;
+use crate::status::DetectorStatus;
+
+/// An alert and the detector that raised it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Raised {
+    /// Index of the detector.
+    pub detector: usize,
+    /// The alert.
+    pub alert: Alert,
+}
+
+/// All detectors and the lineage table.
+pub struct Panel {
+    lineage: Lineage,
+    detectors: Vec<Box<dyn Detector>>,
+    observed: Vec<u64>,
+}
+
+impl Panel {
+    /// With empty state.
+    pub fn new(config: &Config) -> Self {
+        let detectors = crate::detectors(config);
+        Self { lineage: Lineage::new(config.max_processes), observed: vec![0; detectors.len()], detectors }
+    }
+
+    /// With the state of `snapshot`. A detector that the snapshot does not know starts empty.
+    ///
+    /// # Errors
+    /// [`RestoreError`] when a part cannot be read.
+    pub fn restore(config: &Config, snapshot: &Snapshot) -> Result<Self, RestoreError> {
+        let mut panel = Self::new(config);
+        panel.lineage = Lineage::restore(&snapshot.lineage, config.max_processes)?;
+        for detector in &mut panel.detectors {
+            if let Some(bytes) = snapshot.detectors.get(detector.describe().id) {
+                detector.restore(bytes)?;
+            }
+        }
+        Ok(panel)
+    }
+
+    /// Takes the event with this sequence of EVENTS.
+    pub fn observe(&mut self, seq: u64, event: &SecurityEvent) -> Vec<Raised> {
+        let Self { lineage, detectors, observed } = self;
+        lineage.observe(event);
+        let context = Context { seq, lineage };
+        let mut raised = Vec::new();
+        for (index, detector) in detectors.iter_mut().enumerate() {
+            observed[index] += 1;
+            raised.extend(step(detector.as_mut(), event, &context).into_iter().map(|alert| Raised { detector: index, alert }));
+        }
+        raised
+    }
+
+    /// The whole state, after the event with sequence `seq`.
+    pub fn snapshot(&self, seq: u64) -> Snapshot {
+        let detectors: BTreeMap<String, _> =
+            self.detectors.iter().map(|detector| (detector.describe().id.to_owned(), detector.save().into())).collect();
+        Snapshot { seq, lineage: self.lineage.save(), detectors }
+    }
+
+    /// Each detector's numbers, as far as they are known here.
+    pub fn status(&self) -> Vec<DetectorStatus> {
+        let numbers = self.detectors.iter().zip(&self.observed);
+        numbers
+            .map(|(detector, observed)| DetectorStatus {
+                id: detector.describe().id,
+                observed: *observed,
+                state: detector.state(),
+                ..DetectorStatus::default()
+            })
+            .collect()
+    }
+
+    /// Tables that all detectors share.
+    pub fn shared(&self) -> Vec<TableInfo> {
+        self.lineage.tables()
+    }
+}
