@@ -27,7 +27,7 @@ pub(crate) struct Args {
     /// Minutes of storms; at least one round runs.
     #[arg(long, default_value_t = 10)]
     minutes: u64,
-    /// Cases for each property test (`test` takes 256).
+    /// Cases for each property test that sets no count of its own (`test` takes 256).
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     cases: u32,
 }
@@ -73,10 +73,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// All unit tests, the property tests among them with more cases: proptest reads `PROPTEST_CASES`.
+/// All unit and integration tests, the property tests among them with more cases: proptest reads `PROPTEST_CASES`.
 fn properties(project: &Project, cases: u32) -> Result<Counts> {
     let mut cargo = project.cargo();
-    cargo.args(["test", "--workspace", "--exclude", "bartizan-tests", "--no-fail-fast", "--lib", "--bins"]);
+    cargo.args(["test", "--workspace", "--exclude", "bartizan-tests", "--no-fail-fast", "--tests"]);
     cargo.env("PROPTEST_CASES", cases.to_string());
     let mut tally = Tally::default();
     let end = stream(&mut cargo, None, "install Rust from https://rustup.rs", |piece| {

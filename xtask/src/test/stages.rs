@@ -153,7 +153,7 @@ impl Bench {
 
     fn kernel(&self, report: &mut Report) -> Result<()> {
         let bartizan = &self.built()?.binary;
-        let root = Privilege::find("Tests on the kernel", "run `cargo xtask test kernel` as root")?;
+        let root = Privilege::find("Running tests on the kernel", "run `cargo xtask test kernel` as root")?;
         for binary in binaries::build(&self.project)?.iter().filter(|binary| binary.runs_here()) {
             eprintln!("      {} on this kernel", binary.name);
             let (counts, trouble) = binaries::run(&self.project, binary, bartizan, root, &[])?;

@@ -103,23 +103,40 @@ fn refresh() -> Result<()> {
 fn fetch(cache: &Path, package: &str) -> Result<()> {
     eprintln!("      fetching {package}");
     // Into a place of its own first: a folder with the package's name is complete by construction.
-    let partial = cache.join(format!("partial-{}", std::process::id()));
-    let made = if partial.exists() { fs::remove_dir_all(&partial) } else { Ok(()) }.and_then(|()| fs::create_dir_all(&partial));
-    made.with_context(|| format!("{} cannot be made: check who owns target/", partial.display()))?;
+    let place = Partial::new(cache)?;
+    let partial = &place.0;
     let mut download = Command::new("apt-get");
     // apt's own sandbox user may not write into a checkout.
-    download.args(["download", "-q", "-o", "APT::Sandbox::User=root", package]).current_dir(&partial);
+    download.args(["download", "-q", "-o", "APT::Sandbox::User=root", package]).current_dir(partial);
     command::run(&mut download, OFFLINE)?;
-    let deb = fs::read_dir(&partial)
+    let deb = fs::read_dir(partial)
         .ok()
         .and_then(|mut entries| entries.find_map(|entry| Some(entry.ok()?.path()).filter(|p| p.extension().is_some_and(|e| e == "deb"))))
         .with_context(|| format!("apt-get downloaded no .deb into {}: {OFFLINE}", partial.display()))?;
     let root = partial.join("root");
     command::run(Command::new("dpkg").arg("-x").arg(&deb).arg(&root), "the package is damaged; try again")?;
-    let place = cache.join(package);
-    let moved = if place.exists() { fs::remove_dir_all(&place) } else { Ok(()) }.and_then(|()| fs::rename(&root, &place));
-    moved.with_context(|| format!("{} cannot be written: check who owns target/", place.display()))?;
-    fs::remove_dir_all(&partial).with_context(|| format!("{} cannot be removed: check who owns target/", partial.display()))
+    let to = cache.join(package);
+    let moved = if to.exists() { fs::remove_dir_all(&to) } else { Ok(()) }.and_then(|()| fs::rename(&root, &to));
+    moved.with_context(|| format!("{} cannot be written: check who owns target/", to.display()))
+}
+
+/// A folder that goes when it is done with, whatever came of it.
+#[derive(Debug)]
+struct Partial(PathBuf);
+
+impl Partial {
+    fn new(cache: &Path) -> Result<Self> {
+        let folder = cache.join(format!("partial-{}", std::process::id()));
+        fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made: check who owns target/", folder.display()))?;
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // What stays is only a few megabytes under target/, which `cargo clean` removes.
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 fn newest(packages: Vec<String>, series: &str) -> Option<String> {

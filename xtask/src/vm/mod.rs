@@ -11,13 +11,15 @@ mod libraries;
 mod qemu;
 
 use std::ffi::{OsStr, OsString};
-use std::fs;
+use std::fs::File;
+use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::project::Project;
 use crate::step::{self, Steps};
@@ -96,19 +98,15 @@ pub(crate) fn boot(
     })?;
     // So that output of the program itself is not taken for the exit line.
     let marker = format!("BARTIZAN-VM-EXIT-{}-{}", std::process::id(), kernel.package);
-    let image = project.vm_cache().join(format!("initramfs-{}.cpio", std::process::id()));
-    let _cleanup = RemoveOnDrop(&image);
-    steps.step("Initramfs", || {
+    let image = steps.step("Initramfs", || {
         let job = initramfs::Job { bartizan, program, arguments, with: &guest.with, environment: &guest.environment, marker: &marker };
         let bytes = initramfs::build(&job)?;
-        fs::write(&image, &bytes)
-            .with_context(|| format!("{} cannot be written: check who owns target/ and that the disk has room", image.display()))?;
         // The kernel holds the image and its unpacked copy at the same time.
         let needed = 2 * (bytes.len() as u64 >> 20) + 128;
         if needed > u64::from(guest.memory) {
             bail!("the guest needs at least {needed} MiB for its files and has {}: give --memory {}", guest.memory, needed * 2);
         }
-        Ok(((), step::bytes(bytes.len() as u64)))
+        Ok((in_memory(&bytes)?, step::bytes(bytes.len() as u64)))
     })?;
     steps.step("Guest", || {
         let words: Vec<&OsStr> = std::iter::once(program.as_os_str()).chain(arguments.iter().map(OsString::as_os_str)).collect();
@@ -145,12 +143,13 @@ fn verdict(end: &End, console: &Console, timeout: u64) -> Result<u8> {
     }
 }
 
-/// An image of one run, of tens of megabytes, is of no use to the next.
-struct RemoveOnDrop<'a>(&'a Path);
-
-impl Drop for RemoveOnDrop<'_> {
-    fn drop(&mut self) {
-        // Nothing to be done about a failure here; `cargo clean` removes the folder as well.
-        let _ = fs::remove_file(self.0);
-    }
+/// A file without a name that qemu inherits: an image of tens of megabytes is gone with the run, however that ends.
+fn in_memory(bytes: &[u8]) -> Result<File> {
+    const REMEDY: &str = "free some memory and try again";
+    // Without MFD_CLOEXEC, for the child to have it.
+    let fd = memfd_create("initramfs", MFdFlags::empty()).with_context(|| format!("the initramfs gets no memory file: {REMEDY}"))?;
+    let mut file = File::from(fd);
+    file.write_all(bytes)
+        .with_context(|| format!("the initramfs of {} does not fit into memory: {REMEDY}", step::bytes(bytes.len() as u64)))?;
+    Ok(file)
 }

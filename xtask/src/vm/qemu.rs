@@ -1,5 +1,7 @@
 //! The emulator's command line.
 
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::Command;
 
@@ -12,11 +14,11 @@ use crate::command;
 const KERNEL_ARGUMENTS: &str =
     "console=ttyS0 quiet lsm=lockdown,capability,landlock,bpf panic=-1 oops=panic random.trust_cpu=on rdinit=/init";
 
-/// qemu with this kernel and initramfs, its serial console on stdout.
+/// qemu with this kernel and initramfs (an open file that the child inherits), its serial console on stdout.
 ///
 /// # Errors
 /// qemu is not on this machine.
-pub(crate) fn command(kernel: &Path, initramfs: &Path, memory_mib: u32) -> Result<Command> {
+pub(crate) fn command(kernel: &Path, initramfs: &File, memory_mib: u32) -> Result<Command> {
     let program = command::find_program("qemu-system-x86_64")
         .context("qemu-system-x86_64 is not on this machine: run `apt-get install qemu-system-x86`")?;
     let mut qemu = Command::new(program);
@@ -27,7 +29,7 @@ pub(crate) fn command(kernel: &Path, initramfs: &Path, memory_mib: u32) -> Resul
         .arg("-kernel")
         .arg(kernel)
         .arg("-initrd")
-        .arg(initramfs)
+        .arg(format!("/proc/self/fd/{}", initramfs.as_raw_fd()))
         .args(["-append", KERNEL_ARGUMENTS]);
     Ok(qemu)
 }
@@ -38,7 +40,8 @@ mod tests {
 
     #[test]
     fn never_asks_for_kvm() {
-        if let Ok(qemu) = command(Path::new("/k"), Path::new("/i"), 512) {
+        let image = File::open("/dev/null");
+        if let Some(qemu) = image.ok().and_then(|image| command(Path::new("/k"), &image, 512).ok()) {
             let line = command::words(&qemu.get_args().collect::<Vec<_>>());
             assert!(line.contains("-accel tcg") && !line.contains("kvm"), "{line}");
         }
