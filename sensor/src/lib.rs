@@ -6,4 +6,8 @@ pub mod control;
 pub mod status;
 
 pub mod capture;
+pub mod daemon;
+pub mod enrich;
+pub mod pipeline;
 pub mod project;
+mod report;

@@ -91,7 +91,7 @@ pub struct HookReport {
 /// Everything that is loaded. Dropping it detaches.
 pub struct Loaded {
     /// Owns programs and links.
-    _ebpf: Ebpf,
+    pub ebpf: Ebpf,
     /// The task iterator, when the kernel has one.
     pub seeds: Option<IterLink>,
     /// Ring for what must not be lost.
@@ -139,7 +139,7 @@ pub fn load(config: &LoadConfig) -> Result<Loaded, LoadError> {
         let reasons: Vec<String> = hooks.iter().flat_map(|report| report.reasons.iter().cloned()).take(3).collect();
         return Err(LoadError::NoHook(reasons.join("; ")));
     }
-    Ok(Loaded { _ebpf: ebpf, seeds, priority, bulk, counters, hooks })
+    Ok(Loaded { ebpf, seeds, priority, bulk, counters, hooks })
 }
 
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, LoadError> {

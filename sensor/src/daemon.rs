@@ -1,0 +1,276 @@
+//! `bartizan run`: puts the parts together, waits for a signal, takes them apart in the order of the data.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
+
+use bartizan_bus::event::{Body, Gap, Start};
+use bartizan_bus::{Bus, OpenError, StreamName};
+use bartizan_detectors::{EngineError, EngineStatus};
+use bartizan_forward::{EngineError as ForwardError, Forwarder};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::capture::rings::Rings;
+use crate::capture::{HookReport, HookState, LoadConfig, LoadError, Loaded, hook_names, is_hook_name, load, mounts, seed};
+use crate::config::Config;
+use crate::control;
+use crate::enrich::users::Users;
+use crate::enrich::{Enricher, clock};
+use crate::pipeline::{Ledger, Pipeline, Shared};
+use crate::report::Reporter;
+
+/// Why `bartizan run` cannot start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// Not root.
+    #[error("bartizan run must be root, because it loads eBPF programs: start it with sudo (a developer types `cargo xtask run`)")]
+    NotRoot,
+    /// A hook that does not exist.
+    #[error("there is no hook {name:?}; --disable-hook and sensor.disable_hooks take: {}", known.join(", "))]
+    UnknownHook {
+        /// As given.
+        name: String,
+        /// Every name there is.
+        known: Vec<String>,
+    },
+    /// The bus cannot be opened.
+    #[error(transparent)]
+    Bus(#[from] OpenError),
+    /// Capture cannot start.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The control socket cannot be made.
+    #[error(transparent)]
+    Control(#[from] control::BindError),
+    /// A forwarder cannot be opened.
+    #[error("forwarder {name}: {source}")]
+    Forward {
+        /// Name from the configuration.
+        name: String,
+        /// Why.
+        source: Box<ForwardError>,
+    },
+    /// The detectors ended.
+    #[error("the detectors ended: {0}")]
+    Detectors(#[source] Box<EngineError>),
+    /// A part of the system that is always there is not.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// As above, without an error number.
+    #[error("{0}")]
+    Host(String),
+    /// A part of Bartizan panicked.
+    #[error("{0} stopped unexpectedly: this is a bug in Bartizan; what it had acknowledged is on disk, start it again")]
+    Panicked(&'static str),
+}
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`DaemonError`] when it cannot start, or when a part fails for good.
+pub fn run(config: Config) -> Result<(), DaemonError> {
+    let started = Instant::now();
+    for name in &config.sensor.disable_hooks {
+        if !is_hook_name(name) {
+            return Err(DaemonError::UnknownHook { name: name.clone(), known: hook_names() });
+        }
+    }
+    if !nix::unistd::geteuid().is_root() {
+        return Err(DaemonError::NotRoot);
+    }
+    let bus = Bus::open(&config.data_dir, &config.bus())?;
+    if let Some(done) = mounts::ensure_tracefs() {
+        tracing::info!("{done}");
+    }
+    let loaded = load(&LoadConfig {
+        disabled: config.sensor.disable_hooks.clone(),
+        ring_priority: config.sensor.ring_priority,
+        ring_bulk: config.sensor.ring_bulk,
+        btf: None,
+    })?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("bartizan")
+        .enable_all()
+        .build()
+        .map_err(|source| DaemonError::System { what: "cannot start the runtime's threads", source })?;
+    let result = Daemon::start(&runtime, config, bus.clone(), loaded, started).and_then(|daemon| daemon.run(&runtime));
+    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    let closed = bus.close().map_err(|source| DaemonError::System { what: "cannot sync the streams at the end", source });
+    result.and(closed)
+}
+
+/// Everything that runs.
+struct Daemon {
+    capture: thread::JoinHandle<()>,
+    shared: Arc<Shared>,
+    shutdown: watch::Sender<bool>,
+    tasks: JoinSet<Result<(), DaemonError>>,
+    /// Owns programs and links: dropping it detaches.
+    _ebpf: aya::Ebpf,
+}
+
+impl Daemon {
+    fn start(runtime: &Runtime, config: Config, bus: Bus, loaded: Loaded, started: Instant) -> Result<Self, DaemonError> {
+        let Loaded { ebpf, seeds, priority, bulk, counters, hooks } = loaded;
+        let hooks = Arc::new(hooks);
+        let shared = Arc::new(Shared::default());
+        let events = bus.stream(StreamName::Events).clone();
+        let gap = gap_before(&bus);
+
+        let seed_wanted = hooks.iter().any(|report| report.hook.name == "process_seed" && report.state == HookState::Active);
+        let seeds = if seed_wanted { seed::take(seeds, clock::boot_now()) } else { seed::Seeds::default() };
+        if let Some(problem) = &seeds.problem {
+            tracing::warn!("{problem}; processes older than the sensor were read from /proc instead");
+        }
+        let enricher = Enricher::new(
+            clock::boot_id().map_err(DaemonError::Host)?,
+            host_name(),
+            clock::wall_offset(),
+            Users::new("/etc/passwd"),
+            config.sensor.process_table,
+        );
+        let mut pipeline = Pipeline {
+            rings: Rings::new(priority, bulk),
+            counters,
+            hooks: Arc::clone(&hooks),
+            enricher,
+            events,
+            shared: Arc::clone(&shared),
+            heartbeat: config.sensor.heartbeat,
+            ledger: Ledger::default(),
+        };
+        pipeline.begin(start_event(&hooks), gap, seeds);
+
+        let _entered = runtime.enter();
+        let (shutdown, stopping) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        let detectors = EngineStatus::new();
+        tasks.spawn(detect(bus.clone(), config.detectors.clone(), config.data_dir.clone(), detectors.clone(), stopping.clone()));
+        let mut sinks = Vec::new();
+        for sink in &config.forward {
+            let seed = u64::from(std::process::id()) ^ clock::boot_now();
+            let forwarder = Forwarder::new(sink, bus.stream(StreamName::Alerts).clone(), seed)
+                .map_err(|source| DaemonError::Forward { name: sink.name.to_string(), source: Box::new(source) })?;
+            sinks.push(forwarder.status());
+            // A sink that fails for good is named in the status and must not take the sensor with it.
+            let stopping = stopping.clone();
+            tasks.spawn(async move {
+                let _ = forwarder.run(stopping).await;
+                Ok(())
+            });
+        }
+        let listener = control::bind(&config.data_dir)?;
+        let reporter = Reporter { bus, hooks, shared: Arc::clone(&shared), detectors, sinks, data_dir: config.data_dir.clone(), started };
+        let ready = reporter.ready_line();
+        let provider: control::Provider = Arc::new(move || reporter.report());
+        tasks.spawn(async move {
+            control::serve(listener, provider, stopping).await;
+            Ok(())
+        });
+        let capture = thread::Builder::new()
+            .name("capture".to_owned())
+            .spawn(move || pipeline.run(started))
+            .map_err(|source| DaemonError::System { what: "cannot start the capture thread", source })?;
+        eprintln!("{ready}");
+        Ok(Self { capture, shared, shutdown, tasks, _ebpf: ebpf })
+    }
+
+    /// Waits for a signal or the end of a part, then stops capture first, so that the rest sees its last events.
+    fn run(self, runtime: &Runtime) -> Result<(), DaemonError> {
+        let Self { capture, shared, shutdown, mut tasks, _ebpf } = self;
+        let watched = runtime.block_on(async {
+            let what = "cannot listen for signals";
+            let mut terminate = signal(SignalKind::terminate()).map_err(|source| DaemonError::System { what, source })?;
+            let mut interrupt = signal(SignalKind::interrupt()).map_err(|source| DaemonError::System { what, source })?;
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => { tracing::info!("SIGTERM: stopping"); return Ok(()) }
+                    _ = interrupt.recv() => { tracing::info!("SIGINT: stopping"); return Ok(()) }
+                    Some(ended) = tasks.join_next() => match ended {
+                        // A forwarder that gave up for good; its status says why.
+                        Ok(Ok(())) => {}
+                        Ok(Err(error)) => return Err(error),
+                        Err(_) => return Err(DaemonError::Panicked("a background task")),
+                    },
+                    () = ended(&capture) => return Err(DaemonError::Panicked("the capture thread")),
+                }
+            }
+        });
+        shared.stop();
+        let captured = capture.join().map_err(|_| DaemonError::Panicked("the capture thread"));
+        // Receivers are gone only when every task has ended already.
+        let _ = shutdown.send(true);
+        let ended = runtime.block_on(async {
+            let mut result = Ok(());
+            while let Some(ended) = tasks.join_next().await {
+                result = result.and(ended.unwrap_or(Err(DaemonError::Panicked("a background task"))));
+            }
+            result
+        });
+        watched.and(captured).and(ended)
+    }
+}
+
+/// Resolves when the thread has ended.
+async fn ended(thread: &thread::JoinHandle<()>) {
+    while !thread.is_finished() {
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+}
+
+async fn detect(
+    bus: Bus,
+    config: bartizan_detectors::Config,
+    data_dir: PathBuf,
+    status: EngineStatus,
+    stopping: watch::Receiver<bool>,
+) -> Result<(), DaemonError> {
+    match bartizan_detectors::run(bus, config, data_dir, stopping, status).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(DaemonError::Detectors(Box::new(error))),
+    }
+}
+
+/// What EVENTS cannot speak for: the time since its last event, and sequences that a power cut took.
+fn gap_before(bus: &Bus) -> Option<Gap> {
+    let info = bus.stream(StreamName::Events).info();
+    let last = (info.messages > 0).then_some(info.last_time_ns)?;
+    let now = clock::wall_offset().saturating_add(clock::boot_now() as i64);
+    let skipped = info.skipped_sequences_at_open;
+    let reason = if skipped > 0 {
+        "the sensor was not running, and the end of the stream was lost with the machine's power".to_owned()
+    } else {
+        "the sensor was not running".to_owned()
+    };
+    Some(Gap { reason, from_wall_ns: Some(last), to_wall_ns: Some(now), missing_sequences: (skipped > 0).then_some(skipped) })
+}
+
+fn start_event(hooks: &[HookReport]) -> Body {
+    Body::Start(Start {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        kernel: kernel_release(),
+        hooks: hooks.iter().filter_map(|report| report.tier.map(|tier| format!("{} ({})", report.hook.name, tier.name))).collect(),
+        blind: crate::report::blind(hooks).iter().map(|blind| format!("{}: {}", blind.what, blind.why)).collect(),
+    })
+}
+
+/// Host name, as the kernel has it.
+pub(crate) fn host_name() -> String {
+    nix::unistd::gethostname().map_or_else(|_| "unknown".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+/// Kernel release, such as `6.1.0-32-cloud-amd64`.
+pub(crate) fn kernel_release() -> String {
+    nix::sys::utsname::uname().map_or_else(|_| "unknown".to_owned(), |names| names.release().to_string_lossy().into_owned())
+}

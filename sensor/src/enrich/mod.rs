@@ -1,0 +1,361 @@
+//! From observations to events: who a pid is, its lineage link, names of users, containers, wall time.
+//!
+//! Invariants worth naming:
+//!
+//! - **A record that is older than what is known changes no state**, but is told: seeds are taken after the hooks are
+//!   attached, so the rings may still hold the forks and execs of what was seeded.
+//! - **What is not known stays `None`.** A subject that was never seen is its pid, its start and its credentials.
+//! - **Nothing here reads a clock or a file**, except [`users`] and [`clock`], which the caller drives.
+
+pub mod clock;
+pub mod container;
+pub mod table;
+pub mod users;
+
+use bartizan_bus::event::{
+    Body, BootId, Cgroup, EventId, ExeFile, Exec, ExecId, Fork, Outcome, Process, Relay, SecurityEvent, Seed, Severity,
+};
+
+use crate::project::{Child, Image, Observation, Subject, What};
+use table::Table;
+use users::Users;
+
+/// Sequence numbers of the sensor's own events; the upper half, because seeds from /proc use pids in the lower.
+const OWN_SEQUENCES: u32 = 1 << 31;
+
+/// Turns observations into events.
+#[derive(Debug)]
+pub struct Enricher {
+    boot: BootId,
+    host: String,
+    wall_offset: i64,
+    table: Table,
+    users: Users,
+    own: u32,
+}
+
+/// A process of which only the id is known.
+pub fn stub(exec_id: ExecId) -> Process {
+    Process {
+        exec_id,
+        parent: None,
+        pid: exec_id.pid,
+        tid: exec_id.pid,
+        ppid: None,
+        start_wall_ns: None,
+        name: String::new(),
+        exe: None,
+        argv: Vec::new(),
+        argv_truncated: false,
+        cwd: None,
+        uid: 0,
+        euid: 0,
+        gid: None,
+        user: None,
+        loginuid: None,
+        audit_session: None,
+        tty: None,
+        sid: None,
+        cap_effective: None,
+        cgroup: None,
+        container: None,
+        mnt_ns: None,
+        pid_ns: None,
+        kernel_thread: false,
+        approximate: false,
+    }
+}
+
+impl Enricher {
+    /// An enricher with an empty table for at most `max_processes`.
+    pub fn new(boot: BootId, host: String, wall_offset: i64, users: Users, max_processes: usize) -> Self {
+        Self { boot, host, wall_offset, table: Table::new(max_processes), users, own: OWN_SEQUENCES }
+    }
+
+    /// The wall clock moved: later events are told by the new offset.
+    pub fn set_wall_offset(&mut self, offset: i64) {
+        self.wall_offset = offset;
+    }
+
+    /// Re-reads user names if they changed.
+    pub fn refresh_users(&mut self) {
+        self.users.refresh();
+    }
+
+    /// The process table.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// Marks processes as ended whose exit was never seen.
+    pub fn forget(&mut self, gone: &[ExecId]) {
+        for id in gone {
+            self.table.exit(id);
+        }
+    }
+
+    /// An event of the sensor itself.
+    pub fn own(&mut self, ktime: u64, severity: Severity, body: Body) -> SecurityEvent {
+        self.own = self.own.wrapping_add(1) | OWN_SEQUENCES;
+        SecurityEvent {
+            id: EventId::from_sensor(self.boot, ktime, self.own),
+            time: clock::event_time(ktime, self.wall_offset),
+            host: self.host.clone(),
+            severity,
+            outcome: Outcome::Unknown,
+            process: None,
+            no_subject: Some("sensor".to_owned()),
+            body,
+        }
+    }
+
+    /// The event of an observation. `approximate` marks seeds that come from /proc.
+    pub fn event(&mut self, observation: Observation, approximate: bool) -> SecurityEvent {
+        let Observation { kind: _, subject, what } = observation;
+        let id = self.exec_id(subject.tgid, subject.start_boottime, subject.exec_id);
+        let (process, outcome, body) = match what {
+            What::Exec { image, requested } => {
+                let process = self.image(&subject, id, &image, false);
+                self.replace(&process, subject.ktime);
+                let Image { stdio, relay, .. } = *image;
+                let body = Exec { requested, error: None, stdio, relay: relay.map(|relay| self.relay(relay)) };
+                (process, Outcome::Success, Body::Exec(body))
+            }
+            What::ExecFailed { requested, error } => {
+                let process = self.subject(&subject, id);
+                (process, Outcome::Failure, Body::Exec(Exec { requested, error: Some(error), ..Exec::default() }))
+            }
+            What::Fork(child) => {
+                let process = self.subject(&subject, id);
+                let child = self.child(&process, &child);
+                self.replace(&child, subject.ktime);
+                (process, Outcome::Success, Body::Fork(Fork { child }))
+            }
+            What::Exit(exit) => {
+                let process = self.subject(&subject, id);
+                self.table.exit(&id);
+                (process, Outcome::Unknown, Body::Exit(exit))
+            }
+            What::Seed(image) => {
+                let process = self.image(&subject, id, &image, approximate);
+                self.replace(&process, subject.ktime);
+                let Image { stdio, relay, .. } = *image;
+                (process, Outcome::Unknown, Body::Seed(Seed { stdio, relay: relay.map(|relay| self.relay(relay)) }))
+            }
+            What::Connect(connect) => {
+                let outcome = if connect.error.is_none() { Outcome::Success } else { Outcome::Failure };
+                (self.subject(&subject, id), outcome, Body::Connect(connect))
+            }
+        };
+        SecurityEvent {
+            id: EventId::from_kernel(self.boot, subject.ktime, subject.cpu, subject.seq),
+            time: clock::event_time(subject.ktime, self.wall_offset),
+            host: self.host.clone(),
+            severity: Severity::Info,
+            outcome,
+            process: Some(process),
+            no_subject: None,
+            body,
+        }
+    }
+
+    fn exec_id(&self, pid: u32, start_ns: u64, exec: u32) -> ExecId {
+        ExecId { boot: self.boot, start_ns, pid, exec }
+    }
+
+    /// Puts `process` into the table unless something newer is known of it.
+    fn replace(&mut self, process: &Process, ktime: u64) {
+        if self.table.get(&process.exec_id).is_none_or(|known| known.ktime <= ktime) {
+            self.table.put(process.clone(), ktime);
+        }
+    }
+
+    /// The acting process as it is now.
+    fn subject(&mut self, subject: &Subject, id: ExecId) -> Process {
+        let known = match self.table.get_mut(&id) {
+            Some(entry) => {
+                if entry.process.approximate && entry.process.exec_id.start_ns != id.start_ns {
+                    // The kernel names what /proc had seeded: from now on by its exact id.
+                    entry.process.exec_id = id;
+                    entry.process.approximate = false;
+                }
+                Some(entry.process.clone())
+            }
+            None => None,
+        };
+        let mut process = match known {
+            Some(process) => process,
+            None => {
+                let mut process = stub(id);
+                process.start_wall_ns = Some(clock::event_time(id.start_ns, self.wall_offset).wall_ns);
+                process.kernel_thread = subject.kernel_thread;
+                self.table.put(process.clone(), 0);
+                process
+            }
+        };
+        process.tid = subject.tid;
+        process.ppid = Some(subject.ppid).filter(|ppid| *ppid != 0);
+        process.uid = subject.uid;
+        process.euid = subject.euid;
+        process.user = self.users.name(subject.uid).map(str::to_owned);
+        process
+    }
+
+    /// The child of `parent`: its image under another id.
+    fn child(&self, parent: &Process, child: &Child) -> Process {
+        let exec_id = self.exec_id(child.tgid, child.start_boottime, child.exec_id);
+        Process {
+            exec_id,
+            parent: Some(parent.exec_id),
+            pid: child.tgid,
+            tid: child.tgid,
+            ppid: Some(parent.pid),
+            start_wall_ns: Some(clock::event_time(child.start_boottime, self.wall_offset).wall_ns),
+            name: child.name.clone(),
+            approximate: false,
+            ..parent.clone()
+        }
+    }
+
+    /// A process as an exec or seed record tells it.
+    fn image(&self, subject: &Subject, exec_id: ExecId, image: &Image, approximate: bool) -> Process {
+        let by_record = || {
+            let parent = self.exec_id(subject.ppid, image.parent_start_boottime, image.parent_exec_id);
+            // /proc does not count images: what is known of the parent does.
+            let known = self.table.get(&parent).map(|entry| entry.process.exec_id);
+            (subject.ppid != 0).then(|| if approximate { known.unwrap_or(parent) } else { parent })
+        };
+        // The link that fork made is older and better than the real parent now, which may be a reaper.
+        let parent = self.table.get(&exec_id).and_then(|entry| entry.process.parent).or_else(by_record);
+        let cgroup = Cgroup { id: subject.cgroup_id, path: image.cgroup.clone() };
+        Process {
+            exec_id,
+            parent,
+            pid: subject.tgid,
+            tid: subject.tid,
+            ppid: Some(subject.ppid).filter(|ppid| *ppid != 0),
+            start_wall_ns: Some(clock::event_time(subject.start_boottime, self.wall_offset).wall_ns),
+            name: image.name.clone(),
+            exe: image.exe.as_ref().map(|path| ExeFile {
+                path: path.clone(),
+                inode: image.exe_file.map(|file| file.inode),
+                device: image.exe_file.map(|file| file.device),
+                mode: image.exe_file.map(|file| file.mode),
+                owner: image.exe_file.map(|file| file.owner),
+                deleted: image.exe_file.is_some_and(|file| file.nlink == 0),
+                path_truncated: image.exe_truncated,
+            }),
+            argv: image.argv.clone(),
+            argv_truncated: image.argv_truncated,
+            cwd: image.cwd.clone(),
+            uid: subject.uid,
+            euid: subject.euid,
+            gid: Some(image.gid),
+            user: self.users.name(subject.uid).map(str::to_owned),
+            loginuid: image.loginuid,
+            audit_session: image.audit_session,
+            tty: image.tty.clone(),
+            sid: Some(image.sid),
+            cap_effective: Some(image.cap_effective),
+            container: image.cgroup.as_deref().and_then(container::container_id),
+            cgroup: Some(cgroup).filter(|cgroup| cgroup.id != 0 || cgroup.path.is_some()),
+            mnt_ns: Some(image.mnt_ns).filter(|ns| *ns != 0),
+            pid_ns: Some(image.pid_ns).filter(|ns| *ns != 0),
+            kernel_thread: subject.kernel_thread,
+            approximate,
+        }
+    }
+
+    fn relay(&self, relay: crate::project::Relay) -> Relay {
+        let crate::project::Relay { tgid, start_boottime, exec_id, fds, sockets, truncated } = relay;
+        Relay { by: Some(self.exec_id(tgid, start_boottime, exec_id)), pid: tgid, fds, sockets, truncated }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bartizan_bus::event::Exit;
+    use bartizan_sensor_ebpf::abi::Kind;
+
+    use super::*;
+
+    fn enricher() -> Enricher {
+        Enricher::new(BootId(9), "host".into(), 1_000, Users::new("/nonexistent"), 64)
+    }
+
+    fn subject(ktime: u64, tgid: u32, start: u64, exec_id: u32) -> Subject {
+        Subject {
+            ktime,
+            cpu: 0,
+            seq: ktime as u32,
+            tgid,
+            tid: tgid,
+            start_boottime: start,
+            exec_id,
+            uid: 0,
+            euid: 0,
+            ppid: 1,
+            cgroup_id: 1,
+            kernel_thread: false,
+        }
+    }
+
+    fn image(exe: &str) -> Box<Image> {
+        Box::new(Image { name: exe.into(), exe: Some(exe.into()), ..Image::default() })
+    }
+
+    fn exec(subject: Subject, exe: &str) -> Observation {
+        Observation { kind: Kind::Exec, subject, what: What::Exec { image: image(exe), requested: Some(exe.into()) } }
+    }
+
+    fn seed(subject: Subject, exe: &str) -> Observation {
+        Observation { kind: Kind::Seed, subject, what: What::Seed(image(exe)) }
+    }
+
+    fn fork(subject: Subject, tgid: u32, start: u64) -> Observation {
+        let child = Child { tgid, start_boottime: start, exec_id: subject.exec_id, name: "c".into() };
+        Observation { kind: Kind::Fork, subject, what: What::Fork(child) }
+    }
+
+    #[test]
+    fn a_child_keeps_its_parent_s_image_at_the_fork() {
+        let mut enricher = enricher();
+        enricher.event(exec(subject(10, 5, 1, 2), "/bin/bash"), false);
+        enricher.event(fork(subject(20, 5, 1, 2), 6, 19), false);
+        enricher.event(exec(subject(25, 5, 1, 3), "/bin/other"), false);
+        let event = enricher.event(exec(subject(30, 6, 19, 3), "/bin/ls"), false);
+        let process = event.process.unwrap();
+        assert_eq!(process.parent.unwrap(), enricher.exec_id(5, 1, 2), "the image that forked, not the one that came after");
+        assert_eq!(process.exe_path(), Some("/bin/ls"));
+    }
+
+    #[test]
+    fn an_old_record_is_told_but_does_not_undo_a_seed() {
+        let mut enricher = enricher();
+        enricher.event(seed(subject(100, 5, 1, 7), "/bin/new"), false);
+        let event = enricher.event(exec(subject(50, 5, 1, 6), "/bin/old"), false);
+        assert_eq!(event.process.unwrap().exe_path(), Some("/bin/old"));
+        let known = enricher.table().get(&enricher.exec_id(5, 1, 7)).unwrap();
+        assert_eq!(known.process.exe_path(), Some("/bin/new"));
+    }
+
+    #[test]
+    fn what_proc_seeded_is_merged_when_the_kernel_names_it() {
+        let mut enricher = enricher();
+        enricher.event(seed(subject(100, 5, 20_000_000, 0), "/bin/old"), true);
+        let exit = Observation { kind: Kind::Exit, subject: subject(200, 5, 23_456_789, 4), what: What::Exit(Exit::default()) };
+        let process = enricher.event(exit, false).process.unwrap();
+        assert_eq!(process.exe_path(), Some("/bin/old"));
+        assert_eq!((process.exec_id.start_ns, process.approximate), (23_456_789, false));
+    }
+
+    #[test]
+    fn an_unknown_subject_is_its_id_and_nothing_else() {
+        let mut enricher = enricher();
+        let exit = Observation { kind: Kind::Exit, subject: subject(5, 77, 3, 0), what: What::Exit(Exit::default()) };
+        let event = enricher.event(exit, false);
+        let process = event.process.unwrap();
+        assert_eq!((process.pid, process.exe, process.user), (77, None, None));
+        assert_eq!(event.time.wall_ns, 1_005);
+    }
+}

@@ -1,0 +1,247 @@
+//! The capture thread: rings → events → EVENTS, with everything that is lost on the way counted.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use aya::maps::{MapData, PerCpuArray};
+use bartizan_bus::event::{Body, ExecId, Gap, Heartbeat, KindLoss, Loss, SecurityEvent, Severity, Stop, encode_event};
+use bartizan_bus::{Message, PublishError, Stream};
+
+use crate::capture::load::HookReport;
+use crate::capture::loss::{self, Losses};
+use crate::capture::rings::{Reading, Rings};
+use crate::capture::seed::Seeds;
+use crate::enrich::{Enricher, clock};
+use crate::status::RECENT_LOSS_SECONDS;
+
+/// Longest wait for the rings: how late a stop or a tick may be seen.
+const WAIT: Duration = Duration::from_millis(100);
+/// Between two readings of the kernel's counters.
+const TICK: Duration = Duration::from_secs(1);
+/// Between two comparisons of the process table with /proc.
+const RECONCILE: Duration = Duration::from_secs(60);
+/// Events published at once, at most.
+const PUBLISH_BATCH: usize = 1024;
+
+/// Numbers that the capture thread shares with `status`.
+#[derive(Debug, Clone, Default)]
+pub struct Counts {
+    /// Events made, by kind.
+    pub received: BTreeMap<&'static str, u64>,
+    /// Records that Bartizan itself caused and that were left out, by kind.
+    pub filtered_self: BTreeMap<&'static str, u64>,
+    /// Losses since start.
+    pub lost: Losses,
+    /// Losses in the last [`RECENT_LOSS_SECONDS`].
+    pub recent_loss: u64,
+    /// Why the last publish failed.
+    pub publish_error: Option<String>,
+    /// The first record that could not be decoded.
+    pub decode_error: Option<String>,
+    /// Processes held, most, and living ones evicted.
+    pub table: (usize, usize, u64),
+}
+
+/// The shared numbers and the stop flag.
+#[derive(Debug, Default)]
+pub struct Shared {
+    counts: Mutex<Counts>,
+    stop: AtomicBool,
+}
+
+impl Shared {
+    /// A copy of the numbers.
+    pub fn counts(&self) -> Counts {
+        self.lock().clone()
+    }
+
+    /// Asks the thread to drain the rings and end.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        // The counts are plain numbers: a panic in between leaves none of them wrong.
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the thread needs.
+pub struct Pipeline {
+    /// Reader of the rings.
+    pub rings: Rings,
+    /// Kernel-side counters.
+    pub counters: PerCpuArray<MapData, u64>,
+    /// Attached programs, for their recursion misses.
+    pub hooks: Arc<Vec<HookReport>>,
+    /// Makes events.
+    pub enricher: Enricher,
+    /// Where they go.
+    pub events: Stream,
+    /// Shared numbers.
+    pub shared: Arc<Shared>,
+    /// Between two heartbeats.
+    pub heartbeat: Duration,
+    /// What was lost, and how much of it was told.
+    pub ledger: Ledger,
+}
+
+/// Losses of user space by kind and reason, and the window of recent losses.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    own: Losses,
+    told: Losses,
+    recent: VecDeque<(Instant, u64)>,
+}
+
+impl Pipeline {
+    /// Publishes what is known at the beginning: a gap since the last run, the start, the seeds.
+    pub fn begin(&mut self, start: Body, gap: Option<Gap>, seeds: Seeds) {
+        let now = clock::boot_now();
+        let mut events = Vec::new();
+        if let Some(gap) = gap {
+            events.push(self.enricher.own(now, Severity::Low, Body::Gap(gap)));
+        }
+        events.push(self.enricher.own(now, Severity::Info, start));
+        let Seeds { observations, approximate, problem: _ } = seeds;
+        events.extend(observations.into_iter().map(|seed| self.enricher.event(seed, approximate)));
+        self.publish(events);
+        self.account();
+    }
+
+    /// Runs until [`Shared::stop`], then drains.
+    pub fn run(mut self, started: Instant) {
+        let (mut ticked, mut beaten, mut reconciled) = (Instant::now(), Instant::now(), Instant::now());
+        while !self.shared.stop.load(Ordering::Acquire) {
+            self.rings.wait(WAIT);
+            let reading = self.rings.read(clock::boot_now());
+            self.take(reading);
+            if ticked.elapsed() >= TICK {
+                ticked = Instant::now();
+                self.tick();
+            }
+            if beaten.elapsed() >= self.heartbeat {
+                beaten = Instant::now();
+                let body = Body::Heartbeat(Heartbeat { uptime_s: started.elapsed().as_secs() });
+                let event = self.enricher.own(clock::boot_now(), Severity::Info, body);
+                self.publish(vec![event]);
+            }
+            if reconciled.elapsed() >= RECONCILE {
+                reconciled = Instant::now();
+                let gone = gone(self.enricher.table().living());
+                self.enricher.forget(&gone);
+            }
+        }
+        let reading = self.rings.drain();
+        self.take(reading);
+        self.tick();
+        let stop = self.enricher.own(clock::boot_now(), Severity::Info, Body::Stop(Stop { reason: "asked to stop".to_owned() }));
+        self.publish(vec![stop]);
+        self.account();
+    }
+
+    fn take(&mut self, reading: Reading) {
+        let Reading { records, undecodable } = reading;
+        if let Some((count, error)) = undecodable {
+            *self.ledger.own.entry(("unknown".to_owned(), "decode")).or_default() += count;
+            self.shared.lock().decode_error.get_or_insert(error);
+        }
+        if records.is_empty() {
+            return;
+        }
+        let events = records.into_iter().map(|record| self.enricher.event(record, false)).collect();
+        self.publish(events);
+    }
+
+    /// Appends `events` in order. What the stream does not take is counted by kind.
+    fn publish(&mut self, events: Vec<SecurityEvent>) {
+        let mut events = events.as_slice();
+        while !events.is_empty() {
+            let (batch, rest) = events.split_at(events.len().min(PUBLISH_BATCH));
+            events = rest;
+            let messages = batch.iter().map(message).collect();
+            match self.events.append_batch(messages) {
+                Ok(_) => {
+                    let mut counts = self.shared.lock();
+                    for event in batch {
+                        *counts.received.entry(event.kind()).or_default() += 1;
+                    }
+                }
+                Err(error) => {
+                    let reason = if matches!(error, PublishError::Full { .. }) { "disk_full" } else { "bus_error" };
+                    for event in batch {
+                        *self.ledger.own.entry((event.kind().to_owned(), reason)).or_default() += 1;
+                    }
+                    let error = error.to_string();
+                    let mut counts = self.shared.lock();
+                    if counts.publish_error.as_ref() != Some(&error) {
+                        tracing::error!("events are lost: {error}");
+                        counts.publish_error = Some(error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Once a second: clocks, names, counters, and an event for what was lost.
+    fn tick(&mut self) {
+        self.enricher.set_wall_offset(clock::wall_offset());
+        self.enricher.refresh_users();
+        self.account();
+        let lost = self.shared.lock().lost.clone();
+        let new = loss::since(&self.ledger.told, &lost);
+        if !new.is_empty() {
+            self.ledger.told = lost;
+            let lost =
+                new.iter().map(|((kind, reason), count)| KindLoss { kind: kind.clone(), reason: (*reason).to_owned(), count: *count });
+            let body = Body::Loss(Loss { lost: lost.collect() });
+            tracing::warn!(?new, "records were lost");
+            let event = self.enricher.own(clock::boot_now(), Severity::Medium, body);
+            self.publish(vec![event]);
+        }
+    }
+
+    /// Brings the shared numbers up to date.
+    fn account(&mut self) {
+        let kernel = match loss::read(&self.counters, &self.hooks) {
+            Ok(kernel) => kernel,
+            Err(error) => {
+                tracing::error!(%error, "cannot read the kernel's loss counters");
+                return;
+            }
+        };
+        let mut lost = kernel.lost;
+        for (key, count) in &self.ledger.own {
+            *lost.entry(key.clone()).or_default() += count;
+        }
+        let table = self.enricher.table();
+        let table = (table.len(), table.max(), table.evicted());
+        let mut counts = self.shared.lock();
+        let new: u64 = loss::since(&counts.lost, &lost).values().sum();
+        if new > 0 {
+            self.ledger.recent.push_back((Instant::now(), new));
+        }
+        while self.ledger.recent.front().is_some_and(|(at, _)| at.elapsed().as_secs() >= RECENT_LOSS_SECONDS) {
+            self.ledger.recent.pop_front();
+        }
+        counts.recent_loss = self.ledger.recent.iter().map(|(_, count)| count).sum();
+        counts.filtered_self = kernel.filtered_self;
+        counts.lost = lost;
+        counts.table = table;
+    }
+}
+
+fn message(event: &SecurityEvent) -> Message {
+    Message { subject: event.subject(), msg_id: None, time_ns: event.time.wall_ns, payload: encode_event(event).into() }
+}
+
+/// Those of `ids` whose process is no more.
+fn gone(ids: Vec<ExecId>) -> Vec<ExecId> {
+    let alive = |id: &ExecId| {
+        let stat = procfs::process::Process::new(id.pid as i32).and_then(|process| process.stat());
+        stat.is_ok_and(|stat| stat.starttime == id.start_ticks())
+    };
+    ids.into_iter().filter(|id| !alive(id)).collect()
+}

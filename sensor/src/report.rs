@@ -1,0 +1,149 @@
+//! Makes the status report of a running daemon.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bartizan_bus::event::Body;
+use bartizan_bus::{Bus, StreamName};
+use bartizan_detectors::EngineStatus;
+use bartizan_forward::StatusHandle;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::capture::HookReport;
+use crate::capture::load::{self, program_counters};
+use crate::daemon::{host_name, kernel_release};
+use crate::pipeline::Shared;
+use crate::status::{Blind, HookState, HookStatus, KindCount, ProcessTable, SelfUsage, StatusReport};
+
+/// Where the numbers come from.
+pub(crate) struct Reporter {
+    pub(crate) bus: Bus,
+    pub(crate) hooks: Arc<Vec<HookReport>>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) detectors: EngineStatus,
+    pub(crate) sinks: Vec<StatusHandle>,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) started: Instant,
+}
+
+impl Reporter {
+    /// The report now.
+    pub(crate) fn report(&self) -> StatusReport {
+        let Self { bus, hooks, shared, detectors, sinks, data_dir, started } = self;
+        let counts = shared.counts();
+        let uptime = started.elapsed();
+        let mut kinds: BTreeMap<String, KindCount> = Body::KINDS
+            .iter()
+            .map(|kind| ((*kind).to_owned(), KindCount { kind: (*kind).to_owned(), received: 0, lost: BTreeMap::new() }))
+            .collect();
+        for (kind, received) in &counts.received {
+            if let Some(count) = kinds.get_mut(*kind) {
+                count.received = *received;
+            }
+        }
+        for ((kind, reason), lost) in &counts.lost {
+            let count = kinds.entry(kind.clone()).or_insert_with(|| KindCount { kind: kind.clone(), received: 0, lost: BTreeMap::new() });
+            count.lost.insert((*reason).to_owned(), *lost);
+        }
+        let streams: Vec<_> = StreamName::ALL.iter().map(|name| bus.stream(*name)).collect();
+        let (entries, max, evicted) = counts.table;
+        StatusReport {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            host: host_name(),
+            kernel: kernel_release(),
+            data_dir: data_dir.display().to_string(),
+            started: jiff::Timestamp::now().checked_sub(uptime).map_or_else(|_| String::new(), |at| format!("{at:.3}")),
+            uptime_s: uptime.as_secs(),
+            hooks: hooks.iter().map(hook_status).collect(),
+            blind: blind(hooks),
+            kinds: kinds.into_values().collect(),
+            recent_loss: counts.recent_loss,
+            streams: streams.iter().map(|stream| (&stream.info()).into()).collect(),
+            consumers: streams.iter().flat_map(|stream| stream.consumers()).map(|info| (&info).into()).collect(),
+            detectors: value(&detectors.info()),
+            sinks: Value::Array(sinks.iter().map(|sink| value(&sink.snapshot())).collect()),
+            process_table: ProcessTable { entries: entries as u64, max: max as u64, evicted },
+            self_usage: usage(),
+        }
+    }
+
+    /// One line that says that everything is up, and how.
+    pub(crate) fn ready_line(&self) -> String {
+        let active = self.hooks.iter().filter(|report| report.state == load::HookState::Active).count();
+        let sinks = match self.sinks.len() {
+            0 => "no forwarder".to_owned(),
+            1 => "1 forwarder".to_owned(),
+            count => format!("{count} forwarders"),
+        };
+        format!(
+            "bartizan {} is ready in {:.1} s: {active} of {} hooks, {sinks}, data in {}",
+            env!("CARGO_PKG_VERSION"),
+            self.started.elapsed().as_secs_f64(),
+            self.hooks.len(),
+            self.data_dir.display()
+        )
+    }
+}
+
+fn value(from: &impl Serialize) -> Value {
+    // Plain structs of numbers and names have no failing serialiser.
+    serde_json::to_value(from).unwrap_or(Value::Null)
+}
+
+fn hook_status(report: &HookReport) -> HookStatus {
+    let HookReport { hook, tier, state, reasons, held_back, programs } = report;
+    let counters: Vec<_> = programs.iter().filter_map(|(_, fd)| program_counters(fd).ok()).collect();
+    let runs: u64 = counters.iter().map(|counters| counters.runs).sum();
+    let best = tier.is_some_and(|tier| hook.tiers.first().is_some_and(|first| first.name == tier.name));
+    HookStatus {
+        name: hook.name.to_owned(),
+        kinds: hook.kinds.iter().map(|kind| (*kind).to_owned()).collect(),
+        tier: tier.map_or("none", |tier| tier.name).to_owned(),
+        best,
+        state: match state {
+            // The operator holds a better tier back: that is worse than this kernel allows.
+            load::HookState::Active if *held_back => HookState::Disabled,
+            load::HookState::Active => HookState::Active,
+            load::HookState::Disabled => HookState::Disabled,
+            load::HookState::Unavailable => HookState::Unavailable,
+            load::HookState::Failed => HookState::Failed,
+        },
+        reason: (!reasons.is_empty()).then(|| reasons.join("; ")),
+        runs: (runs > 0).then_some(runs),
+        recursion_misses: counters.iter().map(|counters| counters.recursion_misses).sum(),
+    }
+}
+
+/// What is not seen: hooks that are not attached, and what a lesser tier misses.
+pub(crate) fn blind(hooks: &[HookReport]) -> Vec<Blind> {
+    hooks
+        .iter()
+        .filter_map(|report| {
+            let HookReport { hook, tier, state, reasons, held_back, programs: _ } = report;
+            let what = match tier {
+                Some(tier) => tier.blind?,
+                None => hook.without,
+            };
+            Some(Blind {
+                what: what.to_owned(),
+                why: if reasons.is_empty() { "no better hook was tried".to_owned() } else { reasons.join("; ") },
+                costs: hook.costs.iter().map(|cost| (*cost).to_owned()).collect(),
+                expected: !held_back && matches!(state, load::HookState::Active | load::HookState::Unavailable),
+            })
+        })
+        .collect()
+}
+
+fn usage() -> SelfUsage {
+    let cpu_seconds = getrusage(UsageWho::RUSAGE_SELF)
+        .map_or(0.0, |usage| (usage.user_time().num_microseconds() + usage.system_time().num_microseconds()) as f64 / 1e6);
+    let rss_bytes =
+        procfs::process::Process::myself().and_then(|process| process.statm()).map_or(0, |statm| statm.resident * procfs::page_size());
+    SelfUsage { rss_bytes, cpu_seconds }
+}
