@@ -332,6 +332,11 @@ impl StatusReport {
         for sink in self.sink_rows() {
             sink.complain(&mut reasons);
         }
+        let undecodable = self.detectors.get("undecodable").and_then(Value::as_u64).unwrap_or_default();
+        if undecodable > 0 {
+            reasons
+                .push(format!("The detectors could not read {undecodable} events: they were written by a newer Bartizan or are damaged."));
+        }
         if reasons.is_empty() { Verdict::Working } else { Verdict::Degraded(reasons) }
     }
 }
@@ -450,7 +455,7 @@ pub(crate) mod tests {
 
     #[test]
     fn every_fault_is_a_sentence() {
-        let faults: [(&str, Change); 10] = [
+        let faults: [(&str, Change); 11] = [
             ("Hook exec (process.exec) is disabled: --disable-hook.", |report| {
                 report.hooks[0].state = HookState::Disabled;
                 report.hooks[0].reason = Some("--disable-hook".into());
@@ -465,6 +470,7 @@ pub(crate) mod tests {
             ("Stream ALERTS has 4 messages that damage made unreadable", |report| {
                 report.streams[0].more.insert("unreadable_messages".into(), 4.into());
             }),
+            ("The detectors could not read 5 events", |report| report.detectors["undecodable"] = 5.into()),
             ("Consumer forward-siem never saw 9 messages of ALERTS", |report| report.consumers[0].fell_off_retention = 9),
             ("Sink siem (syslog 127.0.0.1:514) does not deliver, it is retrying, and 0 alerts wait: refused.", |report| {
                 report.sinks[0]["state"] = json!("retrying");

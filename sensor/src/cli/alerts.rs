@@ -8,6 +8,7 @@ use jiff::tz::TimeZone;
 
 use super::alert_block::AlertBlocks;
 use super::clock::{Since, parse_since};
+use super::escape;
 use super::exit::{Exit, Failure, complain};
 use super::log::Log;
 use super::out::{Out, Stop};
@@ -143,7 +144,9 @@ fn decode(record: &Record, log: &mut Log) -> Option<Alert> {
 fn render(alert: &Alert, seq: u64, json: bool, blocks: &AlertBlocks, first: bool) -> Result<String, Failure> {
     if json {
         let json = serde_json::to_string(&AlertJson::new(alert, Some(seq)));
-        return json.map_err(|error| Failure::new(Exit::Failed, format_args!("alert {} cannot be written as JSON: {error}", alert.id)));
+        return json
+            .map(|json| escape::json(&json))
+            .map_err(|error| Failure::new(Exit::Failed, format_args!("alert {} cannot be written as JSON: {error}", alert.id)));
     }
     let gap = if first { "" } else { "\n" };
     Ok(format!("{gap}{}", blocks.render(alert, seq)))

@@ -5,6 +5,7 @@
 //! - **What comes out cannot draw**: no control character (C0, DEL, C1), no line or paragraph separator, no bidirectional
 //!   control and no invisible format character leaves this file; each is written as a visible escape.
 //! - **What comes out is one line.**
+//! - **JSON keeps its meaning**: there the same characters become JSON's own escapes.
 
 /// Characters that a terminal acts on, or that show nothing while they change what is around them.
 fn is_dangerous(c: char) -> bool {
@@ -61,6 +62,20 @@ pub(crate) fn quote(argument: &str) -> String {
         }
     }
     out.push('\'');
+    out
+}
+
+/// JSON with everything dangerous as JSON's own `\uXXXX`: JSON itself asks that only of C0. The meaning is unchanged, because
+/// outside of strings JSON is printable ASCII.
+pub(crate) fn json(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_dangerous(c) {
+            c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| out.push_str(&format!("\\u{unit:04x}")));
+        } else {
+            out.push(c);
+        }
+    }
     out
 }
 
@@ -133,6 +148,14 @@ mod tests {
             let text: String = text.into_iter().filter_map(char::from_u32).collect();
             prop_assert!(is_clean(&escape(&text)));
             prop_assert!(is_clean(&quote(&text)));
+        }
+
+        #[test]
+        fn json_keeps_its_meaning(text in any::<String>(), code in prop::collection::vec(0u32..0xe0200, 0..20)) {
+            let text: String = text.chars().chain(code.into_iter().filter_map(char::from_u32)).collect();
+            let safe = json(&serde_json::json!({ &text: [&text] }).to_string());
+            prop_assert!(is_clean(&safe));
+            prop_assert_eq!(serde_json::from_str::<serde_json::Value>(&safe).expect("json"), serde_json::json!({ &text: [&text] }));
         }
 
         #[test]

@@ -7,6 +7,7 @@ use bartizan_bus::{Record, StreamName};
 use jiff::tz::TimeZone;
 
 use super::clock::{Since, parse_since};
+use super::escape;
 use super::event_line::EventLines;
 use super::exit::{Exit, Failure};
 use super::log::Log;
@@ -136,7 +137,8 @@ impl Shown {
             return Ok(Some(self.lines.render(&event)));
         }
         let json = serde_json::to_string(&EventJson::new(&event, Some(record.seq)));
-        json.map(Some).map_err(|error| Failure::new(Exit::Failed, format_args!("event {} cannot be written as JSON: {error}", record.seq)))
+        json.map(|json| Some(escape::json(&json)))
+            .map_err(|error| Failure::new(Exit::Failed, format_args!("event {} cannot be written as JSON: {error}", record.seq)))
     }
 }
 

@@ -1,8 +1,9 @@
 //! `bartizan run`: the sensor itself.
 
 use super::Common;
-use super::exit::{Exit, Failure};
+use super::exit::{Exit, Failure, chain};
 use crate::config::Config;
+use crate::daemon::{self, DaemonError};
 
 /// Run the sensor, the bus, the detectors and the forwarders until SIGTERM or SIGINT.
 #[derive(Debug, clap::Args)]
@@ -16,7 +17,12 @@ pub(crate) struct Args {
 pub(crate) fn run(common: &Common, args: &Args) -> Result<Exit, Failure> {
     let mut config = common.config()?;
     disable(&mut config, &args.disable_hooks);
-    Err(Failure::new(Exit::Failed, "this build has no sensor"))
+    daemon::run(config).map(|()| Exit::Ok).map_err(|error| Failure::new(exit(&error), chain(&error)))
+}
+
+/// A hook that does not exist is wrong usage (or configuration); all else is a failure.
+fn exit(error: &DaemonError) -> Exit {
+    if matches!(error, DaemonError::UnknownHook { .. }) { Exit::Usage } else { Exit::Failed }
 }
 
 fn disable(config: &mut Config, hooks: &[String]) {

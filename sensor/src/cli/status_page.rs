@@ -18,7 +18,7 @@ pub(crate) fn json(report: &StatusReport, verdict: &Verdict) -> Result<String, s
         map.insert("verdict".to_owned(), Value::from(word));
         map.insert("reasons".to_owned(), Value::from(reasons));
     }
-    serde_json::to_string(&value)
+    serde_json::to_string(&value).map(|json| super::escape::json(&json))
 }
 
 /// The page, without a line feed at its end.
@@ -214,24 +214,46 @@ fn sinks(sinks: &[SinkRow]) -> Vec<Row> {
     rows
 }
 
-/// Any JSON as lines `path: value`: the detectors' status has the form that each detector gives it.
+/// Any JSON as lines, one for each object: its plain values behind its path, what is in it on lines of its own. The detectors'
+/// status has the form that each detector gives it. Items of arrays are called by their `name` or `id`.
 fn flat(value: &Value) -> Vec<String> {
     fn walk(path: &str, value: &Value, lines: &mut Vec<String>) {
         let below = |key: &str| if path.is_empty() { escape(key) } else { format!("{path}.{}", escape(key)) };
-        match value {
-            Value::Object(map) => map.iter().for_each(|(key, value)| walk(&below(key), value, lines)),
-            Value::Array(items) => items.iter().enumerate().for_each(|(index, value)| match value.get("id").and_then(Value::as_str) {
-                Some(id) => walk(&below(id), value, lines),
-                None => walk(&below(&index.to_string()), value, lines),
-            }),
-            Value::Null => {}
-            Value::String(text) => lines.push(format!("{path}: {}", escape(text))),
-            Value::Bool(_) | Value::Number(_) => lines.push(format!("{path}: {value}")),
+        let parts: Vec<(String, &Value)> = match value {
+            Value::Object(map) => map.iter().map(|(key, value)| (key.clone(), value)).collect(),
+            Value::Array(items) => {
+                items.iter().enumerate().map(|(index, item)| (called(item).unwrap_or(index.to_string()), item)).collect()
+            }
+            Value::Null => return,
+            plain => return lines.push(format!("{path}: {}", said(plain))),
+        };
+        let plain: Vec<String> = parts
+            .iter()
+            .filter(|(_, part)| !(part.is_object() || part.is_array() || part.is_null()))
+            .map(|(key, part)| format!("{} {}", escape(key), said(part)))
+            .collect();
+        match (plain.is_empty(), path.is_empty()) {
+            (true, _) => {}
+            (false, true) => lines.push(plain.join(", ")),
+            (false, false) => lines.push(format!("{path}: {}", plain.join(", "))),
+        }
+        for (key, part) in parts.iter().filter(|(_, part)| part.is_object() || part.is_array()) {
+            walk(&below(key), part, lines);
         }
     }
     let mut lines = Vec::new();
     walk("", value, &mut lines);
     lines
+}
+
+fn called(item: &Value) -> Option<String> {
+    let name = item.get("name").or_else(|| item.get("id"))?;
+    name.as_str().map(str::to_owned)
+}
+
+/// A value that is no object and no array.
+fn said(plain: &Value) -> String {
+    plain.as_str().map_or_else(|| plain.to_string(), escape)
 }
 
 /// A size for reading: `31.0 MiB`.
@@ -265,7 +287,7 @@ mod tests {
             "\n  connects by 32-bit programs: this kernel allows no fentry; weakens runtime_watcher.reverse_shell",
             "\n  process.exec  1000      0",
             "  1.5 KiB  256.0 MiB  ",
-            "\n  runtime_watcher.observed: 1000",
+            "\n  runtime_watcher: alerts 1, observed 1000",
             "\n  siem  syslog  127.0.0.1:514  connected  1          0",
             "process table: 120 of 65536 entries, 0 evicted",
             "memory: 31.0 MiB, processor time: 1.5 s",
@@ -305,6 +327,22 @@ mod tests {
         evil.sinks[0]["last_error"] = text.into();
         evil.blind[0].what = text.into();
         assert!(!page(&evil).chars().any(|c| (c.is_control() && c != '\n') || c == '\u{202e}'));
+    }
+
+    #[test]
+    fn nested_status_is_a_line_an_object() {
+        let detectors = serde_json::json!({
+            "last_seq": 9,
+            "detectors": [{ "id": "one", "observed": 5, "tables": [{ "name": "processes", "entries": 1 }], "none": null, "list": [1, 2] }],
+            "empty": {},
+        });
+        let expected = [
+            "last_seq 9",
+            "detectors.one: id one, observed 5",
+            "detectors.one.list: 0 1, 1 2",
+            "detectors.one.tables.processes: entries 1, name processes",
+        ];
+        assert_eq!(flat(&detectors), expected);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Usage, version, configuration errors, and their exit codes.
 
-use crate::fixture::{Run, bartizan};
+use crate::fixture::{Host, Run, as_nobody, bartizan};
 
 fn run(args: &[&str]) -> Run {
     Run::of(&mut bartizan(args))
@@ -69,5 +69,34 @@ fn a_configuration_that_is_named_must_exist() {
         let run = run(&[verb, "--config", path.to_str().expect("UTF-8")]);
         assert_eq!(run.code, Some(64), "{verb}: {}", run.stderr);
         assert!(run.stderr.contains("none.toml does not exist"), "{}", run.stderr);
+    }
+}
+
+#[test]
+fn an_unknown_hook_is_64_and_names_the_known_ones() {
+    let temp = tempfile::tempdir().expect("temp folder");
+    let run = Run::of(bartizan(&["run", "--disable-hook", "no_such_hook", "--data-dir"]).arg(temp.path()));
+    assert_eq!((run.code, run.stdout.as_str()), (Some(64), ""));
+    assert!(run.stderr.contains("no_such_hook") && run.stderr.contains("exec"), "{}", run.stderr);
+}
+
+#[test]
+fn who_is_not_root_is_told_so() {
+    let temp = tempfile::tempdir().expect("temp folder");
+    let run = Run::of(as_nobody(&["run", "--data-dir"], temp.path()).arg(temp.path()));
+    assert_eq!((run.code, run.stdout.as_str(), run.stderr.lines().count()), (Some(1), "", 1), "{}", run.stderr);
+    assert!(run.stderr.starts_with("bartizan: ") && run.stderr.contains("root"), "{}", run.stderr);
+}
+
+#[test]
+fn a_second_instance_is_refused() {
+    let host = Host::new();
+    let run = host.run(&["run"]);
+    assert_eq!((run.code, run.stdout.as_str(), run.stderr.lines().count()), (Some(1), "", 1), "{}", run.stderr);
+    if nix::unistd::geteuid().is_root() {
+        let holder = format!("is in use by process {}", std::process::id());
+        assert!(run.stderr.contains(&holder), "{}", run.stderr);
+    } else {
+        assert!(run.stderr.contains("root"), "{}", run.stderr);
     }
 }
