@@ -8,6 +8,9 @@ use super::escape::{command_line, escape};
 use super::event_line::{short, socket};
 use super::paint::Paint;
 
+/// Characters of an ancestor's command line that are drawn. The process itself is drawn whole, and so is all in JSON.
+const ANCESTOR_WIDTH: usize = 240;
+
 /// Renders alerts.
 pub(crate) struct AlertBlocks {
     paint: Paint,
@@ -116,23 +119,35 @@ fn tree(lineage: &[LineageEntry], paint: Paint) -> Vec<String> {
             let branch = if depth == 0 { String::new() } else { format!("{}└─ ", "   ".repeat(depth - 1)) };
             let process = format!("{}({})", escape(&entry.name), entry.pid);
             let process = if depth == last { paint.red(&process) } else { process };
-            format!("{branch}{process}{}", details(entry, paint))
+            format!("{branch}{process}{}", details(entry, if depth == last { usize::MAX } else { ANCESTOR_WIDTH }, paint))
         })
         .collect()
 }
 
-fn details(entry: &LineageEntry, paint: Paint) -> String {
+/// `command` cut to `width` characters, saying so.
+fn cut(command: String, width: usize) -> String {
+    let length = command.chars().count();
+    if length <= width {
+        return command;
+    }
+    let kept: String = command.chars().take(width).collect();
+    format!("{kept}… (and {} characters: see --json)", length - width)
+}
+
+fn details(entry: &LineageEntry, width: usize, paint: Paint) -> String {
     let LineageEntry { exec_id: _, pid: _, name: _, exe, argv, uid, user, tty, exited, approximate } = entry;
     let mut out = format!("  {}", user.as_deref().map_or_else(|| uid.to_string(), escape));
     if let Some(tty) = tty {
         out.push_str(&format!(" on {}", escape(tty)));
     }
-    match (argv.as_slice(), exe) {
-        ([], None) => {}
-        ([], Some(exe)) => out.push_str(&format!("  {}", escape(exe))),
-        (argv, None) => out.push_str(&format!("  {}", command_line(argv, false))),
-        (argv, Some(exe)) if argv[0] == *exe => out.push_str(&format!("  {}", command_line(argv, false))),
-        (argv, Some(exe)) => out.push_str(&format!("  {}{}", command_line(argv, false), paint.dim(&format!("  exe {}", escape(exe))))),
+    let command = if argv.is_empty() { exe.as_deref().map(escape).unwrap_or_default() } else { cut(command_line(argv, false), width) };
+    if !command.is_empty() {
+        out.push_str(&format!("  {command}"));
+    }
+    if let (Some(argv0), Some(exe)) = (argv.first(), exe)
+        && argv0 != exe
+    {
+        out.push_str(&paint.dim(&format!("  exe {}", escape(exe))));
     }
     if *exited {
         out.push_str(&paint.dim("  (had ended)"));
@@ -179,6 +194,16 @@ CRITICAL 2023-11-14 22:13:20.000 runtime_watcher.reverse_shell on host1
     fn an_alert_with_nothing_to_list_has_no_empty_fields() {
         let bare = Alert { lineage: Vec::new(), attack: Vec::new(), entities: Vec::new(), next_steps: Vec::new(), ..alert() };
         assert_eq!(render(&bare).lines().count(), 4);
+    }
+
+    #[test]
+    fn long_command_lines_of_ancestors_are_cut_and_the_process_is_whole() {
+        let mut long = alert();
+        long.lineage[0].argv = vec!["b".repeat(5000)];
+        long.lineage[2].argv = vec!["a".repeat(5000)];
+        let block = render(&long);
+        assert!(block.contains(&"b".repeat(5000)));
+        assert!(block.contains(&format!("  {}… (and 4760 characters: see --json)  exe", "a".repeat(240))), "{block}");
     }
 
     #[test]

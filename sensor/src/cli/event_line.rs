@@ -98,7 +98,14 @@ impl EventLines {
         }
         if let Some(relay) = relay {
             let fds = relay.fds.iter().map(u8::to_string).collect::<Vec<_>>().join(",");
-            let sockets = relay.sockets.iter().map(socket).collect::<Vec<_>>().join(", ");
+            // One entry a descriptor: a relay that duplicated its socket has it several times.
+            let mut sockets: Vec<String> = Vec::new();
+            for socket in relay.sockets.iter().map(socket) {
+                if !sockets.contains(&socket) {
+                    sockets.push(socket);
+                }
+            }
+            let sockets = sockets.join(", ");
             out.push_str("  ");
             out.push_str(&self.paint.yellow(&format!("fd {fds} held by {} with {sockets}", relay.pid)));
         }
@@ -334,7 +341,7 @@ mod tests {
         let stdio = |fd| Stdio { fd, end: StdioEnd::Inet { socket: inet("10.0.0.1", 5, "1.2.3.4", 443) } };
         let exec = Exec { stdio: vec![stdio(0), stdio(1), stdio(2)], ..Exec::default() };
         assert!(render(&event(process(2, "sh", &["sh"]), Body::Exec(exec))).ends_with("sh  fd 0,1,2 tcp 10.0.0.1:5 → 1.2.3.4:443"));
-        let relay = Relay { by: None, pid: 9, fds: vec![0, 1], sockets: vec![inet("::1", 5, "::2", 80)], truncated: false };
+        let relay = Relay { by: None, pid: 9, fds: vec![0, 1], sockets: vec![inet("::1", 5, "::2", 80); 2], truncated: false };
         let seed = Seed { stdio: Vec::new(), relay: Some(relay) };
         assert!(render(&event(process(2, "sh", &["sh"]), Body::Seed(seed))).ends_with("sh  fd 0,1 held by 9 with tcp [::1]:5 → [::2]:80"));
     }
