@@ -1,1 +1,31 @@
-//! (being written)
+//! The harness of the end-to-end tests: a real sensor on a real kernel, real attackers and real peers.
+//!
+//! Invariants worth naming:
+//!
+//! - **Silence is proven, not waited for.** [`Sensor::settle`] runs a marker program and waits until the detectors have
+//!   acknowledged the marker's own exec event: whatever happened before it has been judged, and its alerts are on disk.
+//! - **A deadline judges no speed.** [`wait_for`] ends early when what it waits for is there; its limit only ends a hang.
+//! - **Nothing is left behind.** Every process that the harness starts ends with its owner, by pid or process group;
+//!   every folder goes too, unless its test failed: then it stays and its place is printed.
+//! - **What is missing fails the test**, in a sentence that names the package. Nothing is skipped.
+//!
+//! The harness is for tests, so what it cannot do makes it panic with a sentence that says what, where and why.
+
+mod binary;
+mod folder;
+mod need;
+mod outcome;
+mod port;
+mod process;
+mod sensor;
+mod settle;
+mod wait;
+
+pub use binary::bartizan;
+pub use folder::Folder;
+pub use need::{need, need_root};
+pub use outcome::{Outcome, run};
+pub use port::free_port;
+pub use process::{Group, VICTIM_PATH, victim};
+pub use sensor::{Sensor, SensorConfig};
+pub use wait::{DEADLINE, wait_for, wait_for_within, wait_until};
