@@ -93,6 +93,7 @@ impl Bus {
             Ok(streams) => streams,
             Err(_) => unreachable!("one stream was opened per name"),
         };
+        streams.iter().for_each(upkeep);
         let ticker = start_ticker(&streams).map_err(|source| OpenError::Io {
             action: "start the upkeep thread of",
             path: dir.to_owned(),
@@ -190,14 +191,8 @@ fn start_ticker(streams: &[Stream; 4]) -> io::Result<(mpsc::Sender<()>, JoinHand
     let (stop, stopped) = mpsc::channel::<()>();
     let streams = streams.clone();
     let thread = std::thread::Builder::new().name("bus upkeep".to_owned()).spawn(move || {
-        loop {
-            for stream in &streams {
-                upkeep(stream);
-            }
-            match stopped.recv_timeout(TICK) {
-                Err(RecvTimeoutError::Timeout) => {}
-                Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
-            }
+        while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+            streams.iter().for_each(upkeep);
         }
     })?;
     Ok((stop, thread))

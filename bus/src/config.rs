@@ -159,7 +159,7 @@ pub enum DeliverPolicy {
     All,
     /// After the newest message.
     New,
-    /// At this sequence.
+    /// At this sequence; at the oldest message when it is older, at the next one appended when it is beyond the end.
     BySequence(u64),
 }
 

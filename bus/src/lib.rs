@@ -24,6 +24,8 @@ mod error;
 mod files;
 mod log;
 mod message;
+#[cfg(test)]
+mod model_test;
 mod stream;
 
 pub use bus::Bus;

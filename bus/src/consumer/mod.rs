@@ -99,6 +99,15 @@ impl ConsumerCell {
         store.write(saved, sync)
     }
 
+    /// Writes the cursor a last time: from here on the file is the next process's.
+    pub(crate) fn close(&self) -> io::Result<()> {
+        let mut store = lock(&self.store);
+        let saved = lock(&self.cursor).save();
+        let result = store.write(saved, true);
+        store.close();
+        result
+    }
+
     /// Forgets sequences that a power cut took back.
     pub(crate) fn clamp(&self, last_seq: u64) {
         lock(&self.cursor).clamp(last_seq);
@@ -179,8 +188,8 @@ impl Consumer {
         &self.name
     }
 
-    /// Up to `max` messages in order: redeliveries that are due first, then new ones. Waits until at least one is there (for ever
-    /// with a `max` of 0 nothing is waited for). Dropping the future loses nothing.
+    /// Up to `max` messages in order: redeliveries that are due first, then new ones. Waits until at least one is there.
+    /// A `max` of 0 waits for nothing. Dropping the future loses nothing.
     ///
     /// # Errors
     /// [`ReadError::Damaged`] once per damaged place, after which fetching goes on behind it; [`ReadError::Closed`] when the bus

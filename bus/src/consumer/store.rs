@@ -39,6 +39,8 @@ pub(crate) struct Store {
     written: Option<Saved>,
     /// What the synced file holds.
     synced: Option<Saved>,
+    /// The folder is not ours any more.
+    closed: bool,
 }
 
 /// Why a file does not count.
@@ -101,7 +103,13 @@ impl Store {
             generation: 0,
             written: None,
             synced: None,
+            closed: false,
         }
+    }
+
+    /// Refuses to write from here on.
+    pub(crate) fn close(&mut self) {
+        self.closed = true;
     }
 
     /// Reads a consumer's state back.
@@ -139,6 +147,12 @@ impl Store {
 
     /// Writes the state, if it is not there already.
     pub(crate) fn write(&mut self, saved: Saved, sync: bool) -> io::Result<()> {
+        if self.closed {
+            return Err(io::Error::other(format!(
+                "consumer {} of stream {} is closed because the bus was shut down",
+                self.name, self.stream
+            )));
+        }
         // The synced file may be older than the fast one and still equal: it counts only while it is the newest.
         if self.written.as_ref() == Some(&saved) && (!sync || self.synced.as_ref() == Some(&saved)) {
             return Ok(());

@@ -14,7 +14,7 @@ pub struct StreamInfo {
     pub name: StreamName,
     /// Sequence of the oldest message; one more than `last_seq` when there is none.
     pub first_seq: u64,
-    /// Sequence of the newest message that was ever appended; 0 before the first one.
+    /// Sequence of the newest message that was ever appended (or the last one skipped at opening); 0 before the first one.
     pub last_seq: u64,
     /// Messages held.
     pub messages: u64,
@@ -59,23 +59,25 @@ pub struct StreamInfo {
 impl Inner {
     pub(super) fn info(&self) -> StreamInfo {
         let (mut messages, mut bytes, mut first_time_ns, mut last_time_ns) = (0, 0, None, None);
+        let mut first_seq = None;
         let segments = self.segments();
         for segment in segments.iter() {
             let state = segment.state();
             bytes += state.len;
             messages += state.count;
             if state.count > 0 {
+                first_seq = first_seq.or(Some(segment.first_seq));
                 first_time_ns = first_time_ns.or(Some(state.first_time_ns));
                 last_time_ns = last_time_ns.max(Some(state.max_time_ns));
             }
         }
-        let segment_count = segments.len() as u64;
+        let (segment_count, last_seq) = (segments.len() as u64, self.last_seq());
         drop(segments);
         let failed = self.failure.get().map(|failure| failure.to_error().to_string());
         StreamInfo {
             name: self.name,
-            first_seq: self.first_seq(),
-            last_seq: self.last_seq(),
+            first_seq: first_seq.unwrap_or(last_seq + 1),
+            last_seq,
             messages,
             bytes,
             first_time_ns: first_time_ns.unwrap_or(0),

@@ -17,6 +17,8 @@ mod read;
 mod retention;
 mod ring;
 mod sync;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -261,6 +263,8 @@ impl Inner {
             }
         }
         self.syncer.stop();
+        // Whoever enforces retention just now ends first; whoever comes later sees that the stream is closed.
+        drop(lock(&self.retention));
         let result = if self.crashed.load(Ordering::Acquire) { Ok(()) } else { self.finish() };
         self.synced.send_modify(|synced| synced.ended = true);
         self.head.send_modify(|head| head.closed = true);
@@ -268,11 +272,16 @@ impl Inner {
     }
 
     fn finish(&self) -> io::Result<()> {
-        self.sync_once()?;
+        let synced = self.sync_once();
         let cells: Vec<_> = lock(&self.consumers).values().cloned().collect();
+        let mut stored = Ok(());
         for cell in cells {
-            cell.store(true)?;
+            // Each is closed whatever happens to the others.
+            let closed = cell.close();
+            stored = stored.and(closed);
         }
+        synced?;
+        stored?;
         let mut meta = lock(&self.meta);
         meta.segments = self.summaries(true);
         meta.clean_last_seq = Some(self.last_seq());
@@ -287,6 +296,12 @@ impl Inner {
                 tracing::warn!(stream = %self.name, consumer, %error, "cannot write the consumer's cursor: after a crash some messages would come again");
             }
         }
+    }
+
+    /// Syncs without waiting for the interval.
+    #[cfg(test)]
+    pub(crate) fn sync_now(&self) -> io::Result<()> {
+        self.sync_once()
     }
 
     /// Ends the stream as a power cut would: nothing more is synced or noted.

@@ -99,11 +99,14 @@ impl Inner {
         whole.collect()
     }
 
-    /// The oldest sequence that a reader may ask for.
+    /// Where reading begins: at the oldest message, or at the oldest damage, so that it is reported.
     pub(crate) fn first_seq(&self) -> u64 {
         let segments = self.segments();
-        let with_records = segments.iter().find(|segment| segment.state().count > 0);
-        with_records.map_or_else(|| self.last_seq() + 1, |segment| segment.first_seq)
+        let worth_reading = |segment: &&Arc<Segment>| {
+            let state = segment.state();
+            state.count > 0 || state.damage.is_some()
+        };
+        segments.iter().find(worth_reading).map_or_else(|| self.last_seq() + 1, |segment| segment.first_seq)
     }
 
     /// Messages held with a sequence above `seq`.
