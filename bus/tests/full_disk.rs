@@ -1,0 +1,53 @@
+//! The kernel itself refuses to write: a file size limit cuts writes short in the middle of a batch, as a full disk does.
+//!
+//! One test in a process of its own, since the limit holds for all of it.
+
+use std::error::Error;
+
+use bartizan_bus::{Bus, BusConfig, LogReader, Message, PublishError, StreamName};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigHandler, Signal, signal};
+
+const LIMIT: u64 = 50_000;
+
+fn batch(n: usize) -> Result<Vec<Message>, Box<dyn Error>> {
+    let message = |size| Ok(Message { subject: "sec.alerts.high.test".parse()?, msg_id: None, time_ns: 1, payload: vec![7; size].into() });
+    (0..n).map(|n| message(300 + n)).collect()
+}
+
+#[test]
+fn writes_cut_short_leave_no_trace_and_cost_no_sequence() -> Result<(), Box<dyn Error>> {
+    // SAFETY: ignoring a signal installs no handler that could run.
+    unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) }?;
+    let (_, hard) = getrlimit(Resource::RLIMIT_FSIZE)?;
+    let dir = tempfile::tempdir()?;
+    let bus = Bus::open(dir.path(), &BusConfig::default())?;
+    let stream = bus.stream(StreamName::Alerts);
+    setrlimit(Resource::RLIMIT_FSIZE, LIMIT, hard)?;
+    let (mut accepted, mut refused) = (0, 0);
+    while refused < 3 {
+        match stream.append_batch(batch(7)?) {
+            Ok(acks) => accepted += acks.len() as u64,
+            Err(PublishError::Full { .. }) => refused += 1,
+            Err(other) => return Err(other.into()),
+        }
+        assert!(accepted * 300 < LIMIT, "the limit does not hold");
+    }
+    setrlimit(Resource::RLIMIT_FSIZE, hard, hard)?;
+    assert!(accepted > 0);
+    let next = stream.append_batch(batch(1)?)?;
+    assert_eq!(next.first().map(|ack| ack.seq), Some(accepted + 1));
+    let info = stream.info();
+    assert_eq!((info.write_errors, info.messages, info.failed), (3, accepted + 1, None));
+    bus.close()?;
+
+    let bus = Bus::open(dir.path(), &BusConfig::default())?;
+    let info = bus.stream(StreamName::Alerts).info();
+    assert_eq!((info.messages, info.truncated_at_open, info.skipped_sequences_at_open), (accepted + 1, 0, 0));
+    let mut log = LogReader::open(dir.path(), StreamName::Alerts)?;
+    for seq in 1..=accepted + 1 {
+        assert_eq!(log.next()?.map(|record| record.seq), Some(seq));
+    }
+    assert_eq!(log.next()?, None);
+    Ok(())
+}
