@@ -33,6 +33,7 @@ const NEEDED: &[Needed] = &[
     needed("python3", "python3", "reverse shells, plain and through pty.spawn"),
     needed("ip", "iproute2", "network namespaces"),
     needed("ps", "procps", "a second opinion on the process tree"),
+    needed("setpriv", "util-linux", "a sensor that dies with its test"),
     needed("timeout", "coreutils", "an end for a test binary that hangs"),
     needed("qemu-system-x86_64", "qemu-system-x86", "another kernel"),
     needed("busybox", "busybox-static", "that kernel's user space, and the sh of the reverse shells there"),

@@ -15,6 +15,8 @@ use crate::{command, kernel_object, vm};
 
 /// Kernel of the VM stage.
 const VM_KERNEL: &str = "6.1";
+/// Programs of this machine that the tests start in the VM too: bash as a victim, setpriv with the options that busybox's lacks.
+const VM_PROGRAMS: &[&str] = &["bash", "setpriv"];
 /// Longest time for one test binary in the VM, seconds: emulation is some ten times slower than this machine.
 const VM_LONGEST: u64 = 20 * 60;
 
@@ -165,7 +167,11 @@ impl Bench {
 
     fn vm(&self, report: &mut Report) -> Result<()> {
         let bartizan = &self.built()?.binary;
-        let guest = vm::Guest { kernel: VM_KERNEL.into(), memory: 2048, timeout: VM_LONGEST, with: vec![], environment: vec![] };
+        let find = |name: &&str| {
+            command::find_program(name).with_context(|| format!("the VM's tests need {name}: run `apt-get install bash util-linux`"))
+        };
+        let with = VM_PROGRAMS.iter().map(find).collect::<Result<Vec<_>>>()?;
+        let guest = vm::Guest { kernel: VM_KERNEL.into(), memory: 2048, timeout: VM_LONGEST, with, environment: vec![] };
         for binary in binaries::build(&self.project)?.iter().filter(|binary| binary.runs_in_vm()) {
             let mut tally = Tally::default();
             let arguments = ["--test-threads=1".into()];
