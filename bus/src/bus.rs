@@ -45,7 +45,7 @@ pub struct Bus {
 
 struct Inner {
     streams: [Stream; 4],
-    ticker: Mutex<Option<(mpsc::Sender<()>, JoinHandle<()>)>>,
+    ticker: Mutex<Option<Ticker>>,
     lock: Mutex<Option<Flock<File>>>,
 }
 
@@ -77,29 +77,15 @@ impl Bus {
         files::create_private_dir(dir).map_err(|source| OpenError::Io { action: "create folder", path: dir.to_owned(), source })?;
         let lock = take_lock(dir)?;
         let mut streams = Vec::with_capacity(StreamName::ALL.len());
-        for name in StreamName::ALL {
-            match Stream::open(dir, name, config.stream(name), boot_id) {
-                Ok(stream) => streams.push(stream),
-                Err(error) => {
-                    close_all(&streams).unwrap_or_else(|error| warn!(%error, "cannot close the streams that had been opened"));
-                    return Err(error);
-                }
+        match open_streams(dir, config, boot_id, &mut streams) {
+            Ok((streams, ticker)) => {
+                Ok(Self { inner: Arc::new(Inner { streams, ticker: Mutex::new(Some(ticker)), lock: Mutex::new(Some(lock)) }) })
+            }
+            Err(error) => {
+                close_all(&streams).unwrap_or_else(|error| warn!(%error, "cannot close the streams that had been opened"));
+                Err(error)
             }
         }
-        for created in [dir.join("streams"), dir.join("consumers"), dir.to_owned()] {
-            files::sync_dir(&created).map_err(|source| OpenError::Io { action: "sync folder", path: created, source })?;
-        }
-        let streams: [Stream; 4] = match streams.try_into() {
-            Ok(streams) => streams,
-            Err(_) => unreachable!("one stream was opened per name"),
-        };
-        streams.iter().for_each(upkeep);
-        let ticker = start_ticker(&streams).map_err(|source| OpenError::Io {
-            action: "start the upkeep thread of",
-            path: dir.to_owned(),
-            source,
-        })?;
-        Ok(Self { inner: Arc::new(Inner { streams, ticker: Mutex::new(Some(ticker)), lock: Mutex::new(Some(lock)) }) })
     }
 
     /// One of the streams.
@@ -152,6 +138,26 @@ impl Drop for Inner {
     }
 }
 
+type Ticker = (mpsc::Sender<()>, JoinHandle<()>);
+
+/// Opens every stream; `opened` has those to close when this fails.
+fn open_streams(dir: &Path, config: &BusConfig, boot_id: &str, opened: &mut Vec<Stream>) -> Result<([Stream; 4], Ticker), OpenError> {
+    for name in StreamName::ALL {
+        opened.push(Stream::open(dir, name, config.stream(name), boot_id)?);
+    }
+    for created in [dir.join("streams"), dir.join("consumers"), dir.to_owned()] {
+        files::sync_dir(&created).map_err(|source| OpenError::Io { action: "sync folder", path: created, source })?;
+    }
+    let streams: [Stream; 4] = match opened.clone().try_into() {
+        Ok(streams) => streams,
+        Err(_) => unreachable!("one stream was opened per name"),
+    };
+    streams.iter().for_each(upkeep);
+    let ticker =
+        start_ticker(&streams).map_err(|source| OpenError::Io { action: "start the upkeep thread of", path: dir.to_owned(), source })?;
+    Ok((streams, ticker))
+}
+
 fn close_all(streams: &[Stream]) -> io::Result<()> {
     let mut result = Ok(());
     for stream in streams {
@@ -187,7 +193,7 @@ fn take_lock(dir: &Path) -> Result<Flock<File>, OpenError> {
 }
 
 /// Retention and cursors, every [`TICK`] until the sender is dropped. This is where the bus reads the wall clock.
-fn start_ticker(streams: &[Stream; 4]) -> io::Result<(mpsc::Sender<()>, JoinHandle<()>)> {
+fn start_ticker(streams: &[Stream; 4]) -> io::Result<Ticker> {
     let (stop, stopped) = mpsc::channel::<()>();
     let streams = streams.clone();
     let thread = std::thread::Builder::new().name("bus upkeep".to_owned()).spawn(move || {

@@ -4,7 +4,8 @@ use std::error::Error;
 use std::time::Duration;
 
 use bartizan_bus::{
-    Bus, BusConfig, ConsumerConfig, DeliverPolicy, Delivery, Message, OpenError, PublishError, ReadError, Stream, StreamConfig, StreamName,
+    Bus, BusConfig, ConsumerConfig, DeliverPolicy, Delivery, LogReader, Message, OpenError, PublishError, ReadError, Stream, StreamConfig,
+    StreamName,
 };
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -297,5 +298,94 @@ fn old_events_that_are_replayed_are_kept_like_new_ones() -> Result<()> {
     let now_ns = i64::try_from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_nanos())?;
     stream.enforce_retention(now_ns)?;
     assert_eq!(stream.info().messages, 3, "their time is 1970, they were written just now");
+    Ok(())
+}
+
+#[test]
+fn damaged_consumer_state_is_named_and_moving_it_away_begins_anew() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    {
+        let bus = Bus::open(dir.path(), &BusConfig::default())?;
+        let stream = bus.stream(StreamName::Alerts);
+        fill(stream, 5)?;
+        let mut consumer = stream.consumer("siem", ConsumerConfig::default())?;
+        consumer.ack_through(4);
+        consumer.flush_acks()?;
+    }
+    let folder = dir.path().join("consumers/ALERTS");
+    let (synced, fast) = (folder.join("siem.json"), folder.join("siem.fast"));
+    assert!(fast.exists(), "an unsynced flush was made");
+    let old = std::fs::read(&fast)?;
+    std::fs::write(&synced, "garbage")?;
+    std::fs::write(&fast, "garbage")?;
+    let error = Bus::open(dir.path(), &BusConfig::default()).expect_err("the state is damaged");
+    assert!(matches!(&error, OpenError::Damaged { path, .. } if *path == synced), "{error}");
+    // The operator does as the error says; what lies beside it must not count for the consumer that begins anew.
+    std::fs::remove_file(&synced)?;
+    std::fs::write(&fast, old)?;
+    for _ in 0..2 {
+        let bus = Bus::open(dir.path(), &BusConfig::default())?;
+        let mut consumer = bus.stream(StreamName::Alerts).consumer("siem", ConsumerConfig::default())?;
+        assert_eq!(seqs(&consumer.try_fetch(10)?), [1, 2, 3, 4, 5]);
+    }
+    Ok(())
+}
+
+#[test]
+fn publishers_consumers_and_readers_run_side_by_side() -> Result<()> {
+    const PUBLISHERS: u64 = 3;
+    const BATCHES: u64 = 400;
+    let dir = tempfile::tempdir()?;
+    let events = StreamConfig { segment_bytes: 8 * 1024, ..StreamConfig::events() };
+    let bus = Bus::open(dir.path(), &BusConfig { events, ..BusConfig::default() })?;
+    let stream = bus.stream(StreamName::Events);
+    let total = PUBLISHERS * BATCHES * 3;
+    let by_publisher = |payload: &[u8], last: &mut [u64; PUBLISHERS as usize]| {
+        let text = std::str::from_utf8(payload).expect("text");
+        let (publisher, n) = text.split_once(' ').expect("two numbers");
+        let (publisher, n): (usize, u64) = (publisher.parse().expect("a number"), n.parse().expect("a number"));
+        assert_eq!(last[publisher] + 1, n, "messages of publisher {publisher} are out of order");
+        last[publisher] = n;
+    };
+    std::thread::scope(|scope| {
+        for publisher in 0..PUBLISHERS {
+            scope.spawn(move || {
+                for n in 0..BATCHES {
+                    let messages =
+                        (1..=3).map(|k| Message { payload: format!("{publisher} {}", n * 3 + k).into(), ..message(1).expect("a message") });
+                    let acks = stream.append_batch(messages.collect()).expect("appended");
+                    assert!(acks.windows(2).all(|pair| pair[0].seq + 1 == pair[1].seq), "a batch is not torn apart");
+                }
+            });
+        }
+        scope.spawn(|| {
+            let mut consumer = stream.consumer("side", ConsumerConfig::default()).expect("a consumer");
+            let (mut seen, mut last) = (0, [0; PUBLISHERS as usize]);
+            while seen < total {
+                for delivery in consumer.try_fetch(10).expect("readable") {
+                    seen += 1;
+                    assert_eq!(delivery.seq, seen);
+                    by_publisher(&delivery.payload, &mut last);
+                    consumer.ack(delivery.seq);
+                }
+                std::thread::yield_now();
+            }
+        });
+        scope.spawn(|| {
+            let mut log = LogReader::open(dir.path(), StreamName::Events).expect("a stream");
+            let (mut seen, mut last) = (0, [0; PUBLISHERS as usize]);
+            while seen < total {
+                match log.next().expect("readable") {
+                    Some(record) => {
+                        seen += 1;
+                        assert_eq!(record.seq, seen);
+                        by_publisher(&record.payload, &mut last);
+                    }
+                    None => std::thread::yield_now(),
+                }
+            }
+        });
+    });
+    assert!(stream.info().segments > 5);
     Ok(())
 }

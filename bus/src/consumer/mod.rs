@@ -163,14 +163,13 @@ impl Consumer {
                         DeliverPolicy::New => inner.last_seq(),
                         DeliverPolicy::BySequence(seq) => seq.saturating_sub(1).clamp(inner.first_seq() - 1, inner.last_seq()),
                     };
+                    let io_error =
+                        |source| OpenError::Io { action: "write the state of a new consumer in", path: inner.consumer_dir.clone(), source };
                     let store = Store::new(&inner.consumer_dir, inner.name, name);
+                    store.begin_anew().map_err(io_error)?;
                     let cell = Arc::new(ConsumerCell::new(store, Cursor::starting_after(delivered_seq)));
                     // Where a new consumer begins must not change with a power cut.
-                    cell.store(true).map_err(|source| OpenError::Io {
-                        action: "write the state of a new consumer in",
-                        path: inner.consumer_dir.clone(),
-                        source,
-                    })?;
+                    cell.store(true).map_err(io_error)?;
                     consumers.insert(name.to_owned(), Arc::clone(&cell));
                     cell
                 }

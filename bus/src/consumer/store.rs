@@ -107,6 +107,14 @@ impl Store {
         }
     }
 
+    /// Removes what a consumer of the same name left when its synced file was moved away: it would count as newer.
+    pub(crate) fn begin_anew(&self) -> io::Result<()> {
+        match std::fs::remove_file(&self.fast_path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses to write from here on.
     pub(crate) fn close(&mut self) {
         self.closed = true;
