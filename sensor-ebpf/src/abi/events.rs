@@ -16,7 +16,7 @@ pub enum Ring {
 pub struct KindInfo {
     /// The kind.
     pub kind: Kind,
-    /// Its name in counters and status.
+    /// The event kind it becomes: its name in counters and status. Several record kinds may become one event kind.
     pub name: &'static str,
     /// Its ring.
     pub ring: Ring,
@@ -114,7 +114,7 @@ events! {
     }
 
     /// An exec failed. The header names the image that tried.
-    2 => ExecFailed as "process.exec_failed" in Priority {
+    2 => ExecFailed as "process.exec" in Priority {
         /// Errno, positive.
         error: u32,
         /// Path as the caller asked for it, read from its memory.

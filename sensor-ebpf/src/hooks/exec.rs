@@ -3,13 +3,12 @@
 //! `tp_btf/sched_process_exec` fires after the new image is in place: argv is read from the new mm, where only the new
 //! image can change it, and `linux_binprm.filename` is the kernel's own copy of the requested path.
 
-use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
-use bartizan_sensor_ebpf::abi::{ARGV_MAX, Exec, FLAG_ARGV_TRUNCATED, FLAG_NAME_TRUNCATED, Kind, TAIL_MAX};
+use bartizan_sensor_ebpf::abi::{Exec, FLAG_ARGV_TRUNCATED, FLAG_NAME_TRUNCATED, Kind};
 
 use crate::kernel::maps::{EXEC_SCRATCH, PRIORITY};
-use crate::kernel::{bound, emit, field, image, task};
+use crate::kernel::{emit, field, image, tail, task};
 
 #[btf_tracepoint(function = "sched_process_exec")]
 fn sched_process_exec(ctx: BtfTracePointContext) -> u32 {
@@ -29,32 +28,22 @@ fn sched_process_exec(ctx: BtfTracePointContext) -> u32 {
         image::credentials(&raw mut (*record).image, task_address);
         image::streams(scratch, header, &raw mut (*record).stdio, &raw mut (*record).relay, task_address);
 
-        let (mut used, cut) = image::kernel_string(scratch, fixed, 0, field!(binprm, binprm_filename));
-        (*record).requested = image::span(fixed, 0, used);
-        if cut {
+        tail::begin(scratch);
+        if tail::kernel_string(scratch, fixed, field!(binprm, binprm_filename)) {
             (*header).flags |= FLAG_NAME_TRUNCATED;
         }
+        (*record).requested = tail::span(scratch, fixed, 0);
 
         let mm: u64 = field!(task_address, task_mm);
         let (start, end): (u64, u64) = (field!(mm, mm_arg_start), field!(mm, mm_arg_end));
-        let mut len = end.wrapping_sub(start);
-        if len > ARGV_MAX as u64 {
-            len = ARGV_MAX as u64;
+        let from = tail::used(scratch);
+        // Cut, or its page is not resident: said as truncated either way.
+        if !tail::user_bytes(scratch, fixed, start, end.wrapping_sub(start)) {
             (*header).flags |= FLAG_ARGV_TRUNCATED;
         }
-        let len = bound::<{ ARGV_MAX as u32 * 2 - 1 }>(len);
-        if len > 0 && len <= ARGV_MAX as u64 {
-            let to = scratch.cast::<u8>().add(fixed).add(bound::<{ TAIL_MAX as u32 - 1 }>(used) as usize);
-            if bpf_probe_read_user(to.cast(), len as u32, start as *const _) == 0 {
-                (*record).argv = image::span(fixed, used, used + len);
-                used += len;
-            } else {
-                // The page with the arguments is not resident: said as truncated, filled from /proc by user space.
-                (*header).flags |= FLAG_ARGV_TRUNCATED;
-            }
-        }
-        used = image::paths(scratch, header, &raw mut (*record).image, fixed, used, task_address);
-        let total = fixed as u64 + ((used + 7) & !7);
+        (*record).argv = tail::span(scratch, fixed, from);
+        image::paths(scratch, header, &raw mut (*record).image, fixed, task_address);
+        let total = tail::total(scratch, fixed);
         emit::stamp(header, Kind::Exec, total as u32);
         emit::send(&PRIORITY, scratch, Kind::Exec, total);
     }

@@ -5,13 +5,13 @@
 //! of the call, and from its memory, which another thread could have changed: the record is flagged accordingly.
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_probe_read_user_str, bpf_task_pt_regs};
+use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
 use aya_ebpf::macros::{fexit, tracepoint};
 use aya_ebpf::programs::{FExitContext, TracePointContext};
-use bartizan_sensor_ebpf::abi::{ExecFailed, FLAG_FROM_CALLER, FLAG_NAME_TRUNCATED, Kind, NAME_MAX};
+use bartizan_sensor_ebpf::abi::{ExecFailed, FLAG_FROM_CALLER, FLAG_NAME_TRUNCATED, Kind};
 
 use crate::kernel::maps::{EXEC_FAILED_SCRATCH, PRIORITY};
-use crate::kernel::{bound, emit, field, image, offset, read, task};
+use crate::kernel::{emit, field, offset, read, tail, task};
 
 #[inline(always)]
 fn failed(path: u64, result: i64) -> u32 {
@@ -30,17 +30,12 @@ fn failed(path: u64, result: i64) -> u32 {
         }
         (*header).flags |= FLAG_FROM_CALLER;
         (*record).error = (-result) as u32;
-        let to = scratch.cast::<u8>().add(fixed);
-        let written = bpf_probe_read_user_str(to.cast(), NAME_MAX as u32, path as *const _);
-        let mut used = 0;
-        if written > 0 {
-            used = bound::<{ NAME_MAX as u32 * 2 - 1 }>(written as u64);
-            if used >= NAME_MAX as u64 {
-                (*header).flags |= FLAG_NAME_TRUNCATED;
-            }
+        tail::begin(scratch);
+        if tail::user_string(scratch, fixed, path) {
+            (*header).flags |= FLAG_NAME_TRUNCATED;
         }
-        (*record).requested = image::span(fixed, 0, used);
-        let total = fixed as u64 + ((used + 7) & !7);
+        (*record).requested = tail::span(scratch, fixed, 0);
+        let total = tail::total(scratch, fixed);
         emit::stamp(header, Kind::ExecFailed, total as u32);
         emit::send(&PRIORITY, scratch, Kind::ExecFailed, total);
     }

@@ -1,12 +1,17 @@
 //! A process ended: its last thread did. A leader may go before its threads; then this waits for the last of them.
+//!
+//! `signal->live` is counted down before the tracepoint: two last threads that run at once both read zero here, so the
+//! first one to say so is remembered.
 
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use bartizan_sensor_ebpf::abi::{Count, Exit, Kind};
 
-use crate::kernel::maps::PRIORITY;
+use crate::kernel::maps::{ENDED, Ended, PRIORITY};
 use crate::kernel::{emit, field, task};
 
+/// include/uapi/linux/bpf.h: insert only what is not there.
+const BPF_NOEXIST: u64 = 1;
 /// `SIGNAL_GROUP_EXIT`, include/linux/sched/signal.h.
 const SIGNAL_GROUP_EXIT: u32 = 4;
 
@@ -21,6 +26,11 @@ fn sched_process_exit(ctx: BtfTracePointContext) -> u32 {
     }
     let tgid: u32 = field!(exiting, task_tgid);
     if emit::is_self(Kind::Exit, tgid) {
+        return 0;
+    }
+    let leader: u64 = field!(exiting, task_group_leader);
+    let key = Ended { start_boottime: field!(leader, task_start_boottime), tgid: u64::from(tgid) };
+    if ENDED.insert(&key, &1, BPF_NOEXIST).is_err() && ENDED.get_ptr(&key).is_some() {
         return 0;
     }
     let flags: u32 = field!(signal, signal_flags);

@@ -6,7 +6,7 @@ use aya_ebpf::helpers::generated::bpf_seq_write;
 use bartizan_sensor_ebpf::abi::{Kind, Seed};
 
 use crate::kernel::maps::{SCRATCH, SEED_SCRATCH};
-use crate::kernel::{bound, emit, field, image, task};
+use crate::kernel::{bound, emit, field, image, tail, task};
 
 // aya-ebpf 0.2.1 has no macro for iterators.
 #[unsafe(link_section = "iter/task")]
@@ -38,8 +38,9 @@ extern "C" fn seed(ctx: *mut c_void) -> i32 {
         task::subject(header, task_address);
         image::credentials(&raw mut (*record).image, task_address);
         image::streams(scratch, header, &raw mut (*record).stdio, &raw mut (*record).relay, task_address);
-        let used = image::paths(scratch, header, &raw mut (*record).image, fixed, 0, task_address);
-        let total = bound::<{ SCRATCH as u32 - 1 }>(fixed as u64 + ((used + 7) & !7));
+        tail::begin(scratch);
+        image::paths(scratch, header, &raw mut (*record).image, fixed, task_address);
+        let total = bound::<{ SCRATCH as u32 - 1 }>(tail::total(scratch, fixed));
         emit::stamp(header, Kind::Seed, total as u32);
         bpf_seq_write(seq.cast(), scratch.cast(), total as u32);
     }

@@ -1,19 +1,12 @@
 //! The image, credentials and standard streams of a task: the part that exec and seed records share.
 
-use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
 use bartizan_sensor_ebpf::abi::{
-    FLAG_CWD_TRUNCATED, FLAG_EXE_TRUNCATED, FLAG_RELAY_TRUNCATED, Fd, Header, Image, NAME_MAX, Relay, STDIO, Span, TAIL_MAX,
+    FLAG_CWD_TRUNCATED, FLAG_EXE_TRUNCATED, FLAG_RELAY_TRUNCATED, Fd, Header, Image, RELAY_SOCKETS, Relay, STDIO,
 };
 use bartizan_sensor_ebpf::layout::ABSENT;
 
 use super::maps::{SCRATCH, Scratch};
-use super::{bound, copy, fd, field, offset, path, read};
-
-/// Span of the tail bytes `from..to`, for a record whose fixed part has `fixed` bytes.
-#[inline(always)]
-pub(crate) fn span(fixed: usize, from: u64, to: u64) -> Span {
-    Span { offset: (fixed as u64 + from) as u16, len: (to - from) as u16 }
-}
+use super::{copy, fd, field, offset, path, read, tail};
 
 /// Fills `image` except for its spans.
 ///
@@ -51,22 +44,16 @@ pub(crate) unsafe fn credentials(image: *mut Image, task: u64) {
     }
 }
 
-/// Fills what the executable's inode says and appends exe path, working directory and cgroup to the tail.
-/// Returns the new fill of the tail.
+/// Fills what the executable's inode says and appends cgroup, exe path and working directory to the tail.
 ///
 /// # Safety
 /// `image` and `header` must lie in `scratch`, whose tail begins at `fixed`.
 #[inline(always)]
-pub(crate) unsafe fn paths(scratch: *mut Scratch, header: *mut Header, image: *mut Image, fixed: usize, used: u64, task: u64) -> u64 {
-    // SAFETY: the tail begins inside the scratch.
-    let tail = unsafe { scratch.cast::<u8>().add(fixed) };
-    let mut flags = 0;
-    let mut used = used;
-
-    let from = used;
-    used = bound::<{ TAIL_MAX as u32 * 2 - 1 }>(path::cgroup(tail, used, task));
+pub(crate) unsafe fn paths(scratch: *mut Scratch, header: *mut Header, image: *mut Image, fixed: usize, task: u64) {
+    let from = tail::used(scratch);
+    path::cgroup(scratch, fixed as u64, task);
     // SAFETY: by contract, here and below.
-    unsafe { (*image).cgroup = span(fixed, from, used) };
+    unsafe { (*image).cgroup = tail::span(scratch, fixed, from) };
 
     let mm: u64 = field!(task, task_mm);
     if mm != 0 {
@@ -75,15 +62,13 @@ pub(crate) unsafe fn paths(scratch: *mut Scratch, header: *mut Header, image: *m
             let inode: u64 = field!(file, file_inode);
             let sb: u64 = field!(inode, inode_sb);
             let mode: u16 = field!(inode, inode_mode);
-            let from = used;
-            let walked = path::walk(tail, used, file + offset!(file_path));
-            if walked & path::TRUNCATED != 0 {
-                flags |= FLAG_EXE_TRUNCATED;
-            }
-            used = bound::<{ TAIL_MAX as u32 * 2 - 1 }>(walked);
+            let from = tail::used(scratch);
             // SAFETY: as above.
             unsafe {
-                (*image).exe = span(fixed, from, used);
+                if path::walk(scratch, fixed as u64, file + offset!(file_path)) != 0 {
+                    (*header).flags |= FLAG_EXE_TRUNCATED;
+                }
+                (*image).exe = tail::span(scratch, fixed, from);
                 (*image).exe_inode = field!(inode, inode_ino);
                 (*image).exe_device = field!(sb, sb_dev);
                 (*image).exe_mode = u32::from(mode);
@@ -94,18 +79,15 @@ pub(crate) unsafe fn paths(scratch: *mut Scratch, header: *mut Header, image: *m
     }
     let fs: u64 = field!(task, task_fs);
     if fs != 0 {
-        let from = used;
-        let walked = path::walk(tail, used, fs + offset!(fs_pwd));
-        if walked & path::TRUNCATED != 0 {
-            flags |= FLAG_CWD_TRUNCATED;
-        }
-        used = bound::<{ TAIL_MAX as u32 * 2 - 1 }>(walked);
+        let from = tail::used(scratch);
         // SAFETY: as above.
-        unsafe { (*image).cwd = span(fixed, from, used) };
+        unsafe {
+            if path::walk(scratch, fixed as u64, fs + offset!(fs_pwd)) != 0 {
+                (*header).flags |= FLAG_CWD_TRUNCATED;
+            }
+            (*image).cwd = tail::span(scratch, fixed, from);
+        }
     }
-    // SAFETY: as above.
-    unsafe { (*header).flags |= flags };
-    used
 }
 
 /// Describes descriptors 0-2 of `task` and what its parent holds of their other ends.
@@ -114,8 +96,12 @@ pub(crate) unsafe fn paths(scratch: *mut Scratch, header: *mut Header, image: *m
 /// `header`, `stdio` and `out` must lie in `scratch`, and the bytes of the last two be zero.
 #[inline(always)]
 pub(crate) unsafe fn streams(scratch: *mut Scratch, header: *mut Header, stdio: *mut [Fd; STDIO], out: *mut Relay, task: u64) {
-    // SAFETY: the last bytes of the scratch, which no record reaches.
-    let ends = unsafe { scratch.cast::<u8>().add(SCRATCH - STDIO * 8).cast::<u64>() };
+    // SAFETY: the last bytes of the scratch but for the fill of the tail: no record reaches them.
+    let ends = unsafe { scratch.cast::<u8>().add(SCRATCH - (STDIO + RELAY_SOCKETS + 1) * 8).cast::<u64>() };
+    for socket in 0..RELAY_SOCKETS {
+        // SAFETY: the words behind the three ends.
+        unsafe { ends.add(STDIO + socket).write_volatile(0) };
+    }
     for number in 0..STDIO {
         let file = fd::file_of(task, number as u32);
         // SAFETY: three elements each; volatile, so that the values go through memory (see `fd::relay`).
@@ -140,18 +126,4 @@ pub(crate) unsafe fn streams(scratch: *mut Scratch, header: *mut Header, stdio: 
             (*header).flags |= FLAG_RELAY_TRUNCATED;
         }
     }
-}
-
-/// Appends a NUL-terminated string of the kernel; returns the new fill and whether it was cut.
-///
-/// # Safety
-/// The tail must begin at `fixed` in `scratch`.
-#[inline(always)]
-pub(crate) unsafe fn kernel_string(scratch: *mut Scratch, fixed: usize, used: u64, address: u64) -> (u64, bool) {
-    // SAFETY: the mask keeps the write inside the scratch.
-    let written = unsafe {
-        let to = scratch.cast::<u8>().add(fixed).add(bound::<{ TAIL_MAX as u32 - 1 }>(used) as usize);
-        bpf_probe_read_kernel_str(to.cast(), NAME_MAX as u32, address as *const _)
-    };
-    if written <= 0 { (used, false) } else { (used + written as u64, written as usize >= NAME_MAX) }
 }

@@ -72,3 +72,15 @@ pub(crate) static PENDING: HashMap<u64, Pending> = HashMap::with_max_entries(163
 /// Sockets whose failed attempt was reported while `connect()` still runs, so that its return is not a second report.
 #[map]
 pub(crate) static REPORTED: LruHashMap<u64, u32> = LruHashMap::with_max_entries(4096, 0);
+
+/// Processes whose end was told: the last two threads of a group may both find themselves the last.
+#[map]
+pub(crate) static ENDED: LruHashMap<Ended, u32> = LruHashMap::with_max_entries(4096, 0);
+
+/// Names a process in [`ENDED`].
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Ended {
+    pub(crate) start_boottime: u64,
+    pub(crate) tgid: u64,
+}

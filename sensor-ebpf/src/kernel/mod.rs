@@ -5,6 +5,7 @@ pub(crate) mod fd;
 pub(crate) mod image;
 pub(crate) mod maps;
 pub(crate) mod path;
+pub(crate) mod tail;
 pub(crate) mod task;
 
 use core::mem::MaybeUninit;

@@ -1,36 +1,18 @@
 //! Paths, walked from the leaf to the root. `bpf_d_path` is not allowed in tp_btf programs.
 
-use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
-use bartizan_sensor_ebpf::abi::{CGROUP_COMPONENTS, COMPONENT_MAX, PATH_COMPONENTS, TAIL_MAX};
+use bartizan_sensor_ebpf::abi::{CGROUP_COMPONENTS, PATH_COMPONENTS};
 
-use super::{bound, field, offset, read};
-
-/// Set in the result of [`walk`] when the path did not fit.
-pub(crate) const TRUNCATED: u64 = 1 << 32;
-
-/// Writes one name at `tail + used`; returns the bytes it took with its NUL.
-#[inline(always)]
-fn name(tail: *mut u8, used: u64, address: u64) -> u64 {
-    // SAFETY: `used` is masked below TAIL_MAX, and the scratch goes on for more than COMPONENT_MAX behind it.
-    let written = unsafe {
-        bpf_probe_read_kernel_str(
-            tail.add(bound::<{ TAIL_MAX as u32 - 1 }>(used) as usize).cast(),
-            COMPONENT_MAX as u32,
-            address as *const _,
-        )
-    };
-    if written > 0 { bound::<{ COMPONENT_MAX as u32 * 2 - 1 }>(written as u64) } else { 0 }
-}
+use super::maps::Scratch;
+use super::{field, offset, read, tail};
 
 /// Appends the components of `path` (the address of a `struct path`) to the tail, the leaf first, each with its NUL.
-/// Returns the new fill of the tail, with [`TRUNCATED`] where components are missing.
+/// Returns whether components are missing.
 #[inline(never)]
-pub(crate) fn walk(tail: *mut u8, used: u64, path: u64) -> u64 {
-    let mut used = used;
+pub(crate) fn walk(scratch: *mut Scratch, fixed: u64, path: u64) -> u64 {
     let mut dentry: u64 = field!(path, path_dentry);
     let vfsmount: u64 = field!(path, path_mnt);
     if dentry == 0 || vfsmount == 0 {
-        return used;
+        return 0;
     }
     let mut mount = vfsmount - offset!(mount_mnt);
     for _ in 0..PATH_COMPONENTS {
@@ -39,30 +21,28 @@ pub(crate) fn walk(tail: *mut u8, used: u64, path: u64) -> u64 {
         if dentry == root {
             let above: u64 = field!(mount, mount_parent);
             if above == mount || above == 0 {
-                return used;
+                return 0;
             }
             dentry = field!(mount, mount_mountpoint);
             mount = above;
             continue;
         }
-        if used > (TAIL_MAX - COMPONENT_MAX) as u64 {
-            return used | TRUNCATED;
+        if !tail::name(scratch, fixed, field!(dentry, dentry_name)) {
+            return 1;
         }
-        used += name(tail, used, field!(dentry, dentry_name));
         if parent == dentry || parent == 0 {
             // A root that is no mount's root: a memfd, or a detached tree.
-            return used;
+            return 0;
         }
         dentry = parent;
     }
-    used | TRUNCATED
+    1
 }
 
 /// Appends the names of the task's cgroup, the leaf first. A v1 hierarchy is asked where the unified one has the task in
 /// its root.
 #[inline(never)]
-pub(crate) fn cgroup(tail: *mut u8, used: u64, task: u64) -> u64 {
-    let mut used = used;
+pub(crate) fn cgroup(scratch: *mut Scratch, fixed: u64, task: u64) -> u64 {
     let css_set: u64 = field!(task, task_cgroups);
     let unified: u64 = field!(css_set, css_set_dfl);
     let mut node: u64 = field!(unified, cgroup_kn);
@@ -74,12 +54,11 @@ pub(crate) fn cgroup(tail: *mut u8, used: u64, task: u64) -> u64 {
         above = field!(node, kn_parent);
     }
     for _ in 0..CGROUP_COMPONENTS {
-        if above == 0 || used > (TAIL_MAX - COMPONENT_MAX) as u64 {
+        if above == 0 || !tail::name(scratch, fixed, field!(node, kn_name)) {
             break;
         }
-        used += name(tail, used, field!(node, kn_name));
         node = above;
         above = field!(node, kn_parent);
     }
-    used
+    0
 }

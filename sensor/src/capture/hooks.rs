@@ -42,7 +42,7 @@ pub struct Tier {
 pub struct Hook {
     /// Name for status and `--disable-hook`.
     pub name: &'static str,
-    /// Kinds of record it makes.
+    /// Kinds of event it makes.
     pub kinds: &'static [&'static str],
     /// Best first.
     pub tiers: &'static [Tier],
@@ -80,7 +80,7 @@ pub const HOOKS: &[Hook] = &[
     },
     Hook {
         name: "process_exec_failed",
-        kinds: &["process.exec_failed"],
+        kinds: &["process.exec"],
         tiers: &[
             Tier {
                 name: "fexit",
@@ -248,6 +248,7 @@ mod tests {
         unique.dedup();
         assert_eq!(unique.len(), names.len());
         for kind in bartizan_sensor_ebpf::abi::KINDS {
+            assert!(bartizan_bus::event::Body::KINDS.contains(&kind.name), "{} is no event kind", kind.name);
             assert!(HOOKS.iter().any(|hook| hook.kinds.contains(&kind.name)), "no hook makes {}", kind.name);
         }
     }

@@ -206,7 +206,11 @@ impl Attacher<'_> {
         let mut attached: Vec<(&'static str, OwnedFd)> = Vec::new();
         for spec in tier.programs {
             match self.attach_program(spec) {
-                Ok(fd) => attached.push((spec.program, fd)),
+                Ok(fd) => {
+                    let verified = program_counters(&fd).map_or(0, |counters| counters.verified);
+                    tracing::debug!(program = spec.program, tier = tier.name, verified, "attached");
+                    attached.push((spec.program, fd));
+                }
                 Err(Refusal::Kernel(_)) if spec.optional => {}
                 Err(refusal) => {
                     for (name, _) in attached {
@@ -316,6 +320,8 @@ pub struct ProgramCounters {
     pub run_ns: u64,
     /// Runs skipped because the program already ran on that CPU. Always counted.
     pub recursion_misses: u64,
+    /// Instructions that the verifier walked: what the program costs at start.
+    pub verified: u32,
 }
 
 /// Asks the kernel for the counters of a program.
@@ -334,5 +340,10 @@ pub fn program_counters(program: &impl AsFd) -> io::Result<ProgramCounters> {
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(ProgramCounters { runs: info.run_cnt, run_ns: info.run_time_ns, recursion_misses: info.recursion_misses })
+    Ok(ProgramCounters {
+        runs: info.run_cnt,
+        run_ns: info.run_time_ns,
+        recursion_misses: info.recursion_misses,
+        verified: info.verified_insns,
+    })
 }

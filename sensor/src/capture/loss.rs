@@ -34,12 +34,12 @@ pub fn read(counters: &PerCpuArray<MapData, u64>, hooks: &[HookReport]) -> Resul
     };
     for info in KINDS {
         let kind = info.kind as usize;
-        counts.emitted.insert(info.name, sum(kind, Count::Emitted)?);
-        counts.filtered_self.insert(info.name, sum(kind, Count::FilteredSelf)?);
+        *counts.emitted.entry(info.name).or_default() += sum(kind, Count::Emitted)?;
+        *counts.filtered_self.entry(info.name).or_default() += sum(kind, Count::FilteredSelf)?;
         counts.pending_full += sum(kind, Count::PendingFull)?;
         let full = sum(kind, Count::RingFull)?;
         if full > 0 {
-            counts.lost.insert((info.name.to_owned(), "ring_full"), full);
+            *counts.lost.entry((info.name.to_owned(), "ring_full")).or_default() += full;
         }
     }
     for hook in hooks {
