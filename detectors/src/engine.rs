@@ -96,7 +96,7 @@ pub enum EngineError {
 ///
 /// # Errors
 /// [`EngineError`]: unusable settings, a consumer that cannot be opened, streams that were closed or that a newer
-/// Bartizan wrote. Full disks and failed reads are waited out, counted in `status`, and not errors.
+/// Bartizan wrote, a disk that failed. A full disk and failed reads are waited out, counted in `status`, and not errors.
 pub async fn run(
     bus: Bus,
     config: Config,
@@ -289,6 +289,7 @@ enum Woken {
 
 impl Engine {
     async fn run(mut self, mut shutdown: watch::Receiver<bool>) -> Result<EngineReport, EngineError> {
+        self.update_status();
         loop {
             match self.wait(&mut shutdown).await {
                 Woken::Shutdown => return self.end().await,
@@ -380,6 +381,10 @@ impl Engine {
                 Some(seq) => (seq, true),
                 None => match self.alerts.append(next.message.clone()) {
                     Ok(ack) => (ack.seq, ack.duplicate),
+                    Err(error @ PublishError::TooLarge { .. }) => {
+                        self.refused(&error);
+                        continue;
+                    }
                     Err(error) => return self.publish_failed(error),
                 },
             };
@@ -393,10 +398,20 @@ impl Engine {
         Ok(())
     }
 
-    /// A full disk or a failing one is waited out; a closed stream is the end.
+    /// An alert that no stream would ever take must not hold up the others.
+    fn refused(&mut self, error: &PublishError) {
+        tracing::error!(%error, "an alert is larger than ALERTS takes and is given up");
+        self.unpublished.pop_front();
+        let mut info = self.status.lock();
+        info.refused += 1;
+        info.last_publish_error = Some(error.to_string());
+    }
+
+    /// A full disk is waited out. A stream that was closed, or whose disk failed, takes nothing until it is opened again.
     fn publish_failed(&mut self, error: PublishError) -> Result<(), EngineError> {
-        if matches!(error, PublishError::Closed { .. }) {
-            return Err(error.into());
+        match error {
+            PublishError::Full { .. } => {}
+            PublishError::Closed { .. } | PublishError::Io { .. } | PublishError::TooLarge { .. } => return Err(error.into()),
         }
         tracing::error!(%error, "alerts wait to be published");
         let mut info = self.status.lock();

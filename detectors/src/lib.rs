@@ -20,6 +20,8 @@ pub mod snapshot;
 pub mod status;
 
 #[cfg(test)]
+mod engine_tests;
+#[cfg(test)]
 mod testing;
 
 pub use config::Config;

@@ -72,7 +72,9 @@ pub struct EngineInfo {
     pub first_undecodable: Option<String>,
     /// Attempts to publish alerts that failed and were made again.
     pub publish_retries: u64,
-    /// The last such failure.
+    /// Alerts that are larger than ALERTS takes, given up.
+    pub refused: u64,
+    /// The last failure to publish.
     pub last_publish_error: Option<String>,
     /// Attempts to write the acknowledgement cursor that failed; the cursor on disk is then older than `acked_seq`.
     pub cursor_errors: u64,

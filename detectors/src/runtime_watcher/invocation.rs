@@ -189,8 +189,7 @@ fn parse(program: Program, argv: &[&str]) -> Invocation {
             }
             continue;
         }
-        let mut letters = word.char_indices().skip(1);
-        while let Some((at, letter)) = letters.next() {
+        for (at, letter) in word.char_indices().skip(1) {
             let rest = &word[at + letter.len_utf8()..];
             if plus {
                 if grammar.value.contains(letter) {

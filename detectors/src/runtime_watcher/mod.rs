@@ -1,6 +1,7 @@
 //! Module `runtime_watcher`: what processes do that programs in their right mind do not.
 
 mod invocation;
+mod judge;
 mod loops;
 mod processes;
 mod programs;

@@ -518,6 +518,24 @@ fn an_exception_for_outbound_names_the_peers() {
     assert_eq!(line("203.0.114.9"), 1);
 }
 
+#[test]
+fn an_exception_for_the_shell_covers_loops_and_children() {
+    let config =
+        |program: &str| format!("[[reverse_shell.services]]\nname = \"x\"\nprogram = \"{program}\"\noutbound_peers = [\"203.0.113.9\"]");
+    let events = mkfifo_line([0, 1, 2, 3], true, &["sh", "-i"], pipe(3)).take();
+    assert_eq!(alerts_with(&config("/usr/bin/sh"), &events), []);
+    only(&alerts_with(&config("/usr/bin/bash"), &events));
+
+    let mut host = host();
+    spawn(&mut host, 100, 200, &["bash", "/opt/fetch.sh"], &on_tty());
+    host.connect(200, socket());
+    spawn(&mut host, 200, 201, &["cat", "request"], &[tty("pts/0"), inet(socket()), tty("pts/0")]);
+    spawn(&mut host, 200, 202, &["cat"], &[inet(socket()), tty("pts/0"), tty("pts/0")]);
+    let events = host.take();
+    assert_eq!(alerts_with(&config("/opt/fetch.sh"), &events), []);
+    only(&alerts_with(&config("/opt/other.sh"), &events));
+}
+
 // 8. Seeds, restarts, one alert per process and connection.
 
 #[test]
