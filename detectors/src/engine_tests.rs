@@ -208,6 +208,21 @@ fn a_lost_snapshot_is_named_and_rebuilt_without_repeating_an_alert() {
 }
 
 #[test]
+fn what_a_snapshot_covers_is_not_taken_twice_when_the_cursor_is_lost() {
+    let events = scenario();
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let last = events.len() as u64;
+    runtime().block_on(async {
+        run_until(dir.path(), &events, last, End::Orderly).await;
+        fs::remove_dir_all(dir.path().join("consumers")).expect("removable");
+        let info = run_until(dir.path(), &[], last, End::Orderly).await;
+        assert_eq!((info.recovery.resumed_after, info.recovery.snapshot_seq), (0, Some(last)));
+        assert_eq!((info.detectors[0].observed, info.acked_seq), (0, last));
+    });
+    assert_eq!(published(dir.path()), expected(&events));
+}
+
+#[test]
 fn a_record_that_is_no_event_is_counted_and_passed() {
     let events = scenario();
     let dir = tempfile::tempdir().expect("temporary folder");
