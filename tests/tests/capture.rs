@@ -1,0 +1,370 @@
+//! Every hook on a real kernel: a trigger, and exactly the event that it must give. Runs on this kernel and, by
+//! `cargo xtask vm`, on others; it needs nothing but a shell and `/proc`.
+
+use std::fs;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
+
+use bartizan_tests::{Group, Sensor, SensorConfig, need_root, victim, wait_for};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, socket};
+use serde_json::Value;
+
+/// Makes `capture` run as the program whose threads all end at once; see [`one_process_ends_once`].
+const MANY_THREADS: &str = "BARTIZAN_TEST_MANY_THREADS";
+
+const ENOENT: i64 = 2;
+const EACCES: i64 = 13;
+const ENETUNREACH: i64 = 101;
+const ECONNREFUSED: i64 = 111;
+
+/// Hooks that have a fallback tier, by their best one.
+const BEST_TIERS: [&str; 3] = ["process_exec_failed:fexit", "network_connect_tcp_early:fexit", "network_connect_udp:fexit"];
+
+/// A sensor with the best tiers that this kernel has, and one held to the fallback tiers.
+fn both() -> [SensorConfig; 2] {
+    let fallback = BEST_TIERS.iter().fold(Sensor::with(), |sensor, tier| sensor.arg("--disable-hook").arg(tier));
+    [Sensor::with(), fallback]
+}
+
+fn of_pid(events: &[Value], pid: u32) -> Vec<&Value> {
+    events.iter().filter(|event| event["process"]["pid"] == pid).collect()
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+/// This process's own image id, from its seed.
+fn own_exec_id(sensor: &Sensor) -> String {
+    let pid = std::process::id().to_string();
+    let seeds = sensor.events_json(&["--kind", "process.seed", "--pid", &pid]);
+    text(&seeds.last().expect("this process was not seeded")["process"]["exec_id"]).to_owned()
+}
+
+#[test]
+fn an_exec_tells_its_image_its_parent_and_its_end() {
+    let mut sensor = Sensor::start();
+    let folder = sensor.folder().path().canonicalize().unwrap();
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "exit 7", "capture marker", "", "\u{1b}[2J"]).current_dir(&folder);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let pid = child.id();
+    assert_eq!(child.wait().unwrap().code(), Some(7));
+    sensor.settle();
+
+    let events = sensor.events_json(&[]);
+    let fork = events.iter().find(|event| event["kind"] == "process.fork" && event["body"]["child"]["pid"] == pid).expect("no fork");
+    assert_eq!(fork["process"]["pid"], std::process::id());
+    let mine = of_pid(&events, pid);
+    let [exec, exit] = mine[..] else { panic!("expected exec and exit, got {mine:#?}") };
+    assert_eq!((text(&exec["kind"]), text(&exec["outcome"])), ("process.exec", "success"));
+    let process = &exec["process"];
+    assert_eq!(process["argv"], serde_json::json!(["/bin/sh", "-c", "exit 7", "capture marker", "", "\u{1b}[2J"]));
+    assert_eq!(exec["body"]["requested"], "/bin/sh");
+    assert_eq!(process["exe"]["path"], *fs::canonicalize("/bin/sh").unwrap().to_string_lossy());
+    assert_eq!(process["cwd"], *folder.to_string_lossy());
+    assert_eq!((process["uid"].as_u64(), text(&process["user"])), (Some(0), "root"));
+    assert_eq!(process["ppid"], std::process::id());
+    assert_eq!(text(&process["parent"]), own_exec_id(&sensor), "the parent is the image that forked");
+    let ends: Vec<&str> = exec["body"]["stdio"].as_array().unwrap().iter().map(|fd| text(&fd["end"]["type"])).collect();
+    assert_eq!(ends, ["device", "pipe", "device"]);
+    assert_eq!(exec["body"]["relay"]["fds"], serde_json::json!([1]), "the pipe's other end is here");
+    assert_eq!((exit["kind"].as_str(), exit["body"]["code"].as_i64()), (Some("process.exit"), Some(7)));
+    assert_eq!(exit["process"]["exec_id"], process["exec_id"]);
+    let seqs: Vec<u64> = [fork, exec, exit].iter().filter_map(|event| event["seq"].as_u64()).collect();
+    assert!(seqs.is_sorted(), "fork, exec, exit came as {seqs:?}");
+}
+
+#[test]
+fn a_signal_and_a_thread_s_exec_are_told_as_such() {
+    let mut sensor = Sensor::start();
+    let mut group = Group::start(&mut victim("/bin/sleep", &sensor.folder().join("log-sleep")).arg("600"));
+    let pid = group.pid();
+    group.signal(nix::sys::signal::Signal::SIGKILL);
+    assert_eq!(group.wait().signal(), Some(9));
+    // The child of a thread is a child of the process.
+    let threaded = std::thread::spawn(|| {
+        let mut child = Command::new("/bin/true").spawn().unwrap();
+        child.wait().unwrap();
+        child.id()
+    });
+    let threaded = threaded.join().unwrap();
+    sensor.settle();
+    let events = sensor.events_json(&[]);
+    let exit = of_pid(&events, pid).into_iter().find(|event| event["kind"] == "process.exit").expect("no exit").clone();
+    assert_eq!((exit["body"]["signal"].as_i64(), exit["body"]["code"].as_i64()), (Some(9), None));
+    let exec = of_pid(&events, threaded).into_iter().find(|event| event["kind"] == "process.exec").expect("no exec").clone();
+    assert_eq!(exec["process"]["ppid"], std::process::id());
+}
+
+#[test]
+fn a_failed_exec_is_told_with_its_errno_in_every_tier() {
+    for config in both() {
+        let mut sensor = config.start();
+        let missing = sensor.folder().join("no-such-program");
+        let forbidden = sensor.folder().write("not-executable", "#!/bin/sh\n");
+        assert!(Command::new(&missing).spawn().is_err());
+        assert!(Command::new(&forbidden).spawn().is_err());
+        sensor.settle();
+        let events = sensor.events_json(&["--kind", "process.exec"]);
+        for (path, errno) in [(&missing, ENOENT), (&forbidden, EACCES)] {
+            let failed: Vec<&Value> = events.iter().filter(|event| event["body"]["requested"] == *path.to_string_lossy()).collect();
+            let [event] = failed[..] else { panic!("expected one failed exec of {}, got {failed:#?}", path.display()) };
+            assert_eq!((text(&event["outcome"]), event["body"]["error"].as_i64()), ("failure", Some(errno)));
+        }
+    }
+}
+
+#[test]
+fn what_is_too_long_or_deleted_or_not_utf8_is_said() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    let mut sensor = Sensor::start();
+    let long = "x".repeat(3000);
+    let run = |command: &mut Command| {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        child.wait().unwrap();
+        child.id()
+    };
+    let cut = run(Command::new("/bin/true").args([&long, &long]));
+    let bytes = run(Command::new("/bin/true").arg(OsStr::from_bytes(b"a\xffb")));
+    // An executable whose last link goes while it is being executed.
+    let copy = sensor.folder().join("deleted");
+    fs::copy("/bin/true", &copy).unwrap();
+    let file = fs::File::open(&copy).unwrap();
+    fs::remove_file(&copy).unwrap();
+    let deleted = run(&mut Command::new(format!("/proc/self/fd/{}", keep(&file))));
+    sensor.settle();
+    let events = sensor.events_json(&["--kind", "process.exec"]);
+    let process = |pid| of_pid(&events, pid).last().expect("no exec")["process"].clone();
+    assert_eq!(process(cut)["argv_truncated"], true);
+    assert!(process(cut)["argv"][1].as_str().is_some_and(|first| first.len() == 3000));
+    assert_eq!(process(bytes)["argv"][1], "a\\xffb");
+    assert_eq!(
+        (&process(deleted)["exe"]["deleted"], &process(deleted)["exe"]["path"]),
+        (&true.into(), &copy.to_string_lossy().as_ref().into())
+    );
+}
+
+/// Lets a descriptor survive exec; returns its number.
+fn keep(file: &fs::File) -> i32 {
+    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+    fcntl(file, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+    file.as_raw_fd()
+}
+
+/// Threads that end together must not be told as two ends.
+#[test]
+fn one_process_ends_once() {
+    if std::env::var_os(MANY_THREADS).is_some() {
+        for _ in 0..7 {
+            std::thread::spawn(|| {
+                loop {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        // Ends all of them at once, on all processors.
+        std::process::exit(0);
+    }
+    let mut sensor = Sensor::start();
+    let own = std::env::current_exe().unwrap();
+    let pids: Vec<u32> = (0..40)
+        .map(|_| {
+            let mut command = Command::new(&own);
+            command.args(["--exact", "one_process_ends_once", "--test-threads=1"]).env(MANY_THREADS, "1");
+            let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            child.wait().unwrap();
+            child.id()
+        })
+        .collect();
+    sensor.settle();
+    let exits = sensor.events_json(&["--kind", "process.exit"]);
+    for pid in pids {
+        assert_eq!(of_pid(&exits, pid).len(), 1, "exits of {pid}");
+    }
+}
+
+/// One attempt of a connection matrix: where to, and what must be told of it.
+struct Attempt {
+    peer: SocketAddr,
+    transport: &'static str,
+    error: Option<i64>,
+}
+
+#[test]
+fn every_connection_attempt_is_told_once_with_its_result_in_every_tier() {
+    for config in both() {
+        let mut sensor = config.start();
+        let mut attempts = Vec::new();
+        let mut tcp = |peer: SocketAddr, error: Option<i64>| {
+            let result = TcpStream::connect(peer);
+            assert_eq!(result.err().and_then(|error| error.raw_os_error().map(i64::from)), error, "{peer}");
+            attempts.push(Attempt { peer, transport: "tcp", error });
+        };
+        let four = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let six = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap();
+        tcp(four.local_addr().unwrap(), None);
+        tcp(six.local_addr().unwrap(), None);
+        tcp((Ipv4Addr::LOCALHOST, closed_port(true)).into(), Some(ECONNREFUSED));
+        tcp((Ipv6Addr::LOCALHOST, closed_port(false)).into(), Some(ECONNREFUSED));
+        // Fails before its first packet: no connection leads to a broadcast address.
+        tcp((Ipv4Addr::BROADCAST, 7).into(), Some(ENETUNREACH));
+
+        // IPv4 through an IPv6 socket is told as IPv4, once.
+        let mapped = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+        let mapped_listener = TcpListener::bind(mapped).unwrap();
+        let through_six = socket(AddressFamily::Inet6, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST.to_ipv6_mapped(), mapped.port()));
+        connect(through_six.as_raw_fd(), &SockaddrStorage::from(address)).unwrap();
+        attempts.push(Attempt { peer: mapped, transport: "tcp", error: None });
+
+        // Without blocking: the result comes when nobody waits in connect().
+        let later = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let peer = later.local_addr().unwrap();
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let nonblocking = socket(AddressFamily::Inet, SockType::Stream, flags, None).unwrap();
+        let result = connect(nonblocking.as_raw_fd(), &SockaddrStorage::from(peer));
+        assert!(matches!(result, Ok(()) | Err(nix::errno::Errno::EINPROGRESS)), "{result:?}");
+        attempts.push(Attempt { peer, transport: "tcp", error: None });
+
+        let mut udp = |peer: SocketAddr| {
+            let unspecified: SocketAddr =
+                if peer.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
+            UdpSocket::bind(unspecified).unwrap().connect(peer).unwrap();
+            attempts.push(Attempt { peer, transport: "udp", error: None });
+        };
+        udp((Ipv4Addr::LOCALHOST, closed_port(true)).into());
+        udp((Ipv6Addr::LOCALHOST, closed_port(false)).into());
+        sensor.settle();
+
+        let pid = std::process::id();
+        let events = sensor.events_json(&["--kind", "network.connect", "--pid", &pid.to_string()]);
+        for Attempt { peer, transport, error } in &attempts {
+            let is_it = |event: &&Value| {
+                let socket = &event["body"]["socket"];
+                socket["peer_ip"] == *peer.ip().to_string() && socket["peer_port"] == peer.port() && socket["transport"] == *transport
+            };
+            let told: Vec<&Value> = events.iter().filter(is_it).collect();
+            let [event] = told[..] else { panic!("expected one {transport} attempt to {peer}, got {told:#?} of {events:#?}") };
+            assert_eq!(event["body"]["error"].as_i64(), *error, "{transport} to {peer}: {event:#?}");
+            assert_eq!(text(&event["outcome"]), if error.is_none() { "success" } else { "failure" });
+            assert_eq!(event["process"]["exec_id"], *own_exec_id(&sensor), "a result in softirq still has its owner");
+            if error.is_none() {
+                assert!(event["body"]["socket"]["local_port"].as_u64().is_some_and(|port| port > 0), "{event:#?}");
+            }
+        }
+        assert_eq!(events.len(), attempts.len(), "more was told than was tried: {events:#?}");
+        drop((through_six, nonblocking, mapped_listener));
+    }
+}
+
+/// A port that was free a moment ago.
+fn closed_port(four: bool) -> u16 {
+    let address: SocketAddr = if four { (Ipv4Addr::LOCALHOST, 0).into() } else { (Ipv6Addr::LOCALHOST, 0).into() };
+    TcpListener::bind(address).unwrap().local_addr().unwrap().port()
+}
+
+#[test]
+fn processes_older_than_the_sensor_are_seeded_exactly_or_marked() {
+    need_root();
+    for (hook, approximate) in [(None, false), (Some("process_seed:iter"), true)] {
+        let scratch = bartizan_tests::Folder::new();
+        let mut older = Group::start(victim("/bin/sleep", &scratch.join("log")).arg("601").current_dir("/"));
+        let pid = older.pid();
+        let config = hook.into_iter().fold(Sensor::with(), |sensor, hook| sensor.arg("--disable-hook").arg(hook));
+        let mut sensor = config.start();
+        older.signal(nix::sys::signal::Signal::SIGTERM);
+        older.wait();
+        sensor.settle();
+        let events = sensor.events_json(&["--pid", &pid.to_string()]);
+        let seed = events.iter().find(|event| event["kind"] == "process.seed").expect("not seeded");
+        let process = &seed["process"];
+        assert_eq!(process["argv"].as_array().and_then(|argv| argv.last()), Some(&Value::from("601")));
+        assert_eq!(process["exe"]["path"], *fs::canonicalize("/bin/sleep").unwrap().to_string_lossy());
+        assert_eq!((process["ppid"].as_u64(), process["cwd"].as_str()), (Some(u64::from(std::process::id())), Some("/")));
+        assert_eq!(process["approximate"], approximate);
+        assert_eq!(text(&process["parent"]), own_exec_id(&sensor));
+        let exit = events.iter().find(|event| event["kind"] == "process.exit").expect("no exit");
+        assert_eq!(exit["body"]["signal"], 15);
+        assert_eq!(exit["process"]["argv"], process["argv"], "the end is of the process that was seeded");
+        if !approximate {
+            assert_eq!(exit["process"]["exec_id"], process["exec_id"]);
+        }
+        let (code, status) = sensor.status();
+        assert_eq!(code, Some(i32::from(approximate)), "{status:#}");
+    }
+}
+
+#[test]
+fn a_container_is_known_by_its_control_group() {
+    let mut sensor = Sensor::start();
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let root = mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ');
+        let (path, kind) = (fields.nth(1)?, fields.next()?);
+        (kind == "cgroup2").then(|| path.to_owned())
+    });
+    let id = "5eed".repeat(16);
+    let group = ControlGroup::new(&root.expect("no cgroup2 file system is mounted"), &format!("docker-{id}.scope"));
+    let procs = format!("{}/cgroup.procs", group.0);
+    let mut command = Command::new("/bin/true");
+    // SAFETY: between fork and exec, only a file is written: no lock of another thread is taken.
+    unsafe {
+        command.pre_exec(move || fs::write(&procs, "0"));
+    }
+    let mut child = command.spawn().unwrap();
+    child.wait().unwrap();
+    sensor.settle();
+    let events = sensor.events_json(&["--kind", "process.exec"]);
+    let process = &of_pid(&events, child.id()).last().expect("no exec")["process"];
+    assert_eq!(process["container"], id);
+    assert!(process["cgroup"]["path"].as_str().is_some_and(|path| path.ends_with(&format!("docker-{id}.scope"))), "{process:#}");
+    assert_eq!(
+        process["cgroup"]["id"].as_u64(),
+        Some(fs::metadata(&group.0).map(|data| std::os::unix::fs::MetadataExt::ino(&data)).unwrap())
+    );
+}
+
+/// A control group that goes with its owner.
+struct ControlGroup(String);
+
+impl ControlGroup {
+    fn new(root: &str, name: &str) -> Self {
+        let path = format!("{root}/{name}");
+        fs::create_dir(&path).unwrap_or_else(|error| panic!("cannot make {path}: {error}"));
+        Self(path)
+    }
+}
+
+impl Drop for ControlGroup {
+    fn drop(&mut self) {
+        // The kernel empties it a moment after its last process ended.
+        wait_for("the control group's end", || fs::remove_dir(&self.0).ok());
+    }
+}
+
+#[test]
+fn the_tiers_are_the_best_of_this_kernel_and_status_says_so() {
+    let mut sensor = Sensor::start();
+    let (code, status) = sensor.status();
+    assert_eq!(code, Some(0), "{status:#}");
+    let hooks = status["hooks"].as_array().unwrap();
+    assert!(hooks.iter().all(|hook| hook["state"] == "active"), "{status:#}");
+    let kernel = text(&status["kernel"]);
+    if kernel.contains("cloud-amd64") {
+        // A stock Debian kernel carries everything.
+        assert!(hooks.iter().all(|hook| hook["best"] == true), "{status:#}");
+        assert_eq!(status["blind"], serde_json::json!([]));
+    }
+    for hook in hooks.iter().filter(|hook| hook["best"] != true) {
+        assert!(!text(&hook["reason"]).is_empty(), "a lesser tier has no reason: {hook:#}");
+    }
+    sensor.terminate();
+    assert_eq!(sensor.verb("status", &[]).code, Some(2));
+}
