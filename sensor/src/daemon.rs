@@ -15,13 +15,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::capture::loss::Losses;
 use crate::capture::rings::Rings;
 use crate::capture::{HookReport, HookState, LoadConfig, LoadError, Loaded, hook_names, is_hook_name, load, mounts, seed};
 use crate::config::Config;
 use crate::control;
 use crate::enrich::users::Users;
 use crate::enrich::{Enricher, clock};
-use crate::pipeline::{Ledger, Pipeline, Shared};
+use crate::pipeline::{Pipeline, Shared};
 use crate::report::Reporter;
 
 /// Why `bartizan run` cannot start, or ended.
@@ -123,12 +124,12 @@ struct Daemon {
 impl Daemon {
     fn start(runtime: &Runtime, config: Config, bus: Bus, loaded: Loaded, started: Instant) -> Result<Self, DaemonError> {
         let Loaded { ebpf, seeds, priority, bulk, counters, hooks } = loaded;
-        let hooks = Arc::new(hooks);
-        let shared = Arc::new(Shared::default());
+        let start = start_event(&hooks);
+        let seed_wanted = hooks.iter().any(|report| report.hook.name == "process_seed" && report.state == HookState::Active);
+        let shared = Arc::new(Shared::new(counters, hooks));
         let events = bus.stream(StreamName::Events).clone();
         let gap = gap_before(&bus);
 
-        let seed_wanted = hooks.iter().any(|report| report.hook.name == "process_seed" && report.state == HookState::Active);
         let seeds = if seed_wanted { seed::take(seeds, clock::boot_now()) } else { seed::Seeds::default() };
         if let Some(problem) = &seeds.problem {
             tracing::warn!("{problem}; processes older than the sensor were read from /proc instead");
@@ -142,15 +143,13 @@ impl Daemon {
         );
         let mut pipeline = Pipeline {
             rings: Rings::new(priority, bulk),
-            counters,
-            hooks: Arc::clone(&hooks),
             enricher,
             events,
             shared: Arc::clone(&shared),
             heartbeat: config.sensor.heartbeat,
-            ledger: Ledger::default(),
+            told: Losses::new(),
         };
-        pipeline.begin(start_event(&hooks), gap, seeds);
+        pipeline.begin(start, gap, seeds);
 
         let _entered = runtime.enter();
         let (shutdown, stopping) = watch::channel(false);
@@ -171,7 +170,7 @@ impl Daemon {
             });
         }
         let listener = control::bind(&config.data_dir)?;
-        let reporter = Reporter { bus, hooks, shared: Arc::clone(&shared), detectors, sinks, data_dir: config.data_dir.clone(), started };
+        let reporter = Reporter { bus, shared: Arc::clone(&shared), detectors, sinks, data_dir: config.data_dir.clone(), started };
         let ready = reporter.ready_line();
         let provider: control::Provider = Arc::new(move || reporter.report());
         tasks.spawn(async move {

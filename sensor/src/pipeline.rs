@@ -10,7 +10,7 @@ use bartizan_bus::event::{Body, ExecId, Gap, Heartbeat, KindLoss, Loss, Security
 use bartizan_bus::{Message, PublishError, Stream};
 
 use crate::capture::load::HookReport;
-use crate::capture::loss::{self, Losses};
+use crate::capture::loss::{self, KernelCounts, Losses};
 use crate::capture::rings::{Reading, Rings};
 use crate::capture::seed::Seeds;
 use crate::enrich::{Enricher, clock};
@@ -32,7 +32,7 @@ pub struct Counts {
     pub received: BTreeMap<&'static str, u64>,
     /// Records that Bartizan itself caused and that were left out, by kind.
     pub filtered_self: BTreeMap<&'static str, u64>,
-    /// Losses since start.
+    /// Losses since start, of kernel and user space.
     pub lost: Losses,
     /// Losses in the last [`RECENT_LOSS_SECONDS`].
     pub recent_loss: u64,
@@ -42,19 +42,35 @@ pub struct Counts {
     pub decode_error: Option<String>,
     /// Processes held, most, and living ones evicted.
     pub table: (usize, usize, u64),
+    /// Losses of user space alone.
+    own: Losses,
+    /// When how much was lost, within the window.
+    recent: VecDeque<(Instant, u64)>,
 }
 
 /// The shared numbers and the stop flag.
-#[derive(Debug, Default)]
 pub struct Shared {
+    counters: PerCpuArray<MapData, u64>,
+    /// Every hook, with handles of the attached programs.
+    pub hooks: Vec<HookReport>,
     counts: Mutex<Counts>,
     stop: AtomicBool,
 }
 
 impl Shared {
-    /// A copy of the numbers.
+    /// Nothing counted yet.
+    pub fn new(counters: PerCpuArray<MapData, u64>, hooks: Vec<HookReport>) -> Self {
+        Self { counters, hooks, counts: Mutex::default(), stop: AtomicBool::new(false) }
+    }
+
+    /// The numbers now: the kernel is asked, so that a loss is in them the moment it happened.
     pub fn counts(&self) -> Counts {
-        self.lock().clone()
+        let mut counts = self.lock();
+        match loss::read(&self.counters, &self.hooks) {
+            Ok(kernel) => counts.take(kernel),
+            Err(error) => tracing::error!(%error, "cannot read the kernel's loss counters"),
+        }
+        counts.clone()
     }
 
     /// Asks the thread to drain the rings and end.
@@ -68,14 +84,30 @@ impl Shared {
     }
 }
 
+impl Counts {
+    /// Brings the sums up to date with the kernel's counters.
+    fn take(&mut self, kernel: KernelCounts) {
+        let KernelCounts { emitted: _, filtered_self, pending_full: _, mut lost } = kernel;
+        for (key, count) in &self.own {
+            *lost.entry(key.clone()).or_default() += count;
+        }
+        let new: u64 = loss::since(&self.lost, &lost).values().sum();
+        if new > 0 {
+            self.recent.push_back((Instant::now(), new));
+        }
+        while self.recent.front().is_some_and(|(at, _)| at.elapsed().as_secs() >= RECENT_LOSS_SECONDS) {
+            self.recent.pop_front();
+        }
+        self.recent_loss = self.recent.iter().map(|(_, count)| count).sum();
+        self.filtered_self = filtered_self;
+        self.lost = lost;
+    }
+}
+
 /// What the thread needs.
 pub struct Pipeline {
     /// Reader of the rings.
     pub rings: Rings,
-    /// Kernel-side counters.
-    pub counters: PerCpuArray<MapData, u64>,
-    /// Attached programs, for their recursion misses.
-    pub hooks: Arc<Vec<HookReport>>,
     /// Makes events.
     pub enricher: Enricher,
     /// Where they go.
@@ -84,16 +116,8 @@ pub struct Pipeline {
     pub shared: Arc<Shared>,
     /// Between two heartbeats.
     pub heartbeat: Duration,
-    /// What was lost, and how much of it was told.
-    pub ledger: Ledger,
-}
-
-/// Losses of user space by kind and reason, and the window of recent losses.
-#[derive(Debug, Default)]
-pub struct Ledger {
-    own: Losses,
-    told: Losses,
-    recent: VecDeque<(Instant, u64)>,
+    /// Losses that an event has told.
+    pub told: Losses,
 }
 
 impl Pipeline {
@@ -145,8 +169,9 @@ impl Pipeline {
     fn take(&mut self, reading: Reading) {
         let Reading { records, undecodable } = reading;
         if let Some((count, error)) = undecodable {
-            *self.ledger.own.entry(("unknown".to_owned(), "decode")).or_default() += count;
-            self.shared.lock().decode_error.get_or_insert(error);
+            let mut counts = self.shared.lock();
+            *counts.own.entry(("unknown".to_owned(), "decode")).or_default() += count;
+            counts.decode_error.get_or_insert(error);
         }
         if records.is_empty() {
             return;
@@ -171,11 +196,11 @@ impl Pipeline {
                 }
                 Err(error) => {
                     let reason = if matches!(error, PublishError::Full { .. }) { "disk_full" } else { "bus_error" };
-                    for event in batch {
-                        *self.ledger.own.entry((event.kind().to_owned(), reason)).or_default() += 1;
-                    }
                     let error = error.to_string();
                     let mut counts = self.shared.lock();
+                    for event in batch {
+                        *counts.own.entry((event.kind().to_owned(), reason)).or_default() += 1;
+                    }
                     if counts.publish_error.as_ref() != Some(&error) {
                         tracing::error!("events are lost: {error}");
                         counts.publish_error = Some(error);
@@ -190,10 +215,10 @@ impl Pipeline {
         self.enricher.set_wall_offset(clock::wall_offset());
         self.enricher.refresh_users();
         self.account();
-        let lost = self.shared.lock().lost.clone();
-        let new = loss::since(&self.ledger.told, &lost);
+        let lost = self.shared.counts().lost;
+        let new = loss::since(&self.told, &lost);
         if !new.is_empty() {
-            self.ledger.told = lost;
+            self.told = lost;
             let lost =
                 new.iter().map(|((kind, reason), count)| KindLoss { kind: kind.clone(), reason: (*reason).to_owned(), count: *count });
             let body = Body::Loss(Loss { lost: lost.collect() });
@@ -203,33 +228,10 @@ impl Pipeline {
         }
     }
 
-    /// Brings the shared numbers up to date.
+    /// Shares the size of the process table.
     fn account(&mut self) {
-        let kernel = match loss::read(&self.counters, &self.hooks) {
-            Ok(kernel) => kernel,
-            Err(error) => {
-                tracing::error!(%error, "cannot read the kernel's loss counters");
-                return;
-            }
-        };
-        let mut lost = kernel.lost;
-        for (key, count) in &self.ledger.own {
-            *lost.entry(key.clone()).or_default() += count;
-        }
         let table = self.enricher.table();
-        let table = (table.len(), table.max(), table.evicted());
-        let mut counts = self.shared.lock();
-        let new: u64 = loss::since(&counts.lost, &lost).values().sum();
-        if new > 0 {
-            self.ledger.recent.push_back((Instant::now(), new));
-        }
-        while self.ledger.recent.front().is_some_and(|(at, _)| at.elapsed().as_secs() >= RECENT_LOSS_SECONDS) {
-            self.ledger.recent.pop_front();
-        }
-        counts.recent_loss = self.ledger.recent.iter().map(|(_, count)| count).sum();
-        counts.filtered_self = kernel.filtered_self;
-        counts.lost = lost;
-        counts.table = table;
+        self.shared.lock().table = (table.len(), table.max(), table.evicted());
     }
 }
 

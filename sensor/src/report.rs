@@ -23,7 +23,6 @@ use crate::status::{Blind, HookState, HookStatus, KindCount, ProcessTable, SelfU
 /// Where the numbers come from.
 pub(crate) struct Reporter {
     pub(crate) bus: Bus,
-    pub(crate) hooks: Arc<Vec<HookReport>>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) detectors: EngineStatus,
     pub(crate) sinks: Vec<StatusHandle>,
@@ -34,8 +33,8 @@ pub(crate) struct Reporter {
 impl Reporter {
     /// The report now.
     pub(crate) fn report(&self) -> StatusReport {
-        let Self { bus, hooks, shared, detectors, sinks, data_dir, started } = self;
-        let counts = shared.counts();
+        let Self { bus, shared, detectors, sinks, data_dir, started } = self;
+        let (counts, hooks) = (shared.counts(), &shared.hooks);
         let uptime = started.elapsed();
         let mut kinds: BTreeMap<String, KindCount> = Body::KINDS
             .iter()
@@ -75,7 +74,7 @@ impl Reporter {
 
     /// One line that says that everything is up, and how.
     pub(crate) fn ready_line(&self) -> String {
-        let active = self.hooks.iter().filter(|report| report.state == load::HookState::Active).count();
+        let active = self.shared.hooks.iter().filter(|report| report.state == load::HookState::Active).count();
         let sinks = match self.sinks.len() {
             0 => "no forwarder".to_owned(),
             1 => "1 forwarder".to_owned(),
@@ -85,7 +84,7 @@ impl Reporter {
             "bartizan {} is ready in {:.1} s: {active} of {} hooks, {sinks}, data in {}",
             env!("CARGO_PKG_VERSION"),
             self.started.elapsed().as_secs_f64(),
-            self.hooks.len(),
+            self.shared.hooks.len(),
             self.data_dir.display()
         )
     }

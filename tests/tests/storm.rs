@@ -1,0 +1,199 @@
+//! Accounting under load: what the workload did = what was received + what was counted as lost.
+//!
+//! The workload counts for itself. On a host where others run programs too, their losses are in the same counters, so the
+//! sum may only be larger; with nothing lost, and in a guest where nobody else runs, it must be equal.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bartizan_tests::Sensor;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+/// Set in the guest of `cargo xtask vm`.
+const GUEST: &str = "BARTIZAN_VM";
+
+const THREADS: u64 = 3;
+
+/// Rings so small that a sensor which is stopped must lose.
+const SMALL_RINGS: &str = "[sensor]\nring_priority = \"64 KiB\"\nring_bulk = \"64 KiB\"\n";
+
+/// Losses that `status` knows of for a kind and for the programs that make it.
+fn lost(status: &Value, names: &[&str]) -> u64 {
+    let kinds = status["kinds"].as_array().into_iter().flatten();
+    let rows = kinds.filter(|row| names.iter().any(|name| row["kind"] == *name));
+    rows.filter_map(|row| row["lost"].as_object()).flat_map(|lost| lost.values().filter_map(Value::as_u64)).sum()
+}
+
+/// The same, as the events of the stream tell it.
+fn told_lost(sensor: &Sensor, names: &[&str]) -> u64 {
+    let events = sensor.events_json(&["--kind", "sensor.loss"]);
+    let entries = events.iter().flat_map(|event| event["body"]["lost"].as_array().into_iter().flatten());
+    entries.filter(|entry| names.iter().any(|name| entry["kind"] == *name)).filter_map(|entry| entry["count"].as_u64()).sum()
+}
+
+#[track_caller]
+fn balance(what: &str, worked: u64, received: u64, lost: u64) {
+    println!("{what}: the workload did {worked}, {received} received, {lost} lost");
+    assert!(received <= worked, "{what}: more was told than was done");
+    assert!(worked <= received + lost, "{what}: {} went missing without being counted", worked - received - lost);
+    if lost == 0 || std::env::var_os(GUEST).is_some() {
+        assert_eq!(worked, received + lost, "{what}: nobody else's losses are in the count");
+    }
+}
+
+/// Runs `each` on all threads, `times` times in all; returns how often it succeeded.
+fn storm(times: u64, each: impl Fn(u64) -> bool + Sync) -> u64 {
+    let done = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (each, done) = (&each, &done);
+            scope.spawn(move || {
+                for index in (thread..times).step_by(THREADS as usize) {
+                    if each(index) {
+                        done.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    done.into_inner()
+}
+
+const EXEC: [&str; 2] = ["process.exec", "sched_process_exec"];
+const EXIT: [&str; 2] = ["process.exit", "sched_process_exit"];
+const CONNECT: [&str; 2] = ["network.connect", "inet_sock_set_state"];
+
+fn exec_storm(times: u64, marker: &str) -> u64 {
+    storm(times, |_| {
+        let mut command = Command::new("/bin/true");
+        command.arg(marker).stdin(Stdio::null()).stdout(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    })
+}
+
+fn count_execs(sensor: &Sensor, marker: &str) -> (u64, u64) {
+    let with_marker = |event: &&Value| event["process"]["argv"][1] == marker;
+    let execs = sensor.events_json(&["--kind", "process.exec"]).iter().filter(with_marker).count() as u64;
+    let exits = sensor.events_json(&["--kind", "process.exit"]).iter().filter(with_marker).count() as u64;
+    (execs, exits)
+}
+
+#[test]
+fn an_exec_storm_balances() {
+    let mut sensor = Sensor::start();
+    let worked = exec_storm(3_000, "storm-exec");
+    sensor.settle();
+    let (execs, exits) = count_execs(&sensor, "storm-exec");
+    let status = sensor.status_json();
+    balance("exec", worked, execs, lost(&status, &EXEC));
+    balance("exit", worked, exits, lost(&status, &EXIT) + lost(&status, &EXEC));
+}
+
+#[test]
+fn an_exec_storm_over_a_stopped_sensor_is_lost_by_count() {
+    let mut sensor = Sensor::with().config(SMALL_RINGS).start();
+    let pid = Pid::from_raw(sensor.pid() as i32);
+    kill(pid, Signal::SIGSTOP).unwrap();
+    let worked = exec_storm(600, "storm-stopped");
+    kill(pid, Signal::SIGCONT).unwrap();
+    sensor.settle();
+    let (execs, _) = count_execs(&sensor, "storm-stopped");
+    let (code, status) = sensor.status();
+    let lost = lost(&status, &EXEC);
+    assert!(lost > 0, "600 execs fit into 64 KiB? {status:#}");
+    balance("exec over a stopped sensor", worked, execs, lost);
+    assert_eq!(code, Some(1), "a sensor that lost records just now is degraded");
+    bartizan_tests::wait_until("the loss told in the stream", || told_lost(&sensor, &EXEC) == lost);
+}
+
+fn connect_storm(times: u64, peer: SocketAddr) -> u64 {
+    storm(times, |_| TcpStream::connect(peer).is_ok())
+}
+
+fn count_connects(sensor: &Sensor, peer: SocketAddr, transport: &str) -> u64 {
+    let pid = std::process::id().to_string();
+    let events = sensor.events_json(&["--kind", "network.connect", "--pid", &pid]);
+    let to_peer = |event: &&Value| {
+        let socket = &event["body"]["socket"];
+        socket["peer_port"] == peer.port() && socket["transport"] == transport
+    };
+    events.iter().filter(to_peer).count() as u64
+}
+
+/// A listener that takes and drops every connection until its owner goes.
+struct Sink {
+    address: SocketAddr,
+    stop: std::sync::Arc<AtomicU64>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Sink {
+    fn new() -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = std::sync::Arc::new(AtomicU64::new(0));
+        let seen = std::sync::Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                drop(stream);
+                if seen.load(Ordering::Acquire) != 0 {
+                    return;
+                }
+            }
+        });
+        Self { address, stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        self.stop.store(1, Ordering::Release);
+        // Wakes the listener, which then sees that it should end.
+        let _ = TcpStream::connect(self.address);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+#[test]
+fn a_connect_storm_balances() {
+    let mut sensor = Sensor::start();
+    let sink = Sink::new();
+    let worked = connect_storm(6_000, sink.address);
+    // Refused ones are attempts too.
+    let refused = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    let refusals = storm(2_000, |_| TcpStream::connect(refused).is_err());
+    let datagrams = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let udp_peer = datagrams.local_addr().unwrap();
+    let udp = storm(2_000, |_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| socket.connect(udp_peer)).is_ok());
+    sensor.settle();
+    let status = sensor.status_json();
+    let lost = lost(&status, &CONNECT);
+    let tcp = count_connects(&sensor, sink.address, "tcp");
+    let told_refused = count_connects(&sensor, refused, "tcp");
+    let told_udp = count_connects(&sensor, udp_peer, "udp");
+    // One counter for all three, so they balance together.
+    balance("connect", worked + refusals + udp, tcp + told_refused + told_udp, lost);
+    for (what, worked, received) in [("tcp", worked, tcp), ("refused", refusals, told_refused), ("udp", udp, told_udp)] {
+        assert!(received <= worked && worked <= received + lost, "{what}: did {worked}, {received} received, {lost} lost in all");
+    }
+}
+
+#[test]
+fn a_connect_storm_over_a_stopped_sensor_is_lost_by_count() {
+    let mut sensor = Sensor::with().config(SMALL_RINGS).start();
+    let sink = Sink::new();
+    let pid = Pid::from_raw(sensor.pid() as i32);
+    kill(pid, Signal::SIGSTOP).unwrap();
+    let worked = connect_storm(3_000, sink.address);
+    kill(pid, Signal::SIGCONT).unwrap();
+    sensor.settle();
+    let status = sensor.status_json();
+    let lost = lost(&status, &CONNECT);
+    assert!(lost > 0, "3,000 connections fit into 64 KiB? {status:#}");
+    balance("connect over a stopped sensor", worked, count_connects(&sensor, sink.address, "tcp"), lost);
+}
