@@ -11,6 +11,7 @@
 //!
 //! The harness is for tests, so what it cannot do makes it panic with a sentence that says what, where and why.
 
+mod attacker;
 mod binary;
 mod folder;
 mod need;
@@ -18,14 +19,21 @@ mod outcome;
 mod port;
 mod process;
 mod sensor;
+mod session;
 mod settle;
+mod shell;
+mod sshd;
 mod wait;
 
+pub use attacker::{Attacker, Line};
 pub use binary::bartizan;
 pub use folder::Folder;
 pub use need::{need, need_root};
 pub use outcome::{Outcome, run};
 pub use port::free_port;
 pub use process::{Group, VICTIM_PATH, victim};
-pub use sensor::{Sensor, SensorConfig};
+pub use sensor::{Sensor, SensorConfig, lineage};
+pub use session::Session;
+pub use shell::{Culprit, KINDS, Kind, Speech};
+pub use sshd::Sshd;
 pub use wait::{DEADLINE, wait_for, wait_for_within, wait_until};

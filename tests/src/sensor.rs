@@ -240,6 +240,22 @@ impl Sensor {
         self.verb("alerts", &["--json"]).ok().ndjson()
     }
 
+    /// The alerts that this test brought about: all but those about processes that run elsewhere on the machine, whose
+    /// lineage comes by an ancestor of this test and not by the test itself.
+    ///
+    /// # Panics
+    /// The verb fails.
+    #[track_caller]
+    pub fn our_alerts(&self) -> Vec<Value> {
+        let (ourselves, ancestors) = (u64::from(std::process::id()), ancestors());
+        let mut alerts = self.alerts_json();
+        alerts.retain(|alert| {
+            let pids = lineage(alert);
+            pids.contains(&ourselves) || !pids.iter().any(|pid| ancestors.contains(pid))
+        });
+        alerts
+    }
+
     /// Events, as `events --json` with `args` prints them.
     ///
     /// # Panics
@@ -268,6 +284,21 @@ impl Sensor {
     pub fn status_json(&self) -> Value {
         self.status().1
     }
+}
+
+/// The pids of an alert's lineage, from the process up.
+pub fn lineage(alert: &Value) -> Vec<u64> {
+    alert["lineage"].as_array().into_iter().flatten().filter_map(|entry| entry["pid"].as_u64()).collect()
+}
+
+/// This test's ancestors.
+fn ancestors() -> Vec<u64> {
+    // The name, in parentheses, is the only field that can hold spaces; state and parent follow it: proc_pid_stat(5).
+    let parent = |pid: &u64| -> Option<u64> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok().filter(|parent| *parent != 0)
+    };
+    std::iter::successors(Some(u64::from(std::process::id())), parent).skip(1).collect()
 }
 
 /// `bartizan VERB --data-dir DIR`.

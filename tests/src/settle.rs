@@ -40,14 +40,14 @@ impl Sensor {
         seq
     }
 
-    /// [`settle`](Self::settle), then every alert.
+    /// [`settle`](Self::settle), then the alerts that this test brought about.
     ///
     /// # Panics
     /// As these do.
     #[track_caller]
     pub fn settled_alerts(&mut self) -> Vec<Value> {
         self.settle();
-        self.alerts_json()
+        self.our_alerts()
     }
 }
 

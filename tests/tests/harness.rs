@@ -10,7 +10,7 @@ fn a_sensor_starts_settles_crashes_and_ends() {
     sensor.crash_and_restart();
     let second = sensor.settle();
     assert!(second > first, "sequences go on over a crash: {first}, then {second}");
-    assert!(sensor.alerts_json().is_empty());
+    assert!(sensor.our_alerts().is_empty());
     sensor.terminate();
     assert_eq!(sensor.verb("status", &[]).code, Some(2));
     assert_eq!(sensor.events_json(&["--kind", "sensor.start"]).len(), 2);
