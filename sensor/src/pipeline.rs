@@ -16,8 +16,8 @@ use crate::capture::seed::Seeds;
 use crate::enrich::{Enricher, clock};
 use crate::status::RECENT_LOSS_SECONDS;
 
-/// Longest wait for the rings: how late a stop or a tick may be seen.
-const WAIT: Duration = Duration::from_millis(100);
+/// Longest wait for the rings: how late a bulk record (which wakes nobody), a stop or a tick may be seen.
+const WAIT: Duration = Duration::from_millis(50);
 /// Between two readings of the kernel's counters.
 const TICK: Duration = Duration::from_secs(1);
 /// Between two comparisons of the process table with /proc.

@@ -82,7 +82,7 @@ fn report(sk: u64, subject: &Header, started: u64, error: u32, flags: u16, peer:
         (*record).pad = 0;
         emit::stamp(&raw mut (*record).header, Kind::Connect, size_of::<Connect>() as u32);
     }
-    entry.submit(0);
+    entry.submit(emit::wakeup(&BULK));
     emit::count(Kind::Connect, Count::Emitted);
 }
 

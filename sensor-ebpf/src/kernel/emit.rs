@@ -65,3 +65,19 @@ pub(crate) fn send(ring: &RingBuf, scratch: *mut Scratch, kind: Kind, len: u64) 
         Err(_) => count(kind, Count::RingFull),
     }
 }
+
+/// include/uapi/linux/bpf.h.
+const BPF_RB_AVAIL_DATA: u64 = 0;
+const BPF_RB_RING_SIZE: u64 = 1;
+const BPF_RB_NO_WAKEUP: u64 = 1;
+const BPF_RB_FORCE_WAKEUP: u64 = 2;
+
+/// How a bulk record is handed over: silently, unless a quarter of the ring waits.
+///
+/// A wake-up is an interrupt on this CPU, right inside the program, and what is pending in softirq runs at its end: state
+/// changes of other sockets, whose program runs the kernel would skip because this one still runs. User space looks at the
+/// rings often enough by itself.
+#[inline(always)]
+pub(crate) fn wakeup(ring: &RingBuf) -> u64 {
+    if ring.query(BPF_RB_AVAIL_DATA) > ring.query(BPF_RB_RING_SIZE) / 4 { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP }
+}
