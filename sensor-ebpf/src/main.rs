@@ -11,6 +11,10 @@
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
+#![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a key or value that moves into a map helper is first copied on a stack of 512 bytes"
+)]
 
 mod hooks;
 mod kernel;

@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::control;
 use crate::enrich::users::Users;
 use crate::enrich::{Enricher, clock};
+use crate::host::{host_name, kernel_release};
 use crate::pipeline::{Pipeline, Shared};
 use crate::report::Reporter;
 
@@ -262,14 +263,4 @@ fn start_event(hooks: &[HookReport]) -> Body {
         hooks: hooks.iter().filter_map(|report| report.tier.map(|tier| format!("{} ({})", report.hook.name, tier.name))).collect(),
         blind: crate::report::blind(hooks).iter().map(|blind| format!("{}: {}", blind.what, blind.why)).collect(),
     })
-}
-
-/// Host name, as the kernel has it.
-pub(crate) fn host_name() -> String {
-    nix::unistd::gethostname().map_or_else(|_| "unknown".to_owned(), |name| name.to_string_lossy().into_owned())
-}
-
-/// Kernel release, such as `6.1.0-32-cloud-amd64`.
-pub(crate) fn kernel_release() -> String {
-    nix::sys::utsname::uname().map_or_else(|_| "unknown".to_owned(), |names| names.release().to_string_lossy().into_owned())
 }

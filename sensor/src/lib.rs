@@ -1,13 +1,17 @@
 //! The sensor: capture, projection, enrichment, and the `bartizan` program around them.
+//!
+//! The way of the data is [`capture`] (kernel hooks to ordered records) → [`project`] (record to owned values) → [`enrich`]
+//! (who a pid is) → [`pipeline`] (events into the bus, losses counted). [`daemon`] puts it together with the bus, the
+//! detectors and the forwarders; [`cli`], [`config`], [`control`] and [`status`] are what an operator meets.
 
+pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod control;
-pub mod status;
-
-pub mod capture;
 pub mod daemon;
 pub mod enrich;
+mod host;
 pub mod pipeline;
 pub mod project;
 mod report;
+pub mod status;

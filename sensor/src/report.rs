@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::capture::HookReport;
 use crate::capture::load::{self, program_counters};
-use crate::daemon::{host_name, kernel_release};
+use crate::host::{host_name, kernel_release};
 use crate::pipeline::Shared;
 use crate::status::{Blind, HookState, HookStatus, KindCount, ProcessTable, SelfUsage, StatusReport};
 

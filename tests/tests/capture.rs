@@ -82,7 +82,7 @@ fn an_exec_tells_its_image_its_parent_and_its_end() {
 #[test]
 fn a_signal_and_a_thread_s_exec_are_told_as_such() {
     let mut sensor = Sensor::start();
-    let mut group = Group::start(&mut victim("/bin/sleep", &sensor.folder().join("log-sleep")).arg("600"));
+    let mut group = Group::start(victim("/bin/sleep", &sensor.folder().join("log-sleep")).arg("600"));
     let pid = group.pid();
     group.signal(nix::sys::signal::Signal::SIGKILL);
     assert_eq!(group.wait().signal(), Some(9));
