@@ -361,7 +361,7 @@ impl Engine {
                 if let Some(found) = self.status.lock().detectors.get_mut(detector) {
                     found.findings += 1;
                 }
-                tracing::info!(rule = alert.rule, id = %alert.id, trigger = delivery.seq, "alert");
+                tracing::debug!(rule = alert.rule, id = %alert.id, trigger = delivery.seq, "alert");
                 let message = Message {
                     subject: alert.subject(),
                     msg_id: Some(alert.msg_id()),

@@ -4,10 +4,10 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use bartizan_bus::event::{Body, Gap, Start};
-use bartizan_bus::{Bus, OpenError, StreamName};
+use bartizan_bus::event::{Alert, Body, Gap, Start, decode_alert};
+use bartizan_bus::{Bus, LogReader, OpenError, StreamName};
 use bartizan_detectors::{EngineError, EngineStatus};
 use bartizan_forward::{EngineError as ForwardError, Forwarder};
 use tokio::runtime::Runtime;
@@ -25,6 +25,9 @@ use crate::enrich::{Enricher, clock};
 use crate::host::{host_name, kernel_release};
 use crate::pipeline::{Pipeline, Shared};
 use crate::report::Reporter;
+
+/// Between two looks for new alerts to show.
+const FOLLOW: Duration = Duration::from_millis(100);
 
 /// Why `bartizan run` cannot start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -76,11 +79,14 @@ pub enum DaemonError {
     Panicked(&'static str),
 }
 
+/// Told of every alert that is raised while the daemon runs, with its sequence in ALERTS.
+pub type OnAlert = Box<dyn Fn(&Alert, u64) + Send>;
+
 /// Runs until SIGTERM or SIGINT.
 ///
 /// # Errors
 /// [`DaemonError`] when it cannot start, or when a part fails for good.
-pub fn run(config: Config) -> Result<(), DaemonError> {
+pub fn run(config: Config, on_alert: OnAlert) -> Result<(), DaemonError> {
     let started = Instant::now();
     for name in &config.sensor.disable_hooks {
         if !is_hook_name(name) {
@@ -106,8 +112,8 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
         .enable_all()
         .build()
         .map_err(|source| DaemonError::System { what: "cannot start the runtime's threads", source })?;
-    let result = Daemon::start(&runtime, config, bus.clone(), loaded, started).and_then(|daemon| daemon.run(&runtime));
-    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    let result = Daemon::start(&runtime, config, bus.clone(), loaded, started, on_alert).and_then(|daemon| daemon.run(&runtime));
+    runtime.shutdown_timeout(Duration::from_secs(5));
     let closed = bus.close().map_err(|source| DaemonError::System { what: "cannot sync the streams at the end", source });
     result.and(closed)
 }
@@ -123,7 +129,14 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(runtime: &Runtime, config: Config, bus: Bus, loaded: Loaded, started: Instant) -> Result<Self, DaemonError> {
+    fn start(
+        runtime: &Runtime,
+        config: Config,
+        bus: Bus,
+        loaded: Loaded,
+        started: Instant,
+        on_alert: OnAlert,
+    ) -> Result<Self, DaemonError> {
         let Loaded { ebpf, seeds, priority, bulk, counters, hooks } = loaded;
         let start = start_event(&hooks);
         let seed_wanted = hooks.iter().any(|report| report.hook.name == "process_seed" && report.state == HookState::Active);
@@ -170,6 +183,7 @@ impl Daemon {
                 Ok(())
             });
         }
+        tasks.spawn(announce(config.data_dir.clone(), on_alert, stopping.clone()));
         let listener = control::bind(&config.data_dir)?;
         let reporter = Reporter { bus, shared: Arc::clone(&shared), detectors, sinks, data_dir: config.data_dir.clone(), started };
         let ready = reporter.ready_line();
@@ -225,7 +239,7 @@ impl Daemon {
 /// Resolves when the thread has ended.
 async fn ended(thread: &thread::JoinHandle<()>) {
     while !thread.is_finished() {
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 
@@ -239,6 +253,32 @@ async fn detect(
     match bartizan_detectors::run(bus, config, data_dir, stopping, status).await {
         Ok(_) => Ok(()),
         Err(error) => Err(DaemonError::Detectors(Box::new(error))),
+    }
+}
+
+/// Follows ALERTS from its present end as any reader would, so that whoever watches the daemon sees what was stored.
+async fn announce(data_dir: PathBuf, on_alert: OnAlert, mut stopping: watch::Receiver<bool>) -> Result<(), DaemonError> {
+    let mut reader = match LogReader::open(&data_dir, StreamName::Alerts).and_then(|mut reader| reader.seek_end().map(|()| reader)) {
+        Ok(reader) => reader,
+        Err(error) => {
+            tracing::warn!("alerts are stored but not shown here: {error}");
+            return Ok(());
+        }
+    };
+    loop {
+        match reader.next() {
+            Ok(Some(record)) => match decode_alert(&record.payload) {
+                Ok(alert) => on_alert(&alert, record.seq),
+                Err(error) => tracing::warn!(seq = record.seq, "an alert is stored but cannot be shown: {error}"),
+            },
+            Ok(None) => tokio::select! {
+                () = tokio::time::sleep(FOLLOW) => {}
+                // An error means that the sender is gone, which is the end as well.
+                _ = stopping.wait_for(|stop| *stop) => return Ok(()),
+            },
+            // The reader goes on behind the damage.
+            Err(error) => tracing::warn!("alerts cannot be shown: {error}"),
+        }
     }
 }
 
