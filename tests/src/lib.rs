@@ -32,7 +32,7 @@ pub use need::{need, need_root};
 pub use outcome::{Outcome, run};
 pub use port::free_port;
 pub use process::{Group, VICTIM_PATH, victim};
-pub use sensor::{Sensor, SensorConfig, lineage};
+pub use sensor::{Sensor, SensorConfig, lineage, peers};
 pub use session::Session;
 pub use shell::{Culprit, KINDS, Kind, Speech};
 pub use sshd::Sshd;

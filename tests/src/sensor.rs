@@ -1,6 +1,7 @@
 //! A running `bartizan`.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -289,6 +290,16 @@ impl Sensor {
 /// The pids of an alert's lineage, from the process up.
 pub fn lineage(alert: &Value) -> Vec<u64> {
     alert["lineage"].as_array().into_iter().flatten().filter_map(|entry| entry["pid"].as_u64()).collect()
+}
+
+/// The peers that an alert names among its entities.
+pub fn peers(alert: &Value) -> Vec<SocketAddr> {
+    let entities = alert["entities"].as_array().into_iter().flatten().filter(|entity| entity["type"] == "socket");
+    let peer = |entity: &Value| {
+        let (ip, port) = (entity["socket"]["peer_ip"].as_str()?.parse().ok()?, entity["socket"]["peer_port"].as_u64()?);
+        Some(SocketAddr::new(ip, port.try_into().ok()?))
+    };
+    entities.filter_map(peer).collect()
 }
 
 /// This test's ancestors.

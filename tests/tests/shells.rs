@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use bartizan_tests::{Attacker, Culprit, Kind, Line, Sensor, Speech, lineage, wait_for};
+use bartizan_tests::{Attacker, Culprit, Kind, Line, Sensor, Speech, lineage, peers, wait_for};
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -16,13 +16,6 @@ fn folder(sensor: &Sensor, name: &str) -> std::path::PathBuf {
 
 fn time(alert: &Value) -> Timestamp {
     alert["time"].as_str().and_then(|time| time.parse().ok()).unwrap_or_else(|| panic!("no time in {alert:#}"))
-}
-
-/// The peers that the alert names.
-fn peers(alert: &Value) -> Vec<(String, u64)> {
-    let entities = alert["entities"].as_array().unwrap_or_else(|| panic!("no entities in {alert:#}"));
-    let peer = |entity: &Value| Some((entity["socket"]["peer_ip"].as_str()?.to_owned(), entity["socket"]["peer_port"].as_u64()?));
-    entities.iter().filter(|entity| entity["type"] == "socket").filter_map(peer).collect()
 }
 
 /// The attack gives exactly one alert, which is there while the shell lives; then the twin gives none.
@@ -62,8 +55,7 @@ fn attack(sensor: &mut Sensor, kind: &Kind) -> Value {
     let chain = lineage(&alert);
     assert_eq!(chain.first(), Some(&u64::from(pid)), "the alert should name the shell: {alert:#}");
     assert!(chain.contains(&u64::from(std::process::id())), "the lineage should reach this test, pid {}: {alert:#}", std::process::id());
-    let peer = (address.ip().to_string(), u64::from(address.port()));
-    assert!(peers(&alert).contains(&peer), "the alert should name the peer {peer:?}: {alert:#}");
+    assert!(peers(&alert).contains(&address), "the alert should name the peer {address}: {alert:#}");
     assert!((before..=after).contains(&time(&alert)), "the alert should be between {before} and {after}: {alert:#}");
     assert_eq!(sensor.settled_alerts(), std::slice::from_ref(&alert), "one shell, one alert");
     alert
