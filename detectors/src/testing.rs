@@ -230,7 +230,7 @@ impl Host {
         known.exec += 1;
         (known.owner, known.deleted) = (0, false);
         let process = self.process(pid);
-        let body = Exec { requested: Some(requested.to_owned()), error: None, stdio: stdio_of(stdio), relay };
+        let body = Exec { requested: Some(requested.to_owned()), error: None, stdio: stdio_of(stdio), relay, requested_truncated: false };
         self.push(Some(process), Body::Exec(body))
     }
 

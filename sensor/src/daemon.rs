@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bartizan_bus::event::{Alert, Body, Gap, Start, decode_alert};
-use bartizan_bus::{Bus, LogReader, OpenError, StreamName};
+use bartizan_bus::{Bus, LogReader, OpenError, Stream, StreamName};
 use bartizan_detectors::{EngineError, EngineStatus};
 use bartizan_forward::{EngineError as ForwardError, Forwarder};
 use tokio::runtime::Runtime;
@@ -28,6 +28,9 @@ use crate::report::Reporter;
 
 /// Between two looks for new alerts to show.
 const FOLLOW: Duration = Duration::from_millis(100);
+
+/// At a stop, longest wait for the detectors to judge the last events.
+const LAST_EVENTS: Duration = Duration::from_secs(3);
 
 /// Why `bartizan run` cannot start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -124,6 +127,8 @@ struct Daemon {
     shared: Arc<Shared>,
     shutdown: watch::Sender<bool>,
     tasks: JoinSet<Result<(), DaemonError>>,
+    /// What the detectors have acknowledged, and what there is.
+    judged: (EngineStatus, Stream),
     /// Owns programs and links: dropping it detaches.
     _ebpf: aya::Ebpf,
 }
@@ -137,7 +142,7 @@ impl Daemon {
         started: Instant,
         on_alert: OnAlert,
     ) -> Result<Self, DaemonError> {
-        let Loaded { ebpf, seeds, priority, bulk, counters, hooks } = loaded;
+        let Loaded { ebpf, seeds, priority, bulk, counters, pending, hooks } = loaded;
         let start = start_event(&hooks);
         let seed_wanted = hooks.iter().any(|report| report.hook.name == "process_seed" && report.state == HookState::Active);
         let shared = Arc::new(Shared::new(counters, hooks));
@@ -162,6 +167,7 @@ impl Daemon {
             shared: Arc::clone(&shared),
             heartbeat: config.sensor.heartbeat,
             told: Losses::new(),
+            pending,
         };
         pipeline.begin(start, gap, seeds);
 
@@ -169,6 +175,7 @@ impl Daemon {
         let (shutdown, stopping) = watch::channel(false);
         let mut tasks = JoinSet::new();
         let detectors = EngineStatus::new();
+        let judged = (detectors.clone(), bus.stream(StreamName::Events).clone());
         tasks.spawn(detect(bus.clone(), config.detectors.clone(), config.data_dir.clone(), detectors.clone(), stopping.clone()));
         let mut sinks = Vec::new();
         for sink in &config.forward {
@@ -197,12 +204,12 @@ impl Daemon {
             .spawn(move || pipeline.run(started))
             .map_err(|source| DaemonError::System { what: "cannot start the capture thread", source })?;
         eprintln!("{ready}");
-        Ok(Self { capture, shared, shutdown, tasks, _ebpf: ebpf })
+        Ok(Self { capture, shared, shutdown, tasks, judged, _ebpf: ebpf })
     }
 
     /// Waits for a signal or the end of a part, then stops capture first, so that the rest sees its last events.
     fn run(self, runtime: &Runtime) -> Result<(), DaemonError> {
-        let Self { capture, shared, shutdown, mut tasks, _ebpf } = self;
+        let Self { capture, shared, shutdown, mut tasks, judged: (detectors, events), _ebpf } = self;
         let watched = runtime.block_on(async {
             let what = "cannot listen for signals";
             let mut terminate = signal(SignalKind::terminate()).map_err(|source| DaemonError::System { what, source })?;
@@ -223,6 +230,12 @@ impl Daemon {
         });
         shared.stop();
         let captured = capture.join().map_err(|_| DaemonError::Panicked("the capture thread"));
+        // What capture stored last is judged now rather than at the next start, unless that takes too long.
+        let last = events.info().last_seq;
+        let patience = Instant::now();
+        while watched.is_ok() && detectors.info().acked_seq < last && patience.elapsed() < LAST_EVENTS {
+            thread::sleep(FOLLOW);
+        }
         // Receivers are gone only when every task has ended already.
         let _ = shutdown.send(true);
         let ended = runtime.block_on(async {

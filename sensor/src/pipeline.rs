@@ -9,7 +9,7 @@ use aya::maps::{MapData, PerCpuArray};
 use bartizan_bus::event::{Body, ExecId, Gap, Heartbeat, KindLoss, Loss, SecurityEvent, Severity, Stop, encode_event};
 use bartizan_bus::{Message, PublishError, Stream};
 
-use crate::capture::load::HookReport;
+use crate::capture::load::{HookReport, PendingMap, PendingValue};
 use crate::capture::loss::{self, KernelCounts, Losses};
 use crate::capture::rings::{Reading, Rings};
 use crate::capture::seed::Seeds;
@@ -22,6 +22,9 @@ const WAIT: Duration = Duration::from_millis(50);
 const TICK: Duration = Duration::from_secs(1);
 /// Between two comparisons of the process table with /proc.
 const RECONCILE: Duration = Duration::from_secs(60);
+/// A connection attempt without a result for longer than this has lost it. The kernel gives up after about two minutes
+/// (`net.ipv4.tcp_syn_retries` = 6).
+const ATTEMPT_MAX: Duration = Duration::from_secs(30 * 60);
 /// Events published at once, at most.
 const PUBLISH_BATCH: usize = 1024;
 
@@ -118,6 +121,8 @@ pub struct Pipeline {
     pub heartbeat: Duration,
     /// Losses that an event has told.
     pub told: Losses,
+    /// Connection attempts without a result.
+    pub pending: PendingMap,
 }
 
 impl Pipeline {
@@ -156,6 +161,7 @@ impl Pipeline {
                 reconciled = Instant::now();
                 let gone = gone(self.enricher.table().living());
                 self.enricher.forget(&gone);
+                self.expire_attempts();
             }
         }
         let reading = self.rings.drain();
@@ -225,6 +231,18 @@ impl Pipeline {
             tracing::warn!(?new, "records were lost");
             let event = self.enricher.own(clock::boot_now(), Severity::Medium, body);
             self.publish(vec![event]);
+        }
+    }
+
+    /// Removes attempts whose result will not come any more: the program run that would have told it was skipped.
+    fn expire_attempts(&mut self) {
+        let now = clock::boot_now();
+        let old = |pending: &PendingValue| now.saturating_sub(pending.0.header.ktime) > ATTEMPT_MAX.as_nanos() as u64;
+        let expired: Vec<u64> = self.pending.iter().flatten().filter(|(_, pending)| old(pending)).map(|(sk, _)| sk).collect();
+        // One that is gone by now has got its result after all.
+        let removed = expired.iter().filter(|sk| self.pending.remove(sk).is_ok()).count() as u64;
+        if removed > 0 {
+            *self.shared.lock().own.entry(("network.connect".to_owned(), "no_result")).or_default() += removed;
         }
     }
 

@@ -9,6 +9,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 
 use bartizan_tests::{Group, Sensor, SensorConfig, need_root, victim, wait_for};
+use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, socket};
 use serde_json::Value;
 
@@ -108,9 +109,13 @@ fn a_failed_exec_is_told_with_its_errno_in_every_tier() {
         let missing = sensor.folder().join("no-such-program");
         let forbidden = sensor.folder().write("not-executable", "#!/bin/sh\n");
         assert!(Command::new(&missing).spawn().is_err());
+        let long = format!("/{}", "long/".repeat(300));
+        assert!(Command::new(&long).spawn().is_err());
         assert!(Command::new(&forbidden).spawn().is_err());
         sensor.settle();
         let events = sensor.events_json(&["--kind", "process.exec"]);
+        let cut = events.iter().find(|event| event["body"]["requested_truncated"] == true).expect("the long path was not cut");
+        assert!(text(&cut["body"]["requested"]).len() > 1000 && long.starts_with(text(&cut["body"]["requested"])), "{cut:#?}");
         for (path, errno) in [(&missing, ENOENT), (&forbidden, EACCES)] {
             let failed: Vec<&Value> = events.iter().filter(|event| event["body"]["requested"] == *path.to_string_lossy()).collect();
             let [event] = failed[..] else { panic!("expected one failed exec of {}, got {failed:#?}", path.display()) };
@@ -230,7 +235,7 @@ fn every_connection_attempt_is_told_once_with_its_result_in_every_tier() {
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
         let nonblocking = socket(AddressFamily::Inet, SockType::Stream, flags, None).unwrap();
         let result = connect(nonblocking.as_raw_fd(), &SockaddrStorage::from(peer));
-        assert!(matches!(result, Ok(()) | Err(nix::errno::Errno::EINPROGRESS)), "{result:?}");
+        assert!(matches!(result, Ok(()) | Err(Errno::EINPROGRESS)), "{result:?}");
         attempts.push(Attempt { peer, transport: "tcp", error: None });
 
         let mut udp = |peer: SocketAddr| {
@@ -261,6 +266,36 @@ fn every_connection_attempt_is_told_once_with_its_result_in_every_tier() {
         }
         assert_eq!(events.len(), attempts.len(), "more was told than was tried: {events:#?}");
         drop((through_six, nonblocking, mapped_listener));
+    }
+}
+
+#[test]
+fn what_is_no_attempt_of_its_own_is_not_told() {
+    for config in both() {
+        let mut sensor = config.start();
+        // Refused while nobody waits; the program collects the error by a second connect().
+        let refused = SocketAddr::from((Ipv4Addr::LOCALHOST, closed_port(true)));
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let collecting = socket(AddressFamily::Inet, SockType::Stream, flags, None).unwrap();
+        let address = SockaddrStorage::from(refused);
+        let collected = wait_for("the refusal", || connect(collecting.as_raw_fd(), &address).err().filter(|e| *e != Errno::EINPROGRESS));
+        assert_eq!(collected, Errno::ECONNREFUSED);
+        // A UDP socket that is connected and then taken back.
+        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, closed_port(true)));
+        let udp = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        udp.connect(peer).unwrap();
+        // SAFETY: zero bytes are a `sockaddr` of AF_UNSPEC, and its size is passed.
+        let taken_back = unsafe {
+            let nobody: nix::libc::sockaddr = std::mem::zeroed();
+            nix::libc::connect(udp.as_raw_fd(), &raw const nobody, size_of::<nix::libc::sockaddr>() as u32)
+        };
+        assert_eq!(taken_back, 0);
+        sensor.settle();
+        let pid = std::process::id().to_string();
+        let events = sensor.events_json(&["--kind", "network.connect", "--pid", &pid]);
+        let ports: Vec<u64> = events.iter().filter_map(|event| event["body"]["socket"]["peer_port"].as_u64()).collect();
+        assert_eq!(ports, [u64::from(refused.port()), u64::from(peer.port())], "{events:#?}");
+        assert_eq!(events[0]["body"]["error"].as_i64(), Some(ECONNREFUSED));
     }
 }
 

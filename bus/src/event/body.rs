@@ -85,6 +85,10 @@ pub struct Exec {
     /// The parent holds the other end of this process's stdio together with connected INET sockets.
     #[n(3)]
     pub relay: Option<Relay>,
+    /// `requested` was longer than what is kept.
+    #[n(4)]
+    #[cbor(default)]
+    pub requested_truncated: bool,
 }
 
 /// Body of `process.fork`. The subject is the parent.
@@ -297,7 +301,7 @@ pub struct Start {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode, Serialize)]
 #[cbor(map)]
 pub struct Stop {
-    /// Why, such as `SIGTERM`.
+    /// Why, in words.
     #[n(0)]
     pub reason: String,
 }
@@ -318,7 +322,8 @@ pub struct KindLoss {
     /// Kind of the lost records, or the hook whose runs were skipped.
     #[n(0)]
     pub kind: String,
-    /// Where: `ring_full`, `recursion`, `pending_full`, `decode`, `bus_full`, ...
+    /// Where: `ring_full` (no room in the kernel's ring), `recursion` (the kernel skipped a run of the program), `no_result`
+    /// (the result of an attempt never came), `decode` (not readable), `disk_full`, `bus_error` (not stored).
     #[n(1)]
     pub reason: String,
     /// Records lost since the last report.

@@ -140,7 +140,7 @@ impl ReverseShell {
         self.enter_boot(process.exec_id.boot);
         self.settle(event, context, out);
         match &event.body {
-            Body::Exec(Exec { requested, error: None, stdio, relay }) => {
+            Body::Exec(Exec { requested, error: None, stdio, relay, requested_truncated: _ }) => {
                 self.image(event, process, requested.as_deref(), stdio, relay.as_ref(), false, context.lineage);
                 self.judge_all(event, ProcessKey::from(&process.exec_id), context, out);
             }

@@ -1,6 +1,6 @@
 //! The one list of record kinds.
 
-use super::{Fd, Header, Image, Relay, STDIO, Span};
+use super::{Fd, Header, Image, NAME_MAX, Relay, STDIO, Span};
 
 /// Which ring a kind travels in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,8 +117,10 @@ events! {
     2 => ExecFailed as "process.exec" in Priority {
         /// Errno, positive.
         error: u32,
-        /// Path as the caller asked for it, read from its memory.
+        /// Path as the caller asked for it, read from its memory: a span of `name`.
         requested: Span,
+        /// Room for the path. Bytes behind the span are stale.
+        name: [u8; NAME_MAX],
     }
 
     /// A process was made. The header names its parent.

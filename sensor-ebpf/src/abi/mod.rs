@@ -101,6 +101,17 @@ pub struct Span {
     pub len: u16,
 }
 
+/// A TCP connection attempt that has no result yet: the value of the map `PENDING`, whose key is the `struct sock`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct Pending {
+    /// Who tried: taken at the attempt, because the result comes in softirq, where `current` is somebody else. Its `ktime`
+    /// is the attempt's.
+    pub header: Header,
+    /// The kernel side's own state of the attempt.
+    pub state: u64,
+}
+
 /// Why a record never reached a ring.
 #[repr(u32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,10 +11,10 @@
 use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_probe_read_kernel, bpf_probe_read_user};
 use aya_ebpf::macros::{btf_tracepoint, fexit, tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, FExitContext, TracePointContext};
-use bartizan_sensor_ebpf::abi::{Connect, Count, FLAG_FROM_CALLER, FLAG_RESULT_UNKNOWN, Fd, FdKind, Header, Kind};
+use bartizan_sensor_ebpf::abi::{Connect, Count, FLAG_FROM_CALLER, FLAG_RESULT_UNKNOWN, Fd, FdKind, Header, Kind, Pending};
 
 use super::exec_failed::at_exit;
-use crate::kernel::maps::{BULK, PENDING, PENDING_CALLING, PENDING_CLOSED, PENDING_SENT, Pending, REPORTED};
+use crate::kernel::maps::{BULK, PENDING, PENDING_CALLING, PENDING_CLOSED, PENDING_SENT, REPORTED, Reported};
 use crate::kernel::{emit, fd, field, task};
 
 /// include/net/tcp_states.h.
@@ -23,6 +23,7 @@ const TCP_SYN_SENT: i32 = 2;
 const TCP_SYN_RECV: i32 = 3;
 const TCP_CLOSE: i32 = 7;
 
+const AF_UNSPEC: u16 = 0;
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 const IPPROTO_TCP: u16 = 6;
@@ -167,6 +168,7 @@ fn attempt(sk: u64) {
     if PENDING.insert(&sk, &pending, 0).is_err() {
         emit::count(Kind::Connect, Count::PendingFull);
         report(sk, &pending.header, pending.header.ktime, 0, FLAG_RESULT_UNKNOWN, Peer::Socket);
+        remember_reported(sk, 0);
     }
 }
 
@@ -189,12 +191,31 @@ fn result(sk: u64, new: i32) {
             }
             let error = if error == 0 { ECONNABORTED } else { error.unsigned_abs() };
             report(sk, &(*pending).header, (*pending).header.ktime, error, 0, Peer::Socket);
-            if (*pending).state == PENDING_CALLING {
-                let _ = REPORTED.insert(&sk, &error, 0);
-            }
+            remember_reported(sk, error);
         }
     }
     let _ = PENDING.remove(&sk);
+}
+
+/// The failure of `sk` was told: whoever called, or collects it by another connect(), tried nothing new.
+#[inline(always)]
+fn remember_reported(sk: u64, error: u32) {
+    let key = Reported { sk, inode: fd::socket_inode(sk) };
+    let _ = REPORTED.insert(&key, &error, 0);
+}
+
+/// Whether `error` is the failure that was already told of `sk`; it is forgotten then.
+#[inline(always)]
+fn was_reported(sk: u64, error: u32) -> bool {
+    let key = Reported { sk, inode: fd::socket_inode(sk) };
+    let Some(told) = REPORTED.get_ptr(&key) else { return false };
+    // SAFETY: the map is preallocated: a reused entry is a wrong number at worst.
+    let told = unsafe { *told };
+    let same = told == 0 || told == error;
+    if same {
+        let _ = REPORTED.remove(&key);
+    }
+    same
 }
 
 /// connect() on a TCP socket returned.
@@ -217,11 +238,11 @@ fn tcp_returned(sk: u64, result: i64, peer: Peer) {
     if error <= 0 {
         return;
     }
-    if REPORTED.get_ptr(&sk).is_some() {
-        let _ = REPORTED.remove(&sk);
+    if is_no_attempt(error) {
         return;
     }
-    if is_no_attempt(error) {
+    // The protocol's own function fails only in an attempt of its own; connect(2) also returns what was told before.
+    if matches!(peer, Peer::Caller(_)) && was_reported(sk, error as u32) {
         return;
     }
     let subject = subject_now();
@@ -262,6 +283,15 @@ fn is_udp(sk: u64) -> bool {
 #[inline(always)]
 fn kernel_family(address: u64) -> u16 {
     crate::kernel::read(address)
+}
+
+/// Family of the `sockaddr` at `address` in the caller's memory.
+#[inline(always)]
+fn caller_family(address: u64) -> u16 {
+    let mut family = AF_UNSPEC;
+    // SAFETY: two bytes for a `u16`.
+    unsafe { bpf_probe_read_user((&raw mut family).cast(), 2, address as *const _) };
+    family
 }
 
 /// Whether the `sockaddr_in6` at `address` is an IPv4-mapped one: the kernel then calls the IPv4 function, which reports.
@@ -349,7 +379,8 @@ fn sys_exit_connect_tcp(ctx: TracePointContext) -> u32 {
 #[tracepoint]
 fn sys_exit_connect_udp(ctx: TracePointContext) -> u32 {
     let (sk, address, result) = at_connect_exit(&ctx);
-    if sk != 0 && is_udp(sk) && !is_no_attempt(-result) {
+    // AF_UNSPEC takes a connection back. The kernel had a copy of the address; this is the caller's.
+    if sk != 0 && is_udp(sk) && !is_no_attempt(-result) && caller_family(address) != AF_UNSPEC {
         udp_returned(sk, result, Peer::Caller(address));
     }
     0

@@ -4,41 +4,50 @@
 //! Fallback: the calls' exit tracepoints. Both read the requested path from the caller's registers, which still are those
 //! of the call, and from its memory, which another thread could have changed: the record is flagged accordingly.
 
+use core::mem::offset_of;
+
 use aya_ebpf::EbpfContext;
-use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
+use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_probe_read_user_str, bpf_task_pt_regs};
 use aya_ebpf::macros::{fexit, tracepoint};
 use aya_ebpf::programs::{FExitContext, TracePointContext};
-use bartizan_sensor_ebpf::abi::{ExecFailed, FLAG_FROM_CALLER, FLAG_NAME_TRUNCATED, Kind};
+use bartizan_sensor_ebpf::abi::{Count, ExecFailed, FLAG_FROM_CALLER, FLAG_NAME_TRUNCATED, Kind, NAME_MAX, Span};
 
-use crate::kernel::maps::{EXEC_FAILED_SCRATCH, PRIORITY};
-use crate::kernel::{emit, field, offset, read, tail, task};
+use crate::kernel::maps::PRIORITY;
+use crate::kernel::{emit, field, offset, read, task};
 
 #[inline(always)]
 fn failed(path: u64, result: i64) -> u32 {
     if result >= 0 {
         return 0;
     }
-    let Some(scratch) = EXEC_FAILED_SCRATCH.get_ptr_mut(0) else { return 0 };
-    let record = scratch.cast::<ExecFailed>();
-    let fixed = size_of::<ExecFailed>();
-    // SAFETY: `record` is the beginning of the scratch, which is larger than the record and the longest name.
+    let current = task::current();
+    let tgid: u32 = field!(current, task_tgid);
+    if emit::is_self(Kind::ExecFailed, tgid) {
+        return 0;
+    }
+    // Reserved memory, not a scratch: six programs come here, fexit ones can be preempted, and the guard against nested runs
+    // is each program's own.
+    let Some(mut entry) = PRIORITY.reserve::<ExecFailed>(0) else {
+        emit::count(Kind::ExecFailed, Count::RingFull);
+        return 0;
+    };
+    let record = entry.as_mut_ptr();
+    // SAFETY: reserved memory of the record's size, submitted below with nothing in between that could leave.
     unsafe {
         let header = &raw mut (*record).header;
-        task::subject(header, task::current());
-        if emit::is_self(Kind::ExecFailed, (*header).tgid) {
-            return 0;
-        }
+        task::subject(header, current);
         (*header).flags |= FLAG_FROM_CALLER;
         (*record).error = (-result) as u32;
-        tail::begin(scratch);
-        if tail::user_string(scratch, fixed, path) {
+        let written = bpf_probe_read_user_str((&raw mut (*record).name).cast(), NAME_MAX as u32, path as *const _);
+        let len = if written > 0 { written as u16 } else { 0 };
+        if len >= NAME_MAX as u16 {
             (*header).flags |= FLAG_NAME_TRUNCATED;
         }
-        (*record).requested = tail::span(scratch, fixed, 0);
-        let total = tail::total(scratch, fixed);
-        emit::stamp(header, Kind::ExecFailed, total as u32);
-        emit::send(&PRIORITY, scratch, Kind::ExecFailed, total);
+        (*record).requested = Span { offset: offset_of!(ExecFailed, name) as u16, len };
+        emit::stamp(header, Kind::ExecFailed, size_of::<ExecFailed>() as u32);
     }
+    entry.submit(0);
+    emit::count(Kind::ExecFailed, Count::Emitted);
     0
 }
 

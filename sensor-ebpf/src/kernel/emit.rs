@@ -11,8 +11,8 @@ use super::maps::{COUNTERS, SCRATCH, SELF_TGID, SEQUENCE, Scratch};
 #[inline(always)]
 pub(crate) fn count(kind: Kind, what: Count) {
     if let Some(counter) = COUNTERS.get_ptr_mut(kind as u32 * COUNTS as u32 + what as u32) {
-        // SAFETY: the slot is this CPU's own. A softirq may interrupt the addition; then one of both counts is lost, which is
-        // why loss is also visible in the gaps of `Header::seq`.
+        // SAFETY: the slot is this CPU's own. A softirq that interrupts the addition may cost one count; no program that
+        // counts is long enough for that to be seen in the storms.
         unsafe { *counter += 1 };
     }
 }

@@ -60,7 +60,7 @@ pub(crate) unsafe fn inet(out: *mut Fd, sk: u64, family: u16) {
 
 /// Inode of the socket file over `sk`; 0 when there is none.
 #[inline(always)]
-fn socket_inode(sk: u64) -> u64 {
+pub(crate) fn socket_inode(sk: u64) -> u64 {
     let socket: u64 = field!(sk, sock_socket);
     if socket == 0 {
         return 0;

@@ -2,7 +2,7 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray, RingBuf};
-use bartizan_sensor_ebpf::abi::{COUNTER_SLOTS, Header};
+use bartizan_sensor_ebpf::abi::{COUNTER_SLOTS, Pending};
 use bartizan_sensor_ebpf::layout::KernelOffsets;
 
 /// Layout of the running kernel, set by user space before load.
@@ -40,23 +40,9 @@ pub(crate) struct Scratch(pub(crate) [u8; SCRATCH]);
 #[map]
 pub(crate) static EXEC_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
-/// Scratch of the failed-exec hook.
-#[map]
-pub(crate) static EXEC_FAILED_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
-
 /// Scratch of the task iterator.
 #[map]
 pub(crate) static SEED_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
-
-/// A TCP connection attempt that has no result yet.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(crate) struct Pending {
-    /// Who tried: taken at the attempt, because the result comes in softirq, where `current` is somebody else.
-    pub(crate) header: Header,
-    /// `PENDING_*`.
-    pub(crate) state: u64,
-}
 
 /// The attempt is inside `connect()`.
 pub(crate) const PENDING_CALLING: u64 = 0;
@@ -65,13 +51,22 @@ pub(crate) const PENDING_SENT: u64 = 1;
 /// The socket was closed inside `connect()`, with no error on the socket: the call's own result will say why.
 pub(crate) const PENDING_CLOSED: u64 = 2;
 
-/// Attempts by `struct sock` address.
+/// Attempts by `struct sock` address. User space removes those whose result never came (its program run was skipped).
 #[map]
 pub(crate) static PENDING: HashMap<u64, Pending> = HashMap::with_max_entries(16384, 0);
 
-/// Sockets whose failed attempt was reported while `connect()` still runs, so that its return is not a second report.
+/// Sockets whose failed attempt was reported, with its errno (0: not known). In the fallback tier the caller's connect(2) will
+/// return, or a later one collect, the same failure: no second attempt.
 #[map]
-pub(crate) static REPORTED: LruHashMap<u64, u32> = LruHashMap::with_max_entries(4096, 0);
+pub(crate) static REPORTED: LruHashMap<Reported, u32> = LruHashMap::with_max_entries(4096, 0);
+
+/// Names a socket in [`REPORTED`]: the inode tells a new socket at an old address.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Reported {
+    pub(crate) sk: u64,
+    pub(crate) inode: u64,
+}
 
 /// Processes whose end was told: the last two threads of a group may both find themselves the last.
 #[map]

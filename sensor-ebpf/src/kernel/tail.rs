@@ -4,7 +4,7 @@
 //! unknown number each time, so the verifier does not follow every combination of string lengths as a state of its own
 //! (450,000 instructions when it did).
 
-use aya_ebpf::helpers::generated::{bpf_probe_read_kernel_str, bpf_probe_read_user, bpf_probe_read_user_str};
+use aya_ebpf::helpers::generated::{bpf_probe_read_kernel_str, bpf_probe_read_user};
 use bartizan_sensor_ebpf::abi::{ARGV_MAX, COMPONENT_MAX, NAME_MAX, Span, TAIL_MAX};
 
 use super::bound;
@@ -84,17 +84,6 @@ pub(crate) fn name(scratch: *mut Scratch, fixed: u64, address: u64) -> bool {
 pub(crate) fn kernel_string(scratch: *mut Scratch, fixed: usize, address: u64) -> bool {
     // SAFETY: `end` leaves room for a name.
     let written = unsafe { bpf_probe_read_kernel_str(end(scratch, fixed as u64).cast(), NAME_MAX as u32, address as *const _) };
-    if written > 0 {
-        grow(scratch, written as u64);
-    }
-    written >= NAME_MAX as i64
-}
-
-/// Appends a string of the caller with its NUL; true when it was cut.
-#[inline(always)]
-pub(crate) fn user_string(scratch: *mut Scratch, fixed: usize, address: u64) -> bool {
-    // SAFETY: `end` leaves room for a name.
-    let written = unsafe { bpf_probe_read_user_str(end(scratch, fixed as u64).cast(), NAME_MAX as u32, address as *const _) };
     if written > 0 {
         grow(scratch, written as u64);
     }

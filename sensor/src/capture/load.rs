@@ -4,10 +4,11 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
+use aya::maps::{HashMap, Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::iter::IterLink;
 use aya::programs::{BtfTracePoint, FExit, Iter, ProgramError, TracePoint};
 use aya::{Ebpf, EbpfLoader};
+use bartizan_sensor_ebpf::abi::Pending;
 
 use super::btf::{Btf, BtfError, VMLINUX};
 use super::hooks::{Attach, HOOKS, Hook, ProgramSpec, Tier, refused_by_types};
@@ -22,6 +23,9 @@ pub enum LoadError {
     /// No type information.
     #[error(transparent)]
     Btf(#[from] BtfError),
+    /// The programs need a helper that came with Linux 5.17.
+    #[error("this kernel is too old: Bartizan needs Linux 5.17 or newer (its bpf_loop helper); 6.1 and 6.18 are tested")]
+    OldKernel,
     /// Foreign layout.
     #[error(transparent)]
     Offsets(#[from] OffsetsError),
@@ -37,9 +41,9 @@ pub enum LoadError {
     /// The object lacks a map: it is not the one this binary was built with.
     #[error("the kernel object has no map {0}: it does not belong to this binary; build both with `cargo xtask build`")]
     NoMap(&'static str),
-    /// A ring cannot be used.
-    #[error("cannot map the ring buffer {0}: {1}")]
-    Ring(&'static str, #[source] aya::maps::MapError),
+    /// A map cannot be used.
+    #[error("cannot use the map {0}: {1}")]
+    Map(&'static str, #[source] aya::maps::MapError),
     /// Nothing could be attached.
     #[error("no hook could be attached, so nothing would be seen: {0}")]
     NoHook(String),
@@ -88,6 +92,17 @@ pub struct HookReport {
     pub programs: Vec<(&'static str, OwnedFd)>,
 }
 
+/// [`Pending`] as bytes that aya may read from a map.
+#[derive(Debug, Clone, Copy)]
+#[repr(transparent)]
+pub struct PendingValue(pub Pending);
+
+// SAFETY: `Pending` is `#[repr(C)]`, made of integers without padding.
+unsafe impl aya::Pod for PendingValue {}
+
+/// Connection attempts without a result, by the address of their `struct sock`.
+pub type PendingMap = HashMap<MapData, u64, PendingValue>;
+
 /// Everything that is loaded. Dropping it detaches.
 pub struct Loaded {
     /// Owns programs and links.
@@ -100,6 +115,8 @@ pub struct Loaded {
     pub bulk: RingBuf<MapData>,
     /// Counters by kind.
     pub counters: PerCpuArray<MapData, u64>,
+    /// Connection attempts without a result.
+    pub pending: PendingMap,
     /// Every hook, in the order of [`HOOKS`].
     pub hooks: Vec<HookReport>,
 }
@@ -114,6 +131,9 @@ pub fn load(config: &LoadConfig) -> Result<Loaded, LoadError> {
     }
     let path = config.btf.as_deref().unwrap_or(Path::new(VMLINUX));
     let types = Btf::read(path)?;
+    if !types.has_function("bpf_loop") {
+        return Err(LoadError::OldKernel);
+    }
     let offsets = offsets::resolve(&types)?;
     let own = std::process::id();
     let btf = aya::Btf::parse_file(path, aya::Endianness::default())?;
@@ -129,7 +149,8 @@ pub fn load(config: &LoadConfig) -> Result<Loaded, LoadError> {
     let priority = ring(&mut ebpf, "PRIORITY")?;
     let bulk = ring(&mut ebpf, "BULK")?;
     let counters = take(&mut ebpf, "COUNTERS")?;
-    let counters = PerCpuArray::try_from(counters).map_err(|error| LoadError::Ring("COUNTERS", error))?;
+    let counters = PerCpuArray::try_from(counters).map_err(|error| LoadError::Map("COUNTERS", error))?;
+    let pending = HashMap::try_from(take(&mut ebpf, "PENDING")?).map_err(|error| LoadError::Map("PENDING", error))?;
 
     let mut attacher = Attacher { ebpf: &mut ebpf, btf: &btf, types: &types, disabled: &config.disabled, seeds: None };
     let hooks: Vec<HookReport> = HOOKS.iter().map(|hook| attacher.attach(hook)).collect();
@@ -139,7 +160,7 @@ pub fn load(config: &LoadConfig) -> Result<Loaded, LoadError> {
         let reasons: Vec<String> = hooks.iter().flat_map(|report| report.reasons.iter().cloned()).take(3).collect();
         return Err(LoadError::NoHook(reasons.join("; ")));
     }
-    Ok(Loaded { ebpf, seeds, priority, bulk, counters, hooks })
+    Ok(Loaded { ebpf, seeds, priority, bulk, counters, pending, hooks })
 }
 
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, LoadError> {
@@ -147,7 +168,7 @@ fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, LoadError> {
 }
 
 fn ring(ebpf: &mut Ebpf, name: &'static str) -> Result<RingBuf<MapData>, LoadError> {
-    RingBuf::try_from(take(ebpf, name)?).map_err(|error| LoadError::Ring(name, error))
+    RingBuf::try_from(take(ebpf, name)?).map_err(|error| LoadError::Map(name, error))
 }
 
 struct Attacher<'a> {

@@ -73,11 +73,14 @@ impl EventLines {
     fn what(&self, body: &Body, process: Option<&Process>) -> String {
         let paint = self.paint;
         match body {
-            Body::Exec(Exec { requested, error: Some(error), stdio: _, relay: _ }) => {
+            Body::Exec(Exec { requested, error: Some(error), stdio: _, relay: _, requested_truncated }) => {
                 let path = requested.as_deref().map_or_else(|| "an unknown path".to_owned(), quote);
-                paint.red(&format!("{path}: failed, {}", error.name()))
+                let more = if *requested_truncated { "..." } else { "" };
+                paint.red(&format!("{path}{more}: failed, {}", error.name()))
             }
-            Body::Exec(Exec { requested: _, error: None, stdio, relay }) => self.image(process, stdio, relay.as_ref()),
+            Body::Exec(Exec { requested: _, error: None, stdio, relay, requested_truncated: _ }) => {
+                self.image(process, stdio, relay.as_ref())
+            }
             Body::Seed(seed) => self.image(process, &seed.stdio, seed.relay.as_ref()),
             Body::Fork(fork) => format!("→ {}({})", escape(&fork.child.name), fork.child.pid),
             Body::Exit(exit) => self.exit(exit),

@@ -114,16 +114,18 @@ impl Enricher {
         let Observation { kind: _, subject, what } = observation;
         let id = self.exec_id(subject.tgid, subject.start_boottime, subject.exec_id);
         let (process, outcome, body) = match what {
-            What::Exec { image, requested } => {
+            What::Exec { image, requested, requested_truncated } => {
                 let process = self.image(&subject, id, &image, false);
                 self.replace(&process, subject.ktime);
                 let Image { stdio, relay, .. } = *image;
-                let body = Exec { requested, error: None, stdio, relay: relay.map(|relay| self.relay(relay)) };
+                let relay = relay.map(|relay| self.relay(relay));
+                let body = Exec { requested, error: None, stdio, relay, requested_truncated };
                 (process, Outcome::Success, Body::Exec(body))
             }
-            What::ExecFailed { requested, error } => {
+            What::ExecFailed { requested, requested_truncated, error } => {
                 let process = self.subject(&subject, id);
-                (process, Outcome::Failure, Body::Exec(Exec { requested, error: Some(error), ..Exec::default() }))
+                let body = Exec { requested, error: Some(error), requested_truncated, ..Exec::default() };
+                (process, Outcome::Failure, Body::Exec(body))
             }
             What::Fork(child) => {
                 let process = self.subject(&subject, id);
@@ -305,7 +307,11 @@ mod tests {
     }
 
     fn exec(subject: Subject, exe: &str) -> Observation {
-        Observation { kind: Kind::Exec, subject, what: What::Exec { image: image(exe), requested: Some(exe.into()) } }
+        Observation {
+            kind: Kind::Exec,
+            subject,
+            what: What::Exec { image: image(exe), requested: Some(exe.into()), requested_truncated: false },
+        }
     }
 
     fn seed(subject: Subject, exe: &str) -> Observation {

@@ -1,7 +1,9 @@
 //! `process.exec`, done and failed.
 
 use bartizan_bus::event::Errno;
-use bartizan_sensor_ebpf::abi::{self, Bytes, Exec, ExecFailed, FLAG_ARGV_TRUNCATED, FLAG_CWD_TRUNCATED, FLAG_EXE_TRUNCATED, Fd, Header};
+use bartizan_sensor_ebpf::abi::{
+    self, Bytes, Exec, ExecFailed, FLAG_ARGV_TRUNCATED, FLAG_CWD_TRUNCATED, FLAG_EXE_TRUNCATED, FLAG_NAME_TRUNCATED, Fd, Header,
+};
 
 use super::{ExeInode, Image, What, fd, text};
 
@@ -10,12 +12,20 @@ pub(super) fn project(record: &Exec, bytes: Bytes<'_>) -> What {
     let mut image = image(header, fixed, stdio, relay, bytes);
     image.argv = text::argv(bytes.get(*argv));
     image.argv_truncated = header.flags & FLAG_ARGV_TRUNCATED != 0;
-    What::Exec { image: Box::new(image), requested: text::string(bytes.get(*requested)) }
+    What::Exec {
+        image: Box::new(image),
+        requested: text::string(bytes.get(*requested)),
+        requested_truncated: header.flags & FLAG_NAME_TRUNCATED != 0,
+    }
 }
 
 pub(super) fn project_failed(record: &ExecFailed, bytes: Bytes<'_>) -> What {
-    let ExecFailed { header: _, error, requested } = record;
-    What::ExecFailed { requested: text::string(bytes.get(*requested)), error: Errno(*error as i32) }
+    let ExecFailed { header, error, requested, name: _ } = record;
+    What::ExecFailed {
+        requested: text::string(bytes.get(*requested)),
+        requested_truncated: header.flags & FLAG_NAME_TRUNCATED != 0,
+        error: Errno(*error as i32),
+    }
 }
 
 /// The part that exec and seed records share.

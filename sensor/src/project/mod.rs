@@ -83,11 +83,15 @@ pub enum What {
         image: Box<Image>,
         /// Path that was asked for.
         requested: Option<String>,
+        /// It was cut.
+        requested_truncated: bool,
     },
     /// An exec that failed.
     ExecFailed {
         /// Path that was asked for.
         requested: Option<String>,
+        /// It was cut.
+        requested_truncated: bool,
         /// Why.
         error: Errno,
     },
