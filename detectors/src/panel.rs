@@ -55,6 +55,7 @@ impl Panel {
         let context = Context { seq, lineage };
         let mut raised = Vec::new();
         for (index, detector) in detectors.iter_mut().enumerate() {
+            // Every event counts; `step` hands on those that the detector reads.
             observed[index] += 1;
             raised.extend(step(detector.as_mut(), event, &context).into_iter().map(|alert| Raised { detector: index, alert }));
         }

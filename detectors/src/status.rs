@@ -11,7 +11,8 @@ use crate::detector::{StateInfo, TableInfo};
 pub struct DetectorStatus {
     /// Its id.
     pub id: &'static str,
-    /// Events that it was handed since the engine started, replayed ones included.
+    /// Events that the engine took while it was there, of every kind and also those that it does not read, since the engine
+    /// started. Replayed ones are included.
     pub observed: u64,
     /// Findings since the engine started, without those of the replay at its start.
     pub findings: u64,

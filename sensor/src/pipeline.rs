@@ -14,7 +14,7 @@ use crate::capture::loss::{self, KernelCounts, Losses};
 use crate::capture::rings::{Reading, Rings};
 use crate::capture::seed::Seeds;
 use crate::enrich::{Enricher, clock};
-use crate::status::RECENT_LOSS_SECONDS;
+use crate::status::{RECENT_LOSS_SECONDS, SKIPPED};
 
 /// Longest wait for the rings: how late a bulk record (which wakes nobody), a stop or a tick may be seen.
 const WAIT: Duration = Duration::from_millis(50);
@@ -35,11 +35,15 @@ pub struct Counts {
     pub received: BTreeMap<&'static str, u64>,
     /// Records that Bartizan itself caused and that were left out, by kind.
     pub filtered_self: BTreeMap<&'static str, u64>,
+    /// Connection attempts that were told at once without their result, because too many were pending.
+    pub pending_full: u64,
     /// Losses since start, of kernel and user space.
     pub lost: Losses,
-    /// Losses in the last [`RECENT_LOSS_SECONDS`].
+    /// Losses in the last [`RECENT_LOSS_SECONDS`], skipped runs among them.
     pub recent_loss: u64,
-    /// Why the last publish failed.
+    /// Of these, the runs that the kernel skipped, by program.
+    pub recent_skipped: BTreeMap<String, u64>,
+    /// Why the last publish that failed did. Kept after recovery.
     pub publish_error: Option<String>,
     /// The first record that could not be decoded.
     pub decode_error: Option<String>,
@@ -48,7 +52,7 @@ pub struct Counts {
     /// Losses of user space alone.
     own: Losses,
     /// When how much was lost, within the window.
-    recent: VecDeque<(Instant, u64)>,
+    recent: VecDeque<(Instant, Losses)>,
 }
 
 /// The shared numbers and the stop flag.
@@ -90,20 +94,25 @@ impl Shared {
 impl Counts {
     /// Brings the sums up to date with the kernel's counters.
     fn take(&mut self, kernel: KernelCounts) {
-        let KernelCounts { emitted: _, filtered_self, pending_full: _, mut lost } = kernel;
+        let KernelCounts { emitted: _, filtered_self, pending_full, mut lost } = kernel;
         for (key, count) in &self.own {
             *lost.entry(key.clone()).or_default() += count;
         }
-        let new: u64 = loss::since(&self.lost, &lost).values().sum();
-        if new > 0 {
+        let new = loss::since(&self.lost, &lost);
+        if !new.is_empty() {
             self.recent.push_back((Instant::now(), new));
         }
         while self.recent.front().is_some_and(|(at, _)| at.elapsed().as_secs() >= RECENT_LOSS_SECONDS) {
             self.recent.pop_front();
         }
-        self.recent_loss = self.recent.iter().map(|(_, count)| count).sum();
-        self.filtered_self = filtered_self;
-        self.lost = lost;
+        (self.recent_loss, self.recent_skipped) = (0, BTreeMap::new());
+        for ((kind, reason), count) in self.recent.iter().flat_map(|(_, losses)| losses) {
+            self.recent_loss += count;
+            if *reason == SKIPPED {
+                *self.recent_skipped.entry(kind.clone()).or_default() += count;
+            }
+        }
+        (self.filtered_self, self.pending_full, self.lost) = (filtered_self, pending_full, lost);
     }
 }
 
@@ -177,7 +186,10 @@ impl Pipeline {
         if let Some((count, error)) = undecodable {
             let mut counts = self.shared.lock();
             *counts.own.entry(("unknown".to_owned(), "decode")).or_default() += count;
-            counts.decode_error.get_or_insert(error);
+            if counts.decode_error.is_none() {
+                tracing::error!("a record could not be decoded and is lost; others like it are only counted: {error}");
+                counts.decode_error = Some(error);
+            }
         }
         if records.is_empty() {
             return;
@@ -264,4 +276,24 @@ fn gone(ids: Vec<ExecId>) -> Vec<ExecId> {
         stat.is_ok_and(|stat| stat.starttime == id.start_ticks())
     };
     ids.into_iter().filter(|id| !alive(id)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lost<const N: usize>(counts: [(&str, &'static str, u64); N]) -> Losses {
+        counts.into_iter().map(|(kind, reason, count)| ((kind.to_owned(), reason), count)).collect()
+    }
+
+    #[test]
+    fn a_skipped_run_is_a_recent_loss_and_told_apart() {
+        let mut counts = Counts { own: lost([("unknown", "decode", 2)]), ..Counts::default() };
+        let kernel =
+            KernelCounts { lost: lost([("process.exec", "ring_full", 5), ("sched_process_exec", SKIPPED, 3)]), ..Default::default() };
+        counts.take(kernel.clone());
+        assert_eq!((counts.recent_loss, counts.recent_skipped.clone()), (10, BTreeMap::from([("sched_process_exec".to_owned(), 3)])));
+        counts.take(KernelCounts { pending_full: 4, ..kernel });
+        assert_eq!((counts.recent_loss, counts.pending_full), (10, 4), "nothing was lost since");
+    }
 }

@@ -9,6 +9,7 @@ use bartizan_bus::event::Body;
 use bartizan_bus::{Bus, StreamName};
 use bartizan_detectors::EngineStatus;
 use bartizan_forward::StatusHandle;
+use bartizan_sensor_ebpf::abi::{KINDS, Kind};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use serde::Serialize;
@@ -16,8 +17,9 @@ use serde_json::Value;
 
 use crate::capture::HookReport;
 use crate::capture::load::{self, program_counters};
+use crate::capture::loss::Losses;
 use crate::host::{host_name, kernel_release};
-use crate::pipeline::Shared;
+use crate::pipeline::{Counts, Shared};
 use crate::status::{Blind, HookState, HookStatus, KindCount, ProcessTable, SelfUsage, StatusReport};
 
 /// Where the numbers come from.
@@ -36,19 +38,6 @@ impl Reporter {
         let Self { bus, shared, detectors, sinks, data_dir, started } = self;
         let (counts, hooks) = (shared.counts(), &shared.hooks);
         let uptime = started.elapsed();
-        let mut kinds: BTreeMap<String, KindCount> = Body::KINDS
-            .iter()
-            .map(|kind| ((*kind).to_owned(), KindCount { kind: (*kind).to_owned(), received: 0, lost: BTreeMap::new() }))
-            .collect();
-        for (kind, received) in &counts.received {
-            if let Some(count) = kinds.get_mut(*kind) {
-                count.received = *received;
-            }
-        }
-        for ((kind, reason), lost) in &counts.lost {
-            let count = kinds.entry(kind.clone()).or_insert_with(|| KindCount { kind: kind.clone(), received: 0, lost: BTreeMap::new() });
-            count.lost.insert((*reason).to_owned(), *lost);
-        }
         let streams: Vec<_> = StreamName::ALL.iter().map(|name| bus.stream(*name)).collect();
         let (entries, max, evicted) = counts.table;
         StatusReport {
@@ -61,8 +50,10 @@ impl Reporter {
             uptime_s: uptime.as_secs(),
             hooks: hooks.iter().map(hook_status).collect(),
             blind: blind(hooks),
-            kinds: kinds.into_values().collect(),
+            kinds: kinds(&counts),
             recent_loss: counts.recent_loss,
+            problems: problems(&counts),
+            recent_skipped: counts.recent_skipped,
             streams: streams.iter().map(|stream| (&stream.info()).into()).collect(),
             consumers: streams.iter().flat_map(|stream| stream.consumers()).map(|info| (&info).into()).collect(),
             detectors: value(&detectors.info()),
@@ -88,6 +79,44 @@ impl Reporter {
             self.data_dir.display()
         )
     }
+}
+
+/// A row for each kind of event, and one for each other name that something was lost under.
+fn kinds(counts: &Counts) -> Vec<KindCount> {
+    let Counts { received, filtered_self, pending_full, lost, .. } = counts;
+    let mut rows: BTreeMap<&str, KindCount> = Body::KINDS.iter().map(|kind| (*kind, KindCount::new(kind))).collect();
+    fn row<'r, 'k>(rows: &'r mut BTreeMap<&'k str, KindCount>, kind: &'k str) -> &'r mut KindCount {
+        rows.entry(kind).or_insert_with_key(|kind| KindCount::new(kind))
+    }
+    for (kind, count) in received {
+        row(&mut rows, kind).received = *count;
+    }
+    for (kind, count) in filtered_self {
+        row(&mut rows, kind).filtered_self = *count;
+    }
+    for connect in KINDS.iter().filter(|info| info.kind == Kind::Connect) {
+        row(&mut rows, connect.name).unknown_result = *pending_full;
+    }
+    for ((kind, reason), count) in lost {
+        row(&mut rows, kind).lost.insert((*reason).to_owned(), *count);
+    }
+    rows.into_values().collect()
+}
+
+/// What went wrong since the start, in sentences.
+fn problems(counts: &Counts) -> Vec<String> {
+    let Counts { lost, publish_error, decode_error, .. } = counts;
+    let sum = |lost: &Losses, reasons: &[&str]| -> u64 {
+        lost.iter().filter(|((_, reason), _)| reasons.contains(reason)).map(|(_, count)| count).sum()
+    };
+    let mut problems = Vec::new();
+    if let Some(error) = decode_error {
+        problems.push(format!("{} records could not be decoded; the first: {error}.", sum(lost, &["decode"])));
+    }
+    if let Some(error) = publish_error {
+        problems.push(format!("{} events could not be stored; the last error: {error}.", sum(lost, &["disk_full", "bus_error"])));
+    }
+    problems
 }
 
 fn value(from: &impl Serialize) -> Value {
@@ -130,6 +159,7 @@ pub(crate) fn blind(hooks: &[HookReport]) -> Vec<Blind> {
                 None => hook.without,
             };
             Some(Blind {
+                hook: hook.name.to_owned(),
                 what: what.to_owned(),
                 why: if reasons.is_empty() { "no better hook was tried".to_owned() } else { reasons.join("; ") },
                 costs: hook.costs.iter().map(|cost| (*cost).to_owned()).collect(),
@@ -145,4 +175,50 @@ fn usage() -> SelfUsage {
     let rss_bytes =
         procfs::process::Process::myself().and_then(|process| process.statm()).map_or(0, |statm| statm.resident * procfs::page_size());
     SelfUsage { rss_bytes, cpu_seconds }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted(count: impl FnOnce(&mut Counts)) -> Counts {
+        let mut counts = Counts::default();
+        count(&mut counts);
+        counts
+    }
+
+    #[test]
+    fn every_count_has_a_row() {
+        let counts = counted(|counts| {
+            counts.received = BTreeMap::from([("process.exec", 7)]);
+            counts.filtered_self = BTreeMap::from([("process.exec", 2), ("process.exit", 1)]);
+            counts.pending_full = 4;
+            counts.lost = Losses::from([(("process.exec".into(), "ring_full"), 5), (("unknown".into(), "decode"), 3)]);
+        });
+        let rows = kinds(&counts);
+        let row = |kind: &str| rows.iter().find(|row| row.kind == kind).unwrap_or_else(|| panic!("no row {kind}")).clone();
+        assert_eq!(
+            row("process.exec"),
+            KindCount { received: 7, filtered_self: 2, lost: BTreeMap::from([("ring_full".into(), 5)]), ..KindCount::new("process.exec") }
+        );
+        assert_eq!((row("process.exit").filtered_self, row("network.connect").unknown_result), (1, 4));
+        assert_eq!(row("unknown").lost["decode"], 3);
+        assert_eq!(rows.len(), Body::KINDS.len() + 1);
+    }
+
+    #[test]
+    fn problems_are_sentences_with_their_number() {
+        assert!(problems(&Counts::default()).is_empty());
+        let counts = counted(|counts| {
+            let lost = [(("unknown", "decode"), 3), (("process.exec", "disk_full"), 4), (("process.exit", "bus_error"), 1)];
+            counts.lost = lost.into_iter().map(|((kind, reason), count)| ((kind.to_owned(), reason), count)).collect();
+            counts.decode_error = Some("kind 99 is not known".into());
+            counts.publish_error = Some("EVENTS is full".into());
+        });
+        let expected = [
+            "3 records could not be decoded; the first: kind 99 is not known.",
+            "5 events could not be stored; the last error: EVENTS is full.",
+        ];
+        assert_eq!(problems(&counts), expected);
+    }
 }

@@ -14,6 +14,10 @@ use serde_json::{Map, Value};
 /// Losses within this many seconds make a running sensor degraded: [`StatusReport::recent_loss`] counts them.
 pub const RECENT_LOSS_SECONDS: u64 = 300;
 
+/// The reason under which a program's row in [`StatusReport::kinds`] counts its runs that the kernel skipped. Each may have been
+/// a record, or one of the many runs that make none.
+pub const SKIPPED: &str = "recursion";
+
 /// Everything `bartizan status` knows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StatusReport {
@@ -37,8 +41,15 @@ pub struct StatusReport {
     pub blind: Vec<Blind>,
     /// Received and lost records, per kind.
     pub kinds: Vec<KindCount>,
-    /// Records lost in the last [`RECENT_LOSS_SECONDS`] seconds, all kinds and reasons.
+    /// Records lost in the last [`RECENT_LOSS_SECONDS`] seconds, all kinds and reasons, skipped runs among them.
     pub recent_loss: u64,
+    /// Of these, the runs that the kernel skipped, by program.
+    #[serde(default)]
+    pub recent_skipped: BTreeMap<String, u64>,
+    /// What went wrong since the start, also when it is over: a sentence each. What it cost is counted as lost, so that these
+    /// alone do not degrade.
+    #[serde(default)]
+    pub problems: Vec<String>,
     /// The streams of the bus.
     pub streams: Vec<StreamStatus>,
     /// The durable consumers of all streams.
@@ -60,7 +71,7 @@ pub struct HookStatus {
     pub name: String,
     /// Kinds of events that it makes.
     pub kinds: Vec<String>,
-    /// How it is attached, such as `tp_btf`, `fexit` or `syscall tracepoint`.
+    /// How it is attached, such as `tp_btf`, `fexit` or `syscall_tracepoint`; `none` when it is not.
     pub tier: String,
     /// This is the best tier that Bartizan has for it.
     pub best: bool,
@@ -103,6 +114,9 @@ impl HookState {
 /// Something that cannot be seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Blind {
+    /// Name of the hook that would see it.
+    #[serde(default)]
+    pub hook: String,
     /// What is not seen.
     pub what: String,
     /// Why not.
@@ -113,15 +127,38 @@ pub struct Blind {
     pub expected: bool,
 }
 
-/// Counts of one kind of record.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Counts of one kind of record, or of one kernel program.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct KindCount {
-    /// The kind, such as `process.exec`.
+    /// The kind, such as `process.exec`. With [`SKIPPED`] among the losses, the program whose runs were skipped.
     pub kind: String,
     /// Records that reached user space since the start.
     pub received: u64,
     /// Records lost since the start, by reason.
     pub lost: BTreeMap<String, u64>,
+    /// Records that Bartizan itself caused and that were left out. They are neither received nor lost.
+    #[serde(default)]
+    pub filtered_self: u64,
+    /// Records that were told before their result was known, because too many attempts were pending. They are received.
+    #[serde(default)]
+    pub unknown_result: u64,
+}
+
+impl KindCount {
+    /// Nothing counted.
+    pub fn new(kind: &str) -> Self {
+        Self { kind: kind.to_owned(), ..Self::default() }
+    }
+
+    /// Runs of the program of this name that the kernel skipped.
+    pub fn skipped(&self) -> u64 {
+        self.lost.get(SKIPPED).copied().unwrap_or_default()
+    }
+
+    /// Losses that were records for certain, by reason.
+    pub fn lost_records(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.lost.iter().filter(|(reason, _)| *reason != SKIPPED).map(|(reason, count)| (reason.as_str(), *count))
+    }
 }
 
 /// A stream, as its `StreamInfo` says. Fields without a name here are kept in `more`.
@@ -311,14 +348,18 @@ impl StatusReport {
     pub fn verdict(&self) -> Verdict {
         let mut reasons = Vec::new();
         for hook in &self.hooks {
-            hook.complain(&mut reasons);
+            hook.complain(self.blind.iter().filter(|blind| blind.hook == hook.name), &mut reasons);
         }
-        for blind in self.blind.iter().filter(|blind| !blind.expected) {
-            reasons.push(format!("{} is not seen although this kernel could: {}.", blind.what, blind.why));
+        for blind in self.blind.iter().filter(|blind| !blind.expected && !self.at_fault(&blind.hook)) {
+            reasons.push(format!("Not seen although this kernel could: {}: {}.", blind.what, blind.why));
         }
-        if self.recent_loss > 0 {
-            let minutes = RECENT_LOSS_SECONDS / 60;
-            reasons.push(format!("{} records were lost in the last {minutes} minutes: see the losses per kind.", self.recent_loss));
+        let minutes = RECENT_LOSS_SECONDS / 60;
+        let lost = self.recent_loss.saturating_sub(self.recent_skipped.values().sum());
+        if lost > 0 {
+            reasons.push(format!("{lost} records were lost in the last {minutes} minutes: see the losses per kind."));
+        }
+        for (program, runs) in &self.recent_skipped {
+            reasons.push(format!("In the last {minutes} minutes {}.", skipped_runs(program, *runs)));
         }
         for stream in &self.streams {
             stream.complain(&mut reasons);
@@ -345,6 +386,19 @@ impl StatusReport {
     /// The sinks, as far as the judgement and the page need them.
     pub fn sink_rows(&self) -> Vec<SinkRow> {
         SinkRow::all(&self.sinks)
+    }
+
+    /// Whether the verdict names this hook.
+    pub fn at_fault(&self, hook: &str) -> bool {
+        self.hooks.iter().any(|known| known.name == hook && known.at_fault())
+    }
+}
+
+/// Skipped runs as what they are: not lost records, but the most that may have been.
+pub(crate) fn skipped_runs(program: &str, runs: u64) -> String {
+    match runs {
+        1 => format!("1 run of {program} was skipped by the kernel (it may have been a record)"),
+        _ => format!("{runs} runs of {program} were skipped by the kernel (each may have been a record)"),
     }
 }
 
@@ -377,13 +431,27 @@ impl StreamStatus {
 }
 
 impl HookStatus {
-    fn complain(&self, reasons: &mut Vec<String>) {
-        let why = self.reason.as_deref().unwrap_or("no reason is known");
+    /// This kernel could do better.
+    pub fn at_fault(&self) -> bool {
         match self.state {
-            HookState::Active | HookState::Unavailable => {}
-            HookState::Disabled => reasons.push(format!("Hook {} ({}) is disabled: {why}.", self.name, self.kinds.join(", "))),
-            HookState::Failed => reasons.push(format!("Hook {} ({}) could not be attached: {why}.", self.name, self.kinds.join(", "))),
+            HookState::Active | HookState::Unavailable => false,
+            HookState::Disabled | HookState::Failed => true,
         }
+    }
+
+    /// One sentence with what is not seen, because both have the same reason.
+    fn complain<'a>(&self, blind: impl Iterator<Item = &'a Blind>, reasons: &mut Vec<String>) {
+        let how = match (self.state, self.tier.as_str()) {
+            (HookState::Active | HookState::Unavailable, _) => return,
+            (HookState::Disabled, "none") => "is not attached".to_owned(),
+            // A better tier is held back.
+            (HookState::Disabled, tier) => format!("is attached as {tier} only"),
+            (HookState::Failed, _) => "could not be attached".to_owned(),
+        };
+        let why = self.reason.as_deref().unwrap_or("no reason is known");
+        let unseen: Vec<&str> = blind.map(|blind| blind.what.as_str()).collect();
+        let unseen = if unseen.is_empty() { String::new() } else { format!(". Not seen: {}", unseen.join("; ")) };
+        reasons.push(format!("Hook {} ({}) {how}: {why}{unseen}.", self.name, self.kinds.join(", ")));
     }
 }
 
@@ -419,16 +487,23 @@ pub(crate) mod tests {
                 recursion_misses: 0,
             }],
             blind: vec![Blind {
+                hook: "connect".into(),
                 what: "connects by 32-bit programs".into(),
                 why: "this kernel allows no fentry".into(),
                 costs: vec!["runtime_watcher.reverse_shell".into()],
                 expected: true,
             }],
-            kinds: vec![KindCount { kind: "process.exec".into(), received: 1000, lost: BTreeMap::new() }],
+            kinds: vec![KindCount { received: 1000, ..KindCount::new("process.exec") }],
             recent_loss: 0,
+            recent_skipped: BTreeMap::new(),
+            problems: Vec::new(),
             streams: vec![StreamStatus::from(&alerts.info())],
             consumers: vec![ConsumerStatus::from(&consumer.info())],
-            detectors: json!({ "runtime_watcher": { "observed": 1000, "alerts": 1 } }),
+            detectors: json!({
+                "acked_seq": 1000,
+                "last_seq": 1000,
+                "detectors": [{ "id": "runtime_watcher", "observed": 1000, "published": 1 }],
+            }),
             sinks: json!([{ "name": "siem", "type": "syslog", "address": "127.0.0.1:514", "state": "connected", "confirmed": 1, "lag": 0 }]),
             process_table: ProcessTable { entries: 120, max: 65_536, evicted: 0 },
             self_usage: SelfUsage { rss_bytes: 31 << 20, cpu_seconds: 1.5 },
@@ -449,19 +524,26 @@ pub(crate) mod tests {
         assert_eq!(report().verdict(), Verdict::Working);
         assert_eq!(reason(|report| report.hooks[0].state = HookState::Unavailable), "");
         assert_eq!(reason(|report| report.hooks[0].best = false), "");
+        assert_eq!(reason(|report| report.problems = vec!["It is over.".into()]), "");
     }
 
     type Change = fn(&mut StatusReport);
 
     #[test]
     fn every_fault_is_a_sentence() {
-        let faults: [(&str, Change); 11] = [
-            ("Hook exec (process.exec) is disabled: --disable-hook.", |report| {
+        let faults: [(&str, Change); 13] = [
+            ("Hook exec (process.exec) is not attached: --disable-hook.", |report| {
                 report.hooks[0].state = HookState::Disabled;
+                report.hooks[0].tier = "none".into();
                 report.hooks[0].reason = Some("--disable-hook".into());
             }),
+            ("Hook exec (process.exec) is attached as tp_btf only: ", |report| report.hooks[0].state = HookState::Disabled),
             ("could not be attached", |report| report.hooks[0].state = HookState::Failed),
             ("although this kernel could", |report| report.blind[0].expected = false),
+            ("In the last 5 minutes 3 runs of sched_process_exec were skipped by the kernel (each may have been a record).", |report| {
+                report.recent_loss = 3;
+                report.recent_skipped = BTreeMap::from([("sched_process_exec".into(), 3)]);
+            }),
             ("3 records were lost in the last 5 minutes", |report| report.recent_loss = 3),
             ("Stream ALERTS had 1 failed writes", |report| report.streams[0].write_errors = 1),
             ("Stream ALERTS accepts nothing more until Bartizan is started again: EIO.", |report| {
@@ -482,6 +564,47 @@ pub(crate) mod tests {
             let reason = reason(change);
             assert!(reason.contains(expected) && reason.ends_with('.'), "{reason:?} does not say {expected:?}");
         }
+    }
+
+    #[test]
+    fn a_disabled_hook_is_one_reason_with_what_it_costs() {
+        let one = reason(|report| {
+            report.hooks[0].state = HookState::Disabled;
+            report.hooks[0].tier = "none".into();
+            report.hooks[0].reason = Some("disabled by the operator".into());
+            report.blind[0] = Blind {
+                hook: "exec".into(),
+                what: "new program images".into(),
+                why: "disabled by the operator".into(),
+                costs: Vec::new(),
+                expected: false,
+            };
+        });
+        assert_eq!(one, "Hook exec (process.exec) is not attached: disabled by the operator. Not seen: new program images.");
+    }
+
+    #[test]
+    fn lost_records_and_skipped_runs_are_told_apart() {
+        let two = reason(|report| {
+            report.recent_loss = 8;
+            report.recent_skipped = BTreeMap::from([("sched_process_exec".into(), 1)]);
+        });
+        let expected = "7 records were lost in the last 5 minutes: see the losses per kind.\n\
+                        In the last 5 minutes 1 run of sched_process_exec was skipped by the kernel (it may have been a record).";
+        assert_eq!(two, expected);
+    }
+
+    #[test]
+    fn an_older_daemon_s_report_is_read() {
+        let mut value = serde_json::to_value(report()).expect("json");
+        for key in ["problems", "recent_skipped"] {
+            value.as_object_mut().and_then(|map| map.remove(key)).expect(key);
+        }
+        for key in ["filtered_self", "unknown_result"] {
+            value["kinds"][0].as_object_mut().and_then(|map| map.remove(key)).expect(key);
+        }
+        value["blind"][0].as_object_mut().and_then(|map| map.remove("hook")).expect("hook");
+        assert_eq!(serde_json::from_value::<StatusReport>(value).expect("report").blind[0].hook, "");
     }
 
     #[test]

@@ -1,11 +1,17 @@
 //! The status report for people, and as one JSON object.
+//!
+//! A reason stands on the page once: in the verdict if it is a fault, else behind what is not seen because of it.
+
+mod detectors;
+mod fields;
+mod sinks;
 
 use serde_json::Value;
 
 use super::clock::uptime;
 use super::escape::escape;
 use super::paint::Paint;
-use crate::status::{Blind, ConsumerStatus, HookState, HookStatus, KindCount, SinkRow, StatusReport, StreamStatus, Verdict};
+use crate::status::{Blind, ConsumerStatus, HookState, HookStatus, KindCount, StatusReport, StreamStatus, Verdict, skipped_runs};
 
 /// The report with `verdict` (`working` or `degraded`) and `reasons` beside its own fields, on one line.
 pub(crate) fn json(report: &StatusReport, verdict: &Verdict) -> Result<String, serde_json::Error> {
@@ -25,13 +31,16 @@ pub(crate) fn json(report: &StatusReport, verdict: &Verdict) -> Result<String, s
 pub(crate) fn render(report: &StatusReport, verdict: &Verdict, paint: Paint) -> String {
     let mut page = Page { paint, text: String::new() };
     page.head(report, verdict);
-    page.section("Hooks", hooks(&report.hooks));
+    page.list("Problems since the start", report.problems.iter().map(|problem| paint.yellow(&escape(problem))));
+    page.section("Hooks", hooks(report));
     page.list("Blind", report.blind.iter().map(|blind| self::blind(blind, paint)));
-    page.section("Records", kinds(&report.kinds));
+    let skipped = report.kinds.iter().filter(|row| row.skipped() > 0);
+    let skipped = skipped.map(|row| paint.yellow(&skipped_runs(&escape(&row.kind), row.skipped())));
+    page.list("Records", lines(&kinds(&report.kinds), paint).into_iter().chain(skipped));
     page.section("Streams", streams(&report.streams));
     page.section("Consumers", consumers(&report.consumers));
-    page.section("Sinks", sinks(&report.sink_rows()));
-    page.list("Detectors", flat(&report.detectors));
+    page.section("Sinks", sinks::sinks(report));
+    page.list("Detectors", detectors::detectors(report, paint));
     let (table, usage) = (report.process_table, report.self_usage);
     page.list(
         "Itself",
@@ -80,28 +89,28 @@ impl Page {
 
     /// A table whose first row is its heading; nothing when there is no other row.
     fn section(&mut self, title: &str, rows: Vec<Row>) {
-        if rows.len() < 2 {
-            return;
+        if rows.len() > 1 {
+            self.list(title, lines(&rows, self.paint));
         }
-        let columns = rows.iter().map(|row| row.cells.len()).max().unwrap_or_default();
-        let width =
-            |column: usize| rows.iter().filter_map(|row| row.cells.get(column)).map(|cell| cell.chars().count()).max().unwrap_or_default();
-        let widths: Vec<usize> = (0..columns).map(width).collect();
-        let lines: Vec<String> = rows
-            .iter()
-            .enumerate()
-            .map(|(index, row)| {
-                let cells: Vec<String> = row.cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-                let line = cells.join("  ");
-                match (index, row.colour) {
-                    (0, _) => self.paint.dim(line.trim_end()),
-                    (_, Some(colour)) => colour(self.paint, line.trim_end()),
-                    (_, None) => line.trim_end().to_owned(),
-                }
-            })
-            .collect();
-        self.list(title, lines);
     }
+}
+
+/// A table whose first row is its heading, a line for each row.
+fn lines(rows: &[Row], paint: Paint) -> Vec<String> {
+    let columns = rows.iter().map(|row| row.cells.len()).max().unwrap_or_default();
+    let width =
+        |column: usize| rows.iter().filter_map(|row| row.cells.get(column)).map(|cell| cell.chars().count()).max().unwrap_or_default();
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let line = |(index, row): (usize, &Row)| {
+        let cells: Vec<String> = row.cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let line = cells.join("  ");
+        match (index, row.colour) {
+            (0, _) => paint.dim(line.trim_end()),
+            (_, Some(colour)) => colour(paint, line.trim_end()),
+            (_, None) => line.trim_end().to_owned(),
+        }
+    };
+    rows.iter().enumerate().map(line).collect()
 }
 
 type Colour = fn(Paint, &str) -> String;
@@ -121,16 +130,17 @@ fn heading<const N: usize>(cells: [&str; N]) -> Row {
 
 impl Row {
     fn colour_if(self, condition: bool, colour: Colour) -> Self {
-        Self { colour: condition.then_some(colour), ..self }
+        if condition { Self { colour: Some(colour), ..self } } else { self }
     }
 }
 
-fn hooks(hooks: &[HookStatus]) -> Vec<Row> {
+fn hooks(report: &StatusReport) -> Vec<Row> {
     let mut rows = vec![heading(["hook", "state", "tier", "runs", "skipped", "events", ""])];
-    for hook in hooks {
+    for hook in &report.hooks {
         let HookStatus { name, kinds, tier, best, state, reason, runs, recursion_misses } = hook;
-        let tier = if *best { escape(tier) } else { format!("{} (not the best)", escape(tier)) };
+        let tier = if *best || tier == "none" { escape(tier) } else { format!("{} (not the best)", escape(tier)) };
         let (bad, warn) = (*state == HookState::Failed, *state == HookState::Disabled);
+        let told = hook.at_fault() || report.blind.iter().any(|blind| blind.hook == *name);
         rows.push(
             row([
                 escape(name),
@@ -139,7 +149,7 @@ fn hooks(hooks: &[HookStatus]) -> Vec<Row> {
                 runs.map_or_else(|| "-".to_owned(), |runs| runs.to_string()),
                 recursion_misses.to_string(),
                 escape(&kinds.join(", ")),
-                reason.as_deref().map(escape).unwrap_or_default(),
+                reason.as_deref().filter(|_| !told).map(escape).unwrap_or_default(),
             ])
             .colour_if(bad || warn, if bad { Paint::red } else { Paint::yellow }),
         );
@@ -148,18 +158,30 @@ fn hooks(hooks: &[HookStatus]) -> Vec<Row> {
 }
 
 fn blind(blind: &Blind, paint: Paint) -> String {
-    let Blind { what, why, costs, expected } = blind;
+    let Blind { hook, what, why, costs, expected } = blind;
     let costs = if costs.is_empty() { String::new() } else { format!("; weakens {}", escape(&costs.join(", "))) };
-    let line = format!("{}: {}{costs}", escape(what), escape(why));
-    if *expected { line } else { paint.yellow(&format!("{line} (this kernel could do better)")) }
+    let hook = if hook.is_empty() { String::new() } else { format!(" ({})", escape(hook)) };
+    let what = format!("{}{hook}", escape(what));
+    if *expected {
+        format!("{what}: {}{costs}", escape(why))
+    } else {
+        paint.yellow(&format!("{what}: this kernel could do better, see above{costs}"))
+    }
 }
 
 fn kinds(kinds: &[KindCount]) -> Vec<Row> {
     let mut rows = vec![heading(["kind", "received", "lost", ""])];
-    for KindCount { kind, received, lost } in kinds {
-        let total: u64 = lost.values().sum();
-        let reasons: Vec<String> = lost.iter().map(|(reason, count)| format!("{}: {count}", escape(reason))).collect();
-        rows.push(row([escape(kind), received.to_string(), total.to_string(), reasons.join(", ")]).colour_if(total > 0, Paint::red));
+    for count in kinds {
+        let KindCount { kind, received, lost: _, filtered_self, unknown_result } = count;
+        let total: u64 = count.lost_records().map(|(_, lost)| lost).sum();
+        if count.skipped() > 0 && total + received == 0 {
+            // A program, which has a line of its own below.
+            continue;
+        }
+        let mut notes: Vec<String> = count.lost_records().map(|(reason, lost)| format!("{}: {lost}", escape(reason))).collect();
+        notes.extend((*unknown_result > 0).then(|| format!("told without a result: {unknown_result}")));
+        notes.extend((*filtered_self > 0).then(|| format!("Bartizan's own, left out: {filtered_self}")));
+        rows.push(row([escape(kind), received.to_string(), total.to_string(), notes.join(", ")]).colour_if(total > 0, Paint::red));
     }
     rows
 }
@@ -196,66 +218,6 @@ fn consumers(consumers: &[ConsumerStatus]) -> Vec<Row> {
     rows
 }
 
-fn sinks(sinks: &[SinkRow]) -> Vec<Row> {
-    let mut rows = vec![heading(["sink", "type", "to", "state", "confirmed", "behind", ""])];
-    for sink in sinks {
-        let trouble = if sink.failing() { sink.last_error.as_deref().map(escape).unwrap_or_default() } else { String::new() };
-        let cells = [
-            escape(&sink.name),
-            escape(&sink.kind),
-            escape(&sink.address),
-            escape(&sink.state),
-            sink.confirmed.to_string(),
-            sink.lag.to_string(),
-            trouble,
-        ];
-        rows.push(row(cells).colour_if(sink.failing(), Paint::red));
-    }
-    rows
-}
-
-/// Any JSON as lines, one for each object: its plain values behind its path, what is in it on lines of its own. The detectors'
-/// status has the form that each detector gives it. Items of arrays are called by their `name` or `id`.
-fn flat(value: &Value) -> Vec<String> {
-    fn walk(path: &str, value: &Value, lines: &mut Vec<String>) {
-        let below = |key: &str| if path.is_empty() { escape(key) } else { format!("{path}.{}", escape(key)) };
-        let parts: Vec<(String, &Value)> = match value {
-            Value::Object(map) => map.iter().map(|(key, value)| (key.clone(), value)).collect(),
-            Value::Array(items) => {
-                items.iter().enumerate().map(|(index, item)| (called(item).unwrap_or(index.to_string()), item)).collect()
-            }
-            Value::Null => return,
-            plain => return lines.push(format!("{path}: {}", said(plain))),
-        };
-        let plain: Vec<String> = parts
-            .iter()
-            .filter(|(_, part)| !(part.is_object() || part.is_array() || part.is_null()))
-            .map(|(key, part)| format!("{} {}", escape(key), said(part)))
-            .collect();
-        match (plain.is_empty(), path.is_empty()) {
-            (true, _) => {}
-            (false, true) => lines.push(plain.join(", ")),
-            (false, false) => lines.push(format!("{path}: {}", plain.join(", "))),
-        }
-        for (key, part) in parts.iter().filter(|(_, part)| part.is_object() || part.is_array()) {
-            walk(&below(key), part, lines);
-        }
-    }
-    let mut lines = Vec::new();
-    walk("", value, &mut lines);
-    lines
-}
-
-fn called(item: &Value) -> Option<String> {
-    let name = item.get("name").or_else(|| item.get("id"))?;
-    name.as_str().map(str::to_owned)
-}
-
-/// A value that is no object and no array.
-fn said(plain: &Value) -> String {
-    plain.as_str().map_or_else(|| plain.to_string(), escape)
-}
-
 /// A size for reading: `31.0 MiB`.
 fn about(bytes: u64) -> String {
     let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
@@ -284,10 +246,11 @@ mod tests {
             "Bartizan works as well as this kernel allows.\n\nversion 0.1.0, pid 4242, host host1, kernel 6.18.0\n",
             "up 1d 02:03:04 since 2026-01-31T08:00:00Z, data folder /var/lib/bartizan",
             "\n  hook  state   tier    runs  skipped  events\n  exec  active  tp_btf  12    0        process.exec",
-            "\n  connects by 32-bit programs: this kernel allows no fentry; weakens runtime_watcher.reverse_shell",
+            "\n  connects by 32-bit programs (connect): this kernel allows no fentry; weakens runtime_watcher.reverse_shell",
             "\n  process.exec  1000      0",
             "  1.5 KiB  256.0 MiB  ",
-            "\n  runtime_watcher: alerts 1, observed 1000",
+            "\n  engine: acked up to 1000 of 1000 events, 0 behind",
+            "\n  runtime_watcher  1000      0         1       0\n",
             "\n  siem  syslog  127.0.0.1:514  connected  1          0",
             "process table: 120 of 65536 entries, 0 evicted",
             "memory: 31.0 MiB, processor time: 1.5 s",
@@ -307,6 +270,47 @@ mod tests {
     }
 
     #[test]
+    fn skipped_runs_are_no_lost_records() {
+        let mut skipped = report();
+        skipped.kinds[0].lost.insert("ring_full".into(), 5);
+        skipped.kinds.push(KindCount { lost: [("recursion".into(), 3)].into(), ..KindCount::new("sched_process_exec") });
+        let page = page(&skipped);
+        let expected = "\n\nRecords\n  kind          received  lost\n  process.exec  1000      5     ring_full: 5\n  \
+                        3 runs of sched_process_exec were skipped by the kernel (each may have been a record)\n\n";
+        assert!(page.contains(expected), "{page}");
+    }
+
+    #[test]
+    fn what_is_neither_received_nor_lost_is_shown() {
+        let mut report = report();
+        report.kinds[0].filtered_self = 2;
+        report.kinds[0].unknown_result = 4;
+        report.problems = vec!["3 records could not be decoded; the first: kind 99 is not known.".into()];
+        let page = page(&report);
+        assert!(page.starts_with("Bartizan works as well as this kernel allows."), "{page}");
+        assert!(
+            page.contains("\n\nProblems since the start\n  3 records could not be decoded; the first: kind 99 is not known.\n"),
+            "{page}"
+        );
+        assert!(page.contains("\n  process.exec  1000      0     told without a result: 4, Bartizan's own, left out: 2\n"), "{page}");
+    }
+
+    #[test]
+    fn a_reason_stands_on_the_page_once() {
+        let (mut lesser, why) = (report(), "fexit: this kernel refuses it");
+        lesser.hooks[0].reason = Some(why.into());
+        lesser.blind[0] = Blind { hook: "exec".into(), why: why.into(), ..lesser.blind[0].clone() };
+        assert_eq!(page(&lesser).matches(why).count(), 1, "behind what is not seen: {}", page(&lesser));
+        lesser.hooks[0].state = HookState::Failed;
+        lesser.blind[0].expected = false;
+        assert_eq!(page(&lesser).matches(why).count(), 1, "in the verdict: {}", page(&lesser));
+        assert!(page(&lesser).contains("\n  connects by 32-bit programs (exec): this kernel could do better, see above; weakens runtime"));
+        lesser.blind.clear();
+        lesser.hooks[0].state = HookState::Active;
+        assert_eq!(page(&lesser).matches(why).count(), 1, "in the table of hooks: {}", page(&lesser));
+    }
+
+    #[test]
     fn json_has_the_verdict() {
         let mut degraded = report();
         degraded.recent_loss = 5;
@@ -322,27 +326,16 @@ mod tests {
         let text = "\u{1b}[2J\u{202e}";
         evil.hooks[0].reason = Some(text.into());
         evil.hooks[0].state = HookState::Failed;
-        evil.detectors = serde_json::json!({ text: [{ "id": text, text: text }] });
+        let detector = serde_json::json!({ "id": text, text: text, "state": { "tables": [{ "name": text }], "counters": { text: 1 } } });
+        evil.detectors = serde_json::json!({ text: [text], "detectors": [detector], "first_undecodable": text });
+        evil.problems = vec![text.into()];
+        evil.kinds.push(KindCount { lost: [("recursion".into(), 3)].into(), ..KindCount::new(text) });
+        evil.blind[0].hook = text.into();
         evil.sinks[0]["state"] = "failed".into();
         evil.sinks[0]["last_error"] = text.into();
+        evil.sinks[0][text] = text.into();
         evil.blind[0].what = text.into();
         assert!(!page(&evil).chars().any(|c| (c.is_control() && c != '\n') || c == '\u{202e}'));
-    }
-
-    #[test]
-    fn nested_status_is_a_line_an_object() {
-        let detectors = serde_json::json!({
-            "last_seq": 9,
-            "detectors": [{ "id": "one", "observed": 5, "tables": [{ "name": "processes", "entries": 1 }], "none": null, "list": [1, 2] }],
-            "empty": {},
-        });
-        let expected = [
-            "last_seq 9",
-            "detectors.one: id one, observed 5",
-            "detectors.one.list: 0 1, 1 2",
-            "detectors.one.tables.processes: entries 1, name processes",
-        ];
-        assert_eq!(flat(&detectors), expected);
     }
 
     #[test]

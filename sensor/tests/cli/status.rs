@@ -22,7 +22,7 @@ fn report(state: HookState) -> StatusReport {
         hooks: vec![HookStatus {
             name: "exec".into(),
             kinds: vec!["process.exec".into()],
-            tier: "tp_btf".into(),
+            tier: if state == HookState::Active { "tp_btf" } else { "none" }.into(),
             best: true,
             state,
             reason: None,
@@ -30,8 +30,10 @@ fn report(state: HookState) -> StatusReport {
             recursion_misses: 0,
         }],
         blind: Vec::new(),
-        kinds: vec![KindCount { kind: "process.exec".into(), received: 3, lost: BTreeMap::new() }],
+        kinds: vec![KindCount { received: 3, ..KindCount::new("process.exec") }],
         recent_loss: 0,
+        recent_skipped: BTreeMap::new(),
+        problems: Vec::new(),
         streams: Vec::new(),
         consumers: Vec::new(),
         detectors: serde_json::json!({}),
@@ -81,7 +83,7 @@ fn degraded_is_1_with_its_reasons() {
     let _daemon = Daemon::start(temp.path(), HookState::Disabled);
     let text = status(temp.path(), &[]);
     assert_eq!(text.code, Some(1));
-    assert!(text.stdout.contains("- Hook exec (process.exec) is disabled"), "{}", text.stdout);
+    assert!(text.stdout.contains("- Hook exec (process.exec) is not attached"), "{}", text.stdout);
     let json = status(temp.path(), &["--json"]);
     assert_eq!((json.code, &json.json()[0]["verdict"]), (Some(1), &"degraded".into()));
 }
