@@ -240,7 +240,7 @@ impl Pipeline {
             let lost =
                 new.iter().map(|((kind, reason), count)| KindLoss { kind: kind.clone(), reason: (*reason).to_owned(), count: *count });
             let body = Body::Loss(Loss { lost: lost.collect() });
-            tracing::warn!(?new, "records were lost");
+            tracing::warn!(?new, "records were lost, or runs of a program were skipped");
             let event = self.enricher.own(clock::boot_now(), Severity::Medium, body);
             self.publish(vec![event]);
         }

@@ -125,7 +125,7 @@ fn value(from: &impl Serialize) -> Value {
 }
 
 fn hook_status(report: &HookReport) -> HookStatus {
-    let HookReport { hook, tier, state, reasons, held_back, programs } = report;
+    let HookReport { hook, tier, state, reasons, held_back, broken, programs } = report;
     let counters: Vec<_> = programs.iter().filter_map(|(_, fd)| program_counters(fd).ok()).collect();
     let runs: u64 = counters.iter().map(|counters| counters.runs).sum();
     let best = tier.is_some_and(|tier| hook.tiers.first().is_some_and(|first| first.name == tier.name));
@@ -137,6 +137,7 @@ fn hook_status(report: &HookReport) -> HookStatus {
         state: match state {
             // The operator holds a better tier back: that is worse than this kernel allows.
             load::HookState::Active if *held_back => HookState::Disabled,
+            load::HookState::Active if *broken => HookState::Failed,
             load::HookState::Active => HookState::Active,
             load::HookState::Disabled => HookState::Disabled,
             load::HookState::Unavailable => HookState::Unavailable,
@@ -153,7 +154,7 @@ pub(crate) fn blind(hooks: &[HookReport]) -> Vec<Blind> {
     hooks
         .iter()
         .filter_map(|report| {
-            let HookReport { hook, tier, state, reasons, held_back, programs: _ } = report;
+            let HookReport { hook, tier, state, reasons, held_back, broken, programs: _ } = report;
             let what = match tier {
                 Some(tier) => tier.blind?,
                 None => hook.without,
@@ -163,7 +164,7 @@ pub(crate) fn blind(hooks: &[HookReport]) -> Vec<Blind> {
                 what: what.to_owned(),
                 why: if reasons.is_empty() { "no better hook was tried".to_owned() } else { reasons.join("; ") },
                 costs: hook.costs.iter().map(|cost| (*cost).to_owned()).collect(),
-                expected: !held_back && matches!(state, load::HookState::Active | load::HookState::Unavailable),
+                expected: !held_back && !broken && matches!(state, load::HookState::Active | load::HookState::Unavailable),
             })
         })
         .collect()

@@ -88,6 +88,8 @@ pub struct HookReport {
     pub reasons: Vec<String>,
     /// A tier was left out by the operator though the kernel may carry it.
     pub held_back: bool,
+    /// A tier that this kernel should carry was not taken (the verifier's no): Bartizan's fault, whatever tier came after.
+    pub broken: bool,
     /// Attached programs: name and a handle for the kernel's counters.
     pub programs: Vec<(&'static str, OwnedFd)>,
 }
@@ -189,8 +191,15 @@ enum Refusal {
 
 impl Attacher<'_> {
     fn attach(&mut self, hook: &'static Hook) -> HookReport {
-        let mut report =
-            HookReport { hook, tier: None, state: HookState::Unavailable, reasons: Vec::new(), held_back: false, programs: Vec::new() };
+        let mut report = HookReport {
+            hook,
+            tier: None,
+            state: HookState::Unavailable,
+            reasons: Vec::new(),
+            held_back: false,
+            broken: false,
+            programs: Vec::new(),
+        };
         if self.disabled.iter().any(|name| name == hook.name) {
             report.state = HookState::Disabled;
             report.reasons.push("disabled by the operator".to_owned());
@@ -213,6 +222,7 @@ impl Attacher<'_> {
                 Err(Refusal::Bug(reason)) => {
                     report.reasons.push(format!("{}: {reason}", tier.name));
                     report.state = HookState::Failed;
+                    report.broken = true;
                 }
             }
         }
