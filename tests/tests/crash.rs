@@ -54,12 +54,6 @@ impl Shell {
     }
 }
 
-/// The kinds without those that differ from another only in the address family or transport: what takes a restart for each
-/// would take long with all.
-fn families() -> impl Iterator<Item = &'static Kind> {
-    KINDS.iter().filter(|kind| !kind.name.ends_with("_ipv6") && !kind.name.ends_with("_udp"))
-}
-
 /// Each shell has exactly one alert, which names its peer and a process of the attack; nothing else has any; no id and no
 /// sequence is there twice.
 #[track_caller]
@@ -170,7 +164,7 @@ fn a_sensor_that_is_killed_right_after_the_exec_tells_each_shell_once() {
     let mut sensor = Sensor::start();
     let mut shells = Vec::new();
     // What is still in a ring dies with the sensor: then the seeds of the next one must tell.
-    for kind in families().filter(|kind| kind.found_late) {
+    for kind in KINDS.iter().filter(|kind| kind.found_late) {
         shells.push(Shell::start(&sensor, kind));
         // The shell has only just answered: its exec may be in a ring, in the stream, or judged.
         sensor.kill9();
@@ -197,7 +191,7 @@ fn a_sensor_that_is_killed_after_the_alert_does_not_repeat_it() {
 fn a_sensor_that_is_killed_while_a_shell_starts_tells_it_once() {
     let mut sensor = Sensor::start();
     let mut shells = Vec::new();
-    for kind in families().filter(|kind| kind.found_late) {
+    for kind in KINDS.iter().filter(|kind| kind.found_late) {
         // The first process runs under the sensor, the shell comes after it: at an open gate the attack goes on.
         let gate = sensor.folder().join(format!("gate-{}", kind.name));
         let (work, attacker, peer) = attacker(&sensor, kind);

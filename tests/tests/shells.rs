@@ -61,6 +61,14 @@ fn attack(sensor: &mut Sensor, kind: &Kind) -> Value {
     alert
 }
 
+/// Every process is seeded, the first one too, so the oldest known ancestor of all is pid 1.
+#[test]
+fn the_lineage_goes_up_to_the_first_process() {
+    let mut sensor = Sensor::start();
+    let alert = attack(&mut sensor, &Kind::named("bash"));
+    assert_eq!(lineage(&alert).last(), Some(&1), "{alert:#}");
+}
+
 fn twin(sensor: &Sensor, kind: &Kind) {
     let work = folder(sensor, "twin");
     let attacker = Attacker::listen(kind.twin.0, &work, "line");
