@@ -156,7 +156,7 @@ impl Host {
     pub(crate) fn seed_with(&mut self, pid: u32, ppid: u32, exe: &str, argv: &[&str], stdio: &[StdioEnd], relay: Option<Relay>) -> EventId {
         self.image(pid, ppid, exe, argv);
         let process = self.process(pid);
-        self.push(Some(process), Body::Seed(Seed { stdio: stdio_of(stdio), relay }))
+        self.push(Some(process), Body::Seed(Seed { stdio: stdio_of(stdio), relay, sockets: Vec::new() }))
     }
 
     /// A seed from `/proc`: start in whole ticks, no count of images, the present parent, argv as it is now.
@@ -186,7 +186,7 @@ impl Host {
         if let Some(file) = &mut process.exe {
             file.path = exe.to_owned();
         }
-        self.push(Some(process), Body::Seed(Seed { stdio: stdio_of(stdio), relay }));
+        self.push(Some(process), Body::Seed(Seed { stdio: stdio_of(stdio), relay, sockets: Vec::new() }));
     }
 
     /// Sets owner and link count of the program that `pid` runs.

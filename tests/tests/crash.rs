@@ -132,7 +132,7 @@ fn shells_that_start_while_the_sensor_is_down_are_found_once() {
     sensor.settle();
     let before = Before::note(&sensor);
     sensor.kill9();
-    let mut shells: Vec<Shell> = KINDS.iter().filter(|kind| kind.found_late).map(|kind| Shell::start(&sensor, kind)).collect();
+    let mut shells: Vec<Shell> = KINDS.iter().map(|kind| Shell::start(&sensor, kind)).collect();
     sensor.start_again();
     shells.iter_mut().for_each(|shell| shell.work(1));
     let found = sensor.settled_alerts();
@@ -148,23 +148,12 @@ fn shells_that_start_while_the_sensor_is_down_are_found_once() {
     assert_eq!(sensor.settled_alerts(), found, "after a stop in good order");
 }
 
-/// Pinned, so that whoever closes the gap strikes it from the known misses of `docs/detectors.md`.
-#[test]
-fn a_loop_of_pipes_that_is_older_than_the_sensor_is_a_known_miss() {
-    let mut sensor = Sensor::start();
-    sensor.kill9();
-    let mut shells: Vec<Shell> = KINDS.iter().filter(|kind| !kind.found_late).map(|kind| Shell::start(&sensor, kind)).collect();
-    sensor.start_again();
-    shells.iter_mut().for_each(|shell| shell.work(1));
-    assert_eq!(sensor.settled_alerts(), Vec::<Value>::new(), "found: set `found_late` of the kind, and correct the documentation");
-}
-
 #[test]
 fn a_sensor_that_is_killed_right_after_the_exec_tells_each_shell_once() {
     let mut sensor = Sensor::start();
     let mut shells = Vec::new();
     // What is still in a ring dies with the sensor: then the seeds of the next one must tell.
-    for kind in KINDS.iter().filter(|kind| kind.found_late) {
+    for kind in KINDS {
         shells.push(Shell::start(&sensor, kind));
         // The shell has only just answered: its exec may be in a ring, in the stream, or judged.
         sensor.kill9();
@@ -191,7 +180,7 @@ fn a_sensor_that_is_killed_after_the_alert_does_not_repeat_it() {
 fn a_sensor_that_is_killed_while_a_shell_starts_tells_it_once() {
     let mut sensor = Sensor::start();
     let mut shells = Vec::new();
-    for kind in KINDS.iter().filter(|kind| kind.found_late) {
+    for kind in KINDS {
         // The first process runs under the sensor, the shell comes after it: at an open gate the attack goes on.
         let gate = sensor.folder().join(format!("gate-{}", kind.name));
         let (work, attacker, peer) = attacker(&sensor, kind);

@@ -125,6 +125,10 @@ pub struct Seed {
     /// As in [`Exec::relay`], now.
     #[n(1)]
     pub relay: Option<Relay>,
+    /// Connected INET sockets that the process holds at any descriptor, at most four.
+    #[n(2)]
+    #[cbor(default)]
+    pub sockets: Vec<InetSocket>,
 }
 
 /// Body of `network.connect`.

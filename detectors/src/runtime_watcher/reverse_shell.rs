@@ -144,9 +144,14 @@ impl ReverseShell {
                 self.image(event, process, requested.as_deref(), stdio, relay.as_ref(), false, context.lineage);
                 self.judge_all(event, ProcessKey::from(&process.exec_id), context, out);
             }
-            Body::Seed(Seed { stdio, relay }) => {
+            Body::Seed(Seed { stdio, relay, sockets }) => {
                 self.image(event, process, None, stdio, relay.as_ref(), true, context.lineage);
-                self.judge_all(event, ProcessKey::from(&process.exec_id), context, out);
+                let key = ProcessKey::from(&process.exec_id);
+                // Whoever began these connections is not known, so they say nothing of direction; a loop needs none.
+                for socket in sockets.iter().filter(|socket| socket.connected && socket.peer_ip.is_some()) {
+                    self.procs.change(&key, |proc| proc.add_made(*socket, event.id));
+                }
+                self.judge_all(event, key, context, out);
             }
             Body::Fork(fork) => self.fork(event, process, &fork.child),
             Body::Exit(_) => self.exit(event, process, context, out),

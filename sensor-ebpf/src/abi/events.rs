@@ -151,6 +151,8 @@ events! {
         stdio: [Fd; STDIO],
         /// What the parent holds of their other ends.
         relay: Relay,
+        /// Connected INET sockets that the process itself holds; nothing else is filled.
+        own: Relay,
     }
 
     /// A connection attempt came to its result.

@@ -38,6 +38,7 @@ extern "C" fn seed(ctx: *mut c_void) -> i32 {
         task::subject(header, task_address);
         image::credentials(&raw mut (*record).image, task_address);
         image::streams(scratch, header, &raw mut (*record).stdio, &raw mut (*record).relay, task_address);
+        image::own_sockets(scratch, &raw mut (*record).own, task_address);
         tail::begin(scratch);
         image::paths(scratch, header, &raw mut (*record).image, fixed, task_address);
         let total = bound::<{ SCRATCH as u32 - 1 }>(tail::total(scratch, fixed));

@@ -96,12 +96,7 @@ pub(crate) unsafe fn paths(scratch: *mut Scratch, header: *mut Header, image: *m
 /// `header`, `stdio` and `out` must lie in `scratch`, and the bytes of the last two be zero.
 #[inline(always)]
 pub(crate) unsafe fn streams(scratch: *mut Scratch, header: *mut Header, stdio: *mut [Fd; STDIO], out: *mut Relay, task: u64) {
-    // SAFETY: the last bytes of the scratch but for the fill of the tail: no record reaches them.
-    let ends = unsafe { scratch.cast::<u8>().add(SCRATCH - (STDIO + RELAY_SOCKETS + 1) * 8).cast::<u64>() };
-    for socket in 0..RELAY_SOCKETS {
-        // SAFETY: the words behind the three ends.
-        unsafe { ends.add(STDIO + socket).write_volatile(0) };
-    }
+    let ends = no_ends(scratch);
     for number in 0..STDIO {
         let file = fd::file_of(task, number as u32);
         // SAFETY: three elements each; volatile, so that the values go through memory (see `fd::relay`).
@@ -126,4 +121,27 @@ pub(crate) unsafe fn streams(scratch: *mut Scratch, header: *mut Header, stdio: 
             (*header).flags |= FLAG_RELAY_TRUNCATED;
         }
     }
+}
+
+/// Room for the other ends of stdio and for the sockets that were seen: the last words of the scratch but for the fill of the
+/// tail, where no record reaches. All zero.
+#[inline(always)]
+fn no_ends(scratch: *mut Scratch) -> *mut u64 {
+    const WORDS: usize = STDIO + RELAY_SOCKETS;
+    // SAFETY: inside the scratch.
+    let ends = unsafe { scratch.cast::<u8>().add(SCRATCH - (WORDS + 1) * 8).cast::<u64>() };
+    for word in 0..WORDS {
+        // SAFETY: as above; volatile, so that the values go through memory (see `fd::relay`).
+        unsafe { ends.add(word).write_volatile(0) };
+    }
+    ends
+}
+
+/// Fills `out` with the connected INET sockets that `task` itself holds.
+///
+/// # Safety
+/// `out` must lie in `scratch`, and its bytes be zero.
+#[inline(always)]
+pub(crate) unsafe fn own_sockets(scratch: *mut Scratch, out: *mut Relay, task: u64) {
+    fd::relay(task, out, no_ends(scratch));
 }

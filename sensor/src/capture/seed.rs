@@ -3,7 +3,7 @@
 //! Best: the task iterator, which says what an exec record would have said, exactly. Fallback: /proc, with start times in
 //! ticks of 10 ms, marked approximate. Argument vectors come from /proc in both: they lie in other processes' memory.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::io::Read;
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 
 use aya::programs::iter::IterLink;
 use bartizan_bus::event::{InetSocket, NS_PER_TICK, Stdio, StdioEnd, Transport};
-use bartizan_sensor_ebpf::abi::{ARGV_MAX, Header, Kind};
+use bartizan_sensor_ebpf::abi::{ARGV_MAX, Header, Kind, RELAY_SOCKETS};
 use procfs::process::{FDTarget, Process as Proc};
 
 use crate::project::{ExeInode, Image, Observation, Subject, What, escape_bytes, project};
@@ -19,25 +19,37 @@ use crate::project::{ExeInode, Image, Observation, Subject, What, escape_bytes, 
 /// Seeds and how they were had.
 #[derive(Debug, Default)]
 pub struct Seeds {
-    /// One observation a process, parents before children as far as their start times say so.
-    pub observations: Vec<Observation>,
-    /// They come from /proc: ids are approximate.
-    pub approximate: bool,
+    /// One a process, parents before children as far as their start times say so.
+    pub found: Vec<Found>,
     /// What went wrong on the way, for the log and status.
     pub problem: Option<String>,
 }
 
+/// One seed and whether its id is approximate.
+#[derive(Debug)]
+pub struct Found {
+    /// What is known of the process.
+    pub observation: Observation,
+    /// It comes from /proc.
+    pub approximate: bool,
+}
+
 /// Takes the seeds; `now` is the boot clock in nanoseconds.
+///
+/// /proc is asked for what the iterator did not tell: a 6.18 kernel was seen whose iterator passes over pid 1.
 pub fn take(iterator: Option<IterLink>, now: u64) -> Seeds {
-    let mut seeds = match iterator.map(iterate) {
-        Some(Ok(observations)) => Seeds { observations, approximate: false, problem: None },
-        Some(Err(problem)) => Seeds { observations: from_proc(now), approximate: true, problem: Some(problem) },
-        None => Seeds { observations: from_proc(now), approximate: true, problem: None },
+    let (exact, problem) = match iterator.map(iterate) {
+        Some(Ok(observations)) => (observations, None),
+        Some(Err(problem)) => (Vec::new(), Some(problem)),
+        None => (Vec::new(), None),
     };
+    let told: HashSet<u32> = exact.iter().map(|seed| seed.subject.tgid).chain([std::process::id()]).collect();
+    let mut found: Vec<Found> = exact.into_iter().map(|observation| Found { observation, approximate: false }).collect();
+    found.extend(from_proc(now, &told).into_iter().map(|observation| Found { observation, approximate: true }));
     let own = std::process::id();
-    seeds.observations.retain(|seed| seed.subject.tgid != own);
-    seeds.observations.sort_by_key(|seed| (seed.subject.start_boottime, seed.subject.tgid));
-    seeds
+    found.retain(|seed| seed.observation.subject.tgid != own);
+    found.sort_by_key(|seed| (seed.observation.subject.start_boottime, seed.observation.subject.tgid));
+    Seeds { found, problem }
 }
 
 /// Reads the iterator's file: records back to back.
@@ -83,13 +95,17 @@ fn argv(pid: u32) -> (Vec<String>, bool) {
     (argv, truncated)
 }
 
-/// Every process that /proc shows. One that ends meanwhile is left out: its exit needs no seed.
-fn from_proc(now: u64) -> Vec<Observation> {
+/// Every process that /proc shows, but those that were `told`. One that ends meanwhile is left out: its exit needs no seed.
+fn from_proc(now: u64, told: &HashSet<u32>) -> Vec<Observation> {
     let Ok(processes) = procfs::process::all_processes() else { return Vec::new() };
-    let sockets = inet_sockets();
     let processes: Vec<Proc> = processes.flatten().collect();
+    if processes.iter().all(|proc| told.contains(&(proc.pid() as u32))) {
+        return Vec::new();
+    }
+    let sockets = inet_sockets();
     let starts: HashMap<u32, u64> = processes.iter().filter_map(|proc| Some((proc.pid() as u32, proc.stat().ok()?.starttime))).collect();
-    processes.iter().filter_map(|proc| one(proc, now, &starts, &sockets)).collect()
+    let untold = processes.iter().filter(|proc| !told.contains(&(proc.pid() as u32)));
+    untold.filter_map(|proc| one(proc, now, &starts, &sockets)).collect()
 }
 
 fn one(proc: &Proc, now: u64, starts: &HashMap<u32, u64>, sockets: &HashMap<u64, InetSocket>) -> Option<Observation> {
@@ -131,6 +147,7 @@ fn one(proc: &Proc, now: u64, starts: &HashMap<u32, u64>, sockets: &HashMap<u64,
         pid_ns: namespace("pid"),
         parent_start_boottime: starts.get(&ppid).map_or(0, |ticks| ticks * NS_PER_TICK),
         stdio: stdio(proc, sockets),
+        sockets: own_sockets(proc, sockets),
         ..Image::default()
     };
     let subject = Subject {
@@ -204,6 +221,19 @@ fn stdio(proc: &Proc, sockets: &HashMap<u64, InetSocket>) -> Vec<Stdio> {
             Stdio { fd: number, end }
         })
         .collect()
+}
+
+/// Connected INET sockets that the process holds, as many as an iterator record has room for.
+fn own_sockets(proc: &Proc, sockets: &HashMap<u64, InetSocket>) -> Vec<InetSocket> {
+    let Ok(fds) = proc.fd() else { return Vec::new() };
+    let inodes: BTreeSet<u64> = fds
+        .flatten()
+        .filter_map(|fd| match fd.target {
+            FDTarget::Socket(inode) => Some(inode),
+            _ => None,
+        })
+        .collect();
+    inodes.iter().filter_map(|inode| sockets.get(inode)).filter(|socket| socket.connected).take(RELAY_SOCKETS).copied().collect()
 }
 
 /// Connected TCP and UDP sockets of this network namespace, by inode.

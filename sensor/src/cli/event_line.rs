@@ -345,7 +345,7 @@ mod tests {
         let exec = Exec { stdio: vec![stdio(0), stdio(1), stdio(2)], ..Exec::default() };
         assert!(render(&event(process(2, "sh", &["sh"]), Body::Exec(exec))).ends_with("sh  fd 0,1,2 tcp 10.0.0.1:5 → 1.2.3.4:443"));
         let relay = Relay { by: None, pid: 9, fds: vec![0, 1], sockets: vec![inet("::1", 5, "::2", 80); 2], truncated: false };
-        let seed = Seed { stdio: Vec::new(), relay: Some(relay) };
+        let seed = Seed { stdio: Vec::new(), relay: Some(relay), sockets: Vec::new() };
         assert!(render(&event(process(2, "sh", &["sh"]), Body::Seed(seed))).ends_with("sh  fd 0,1 held by 9 with tcp [::1]:5 → [::2]:80"));
     }
 

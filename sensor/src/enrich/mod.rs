@@ -141,8 +141,9 @@ impl Enricher {
             What::Seed(image) => {
                 let process = self.image(&subject, id, &image, approximate);
                 self.replace(&process, subject.ktime);
-                let Image { stdio, relay, .. } = *image;
-                (process, Outcome::Unknown, Body::Seed(Seed { stdio, relay: relay.map(|relay| self.relay(relay)) }))
+                let Image { stdio, relay, sockets, .. } = *image;
+                let relay = relay.map(|relay| self.relay(relay));
+                (process, Outcome::Unknown, Body::Seed(Seed { stdio, relay, sockets }))
             }
             What::Connect(connect) => {
                 let outcome = if connect.error.is_none() { Outcome::Success } else { Outcome::Failure };

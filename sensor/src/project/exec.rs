@@ -59,5 +59,6 @@ pub(super) fn image(header: &Header, image: &abi::Image, stdio: &[Fd], relay: &a
         parent_exec_id: image.parent_exec_id,
         stdio: fd::stdio(stdio),
         relay: fd::relay(relay, header.flags),
+        sockets: Vec::new(),
     }
 }

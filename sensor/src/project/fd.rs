@@ -70,7 +70,12 @@ pub(super) fn relay(relay: &abi::Relay, flags: u16) -> Option<Relay> {
         start_boottime: relay.start_boottime,
         exec_id: relay.exec_id,
         fds: (0..3).filter(|fd| relay.held & (1 << fd) != 0).collect(),
-        sockets: relay.sockets.iter().take(found).map(socket).collect(),
+        sockets: sockets(relay),
         truncated: flags & FLAG_RELAY_TRUNCATED != 0 || found > relay.sockets.len(),
     })
+}
+
+/// The INET sockets of a relay.
+pub(super) fn sockets(relay: &abi::Relay) -> Vec<InetSocket> {
+    relay.sockets.iter().take(relay.sockets_found as usize).map(socket).collect()
 }

@@ -161,6 +161,8 @@ pub struct Image {
     pub stdio: Vec<Stdio>,
     /// What the parent holds of their other ends.
     pub relay: Option<Relay>,
+    /// Connected INET sockets that the process itself holds; told of seeds only.
+    pub sockets: Vec<InetSocket>,
 }
 
 /// The executable's inode.

@@ -2,9 +2,11 @@
 
 use bartizan_sensor_ebpf::abi::{Bytes, Seed};
 
-use super::{What, exec};
+use super::{What, exec, fd};
 
 pub(super) fn project(record: &Seed, bytes: Bytes<'_>) -> What {
-    let Seed { header, image, stdio, relay } = record;
-    What::Seed(Box::new(exec::image(header, image, stdio, relay, bytes)))
+    let Seed { header, image, stdio, relay, own } = record;
+    let mut image = exec::image(header, image, stdio, relay, bytes);
+    image.sockets = fd::sockets(own);
+    What::Seed(Box::new(image))
 }

@@ -26,6 +26,7 @@ const NEEDED: &[Needed] = &[
     needed("sshd", "openssh-server", "an interactive login that must stay silent, and lineage from sshd"),
     needed("ssh", "openssh-client", "the client of that login"),
     needed("socat", "socat", "reverse shell, its benign twin, and a pty relay"),
+    needed("curl", "curl", "a download into a shell, which must stay silent"),
     needed("nc.traditional", "netcat-traditional", "reverse shell with -e"),
     needed("nc.openbsd", "netcat-openbsd", "reverse shell through a fifo"),
     needed("node", "nodejs", "reverse shell by child_process"),
