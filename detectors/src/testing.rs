@@ -88,12 +88,8 @@ impl Host {
         let exec_id = self.id(pid);
         let known = self.known(pid, 0).clone();
         Process {
-            exec_id,
             parent: known.parent,
-            pid,
-            tid: pid,
             ppid: known.ppid,
-            start_wall_ns: None,
             name: known.exe.rsplit('/').next().unwrap_or_default().chars().take(15).collect(),
             exe: Some(ExeFile {
                 path: known.exe,
@@ -105,23 +101,11 @@ impl Host {
                 path_truncated: false,
             }),
             argv: known.argv,
-            argv_truncated: false,
             cwd: Some("/tmp".to_owned()),
             uid: 1000,
             euid: 1000,
-            gid: None,
             user: Some("eve".to_owned()),
-            loginuid: None,
-            audit_session: None,
-            tty: None,
-            sid: None,
-            cap_effective: None,
-            cgroup: None,
-            container: None,
-            mnt_ns: None,
-            pid_ns: None,
-            kernel_thread: false,
-            approximate: false,
+            ..Process::of(exec_id)
         }
     }
 

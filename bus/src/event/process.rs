@@ -129,6 +129,38 @@ pub struct Cgroup {
 }
 
 impl Process {
+    /// A process of which only the id is known.
+    pub fn of(exec_id: ExecId) -> Self {
+        Self {
+            exec_id,
+            parent: None,
+            pid: exec_id.pid,
+            tid: exec_id.pid,
+            ppid: None,
+            start_wall_ns: None,
+            name: String::new(),
+            exe: None,
+            argv: Vec::new(),
+            argv_truncated: false,
+            cwd: None,
+            uid: 0,
+            euid: 0,
+            gid: None,
+            user: None,
+            loginuid: None,
+            audit_session: None,
+            tty: None,
+            sid: None,
+            cap_effective: None,
+            cgroup: None,
+            container: None,
+            mnt_ns: None,
+            pid_ns: None,
+            kernel_thread: false,
+            approximate: false,
+        }
+    }
+
     /// Path of the executed file, if known.
     pub fn exe_path(&self) -> Option<&str> {
         self.exe.as_ref().map(|exe| exe.path.as_str())

@@ -34,38 +34,6 @@ pub struct Enricher {
     own: u32,
 }
 
-/// A process of which only the id is known.
-pub fn stub(exec_id: ExecId) -> Process {
-    Process {
-        exec_id,
-        parent: None,
-        pid: exec_id.pid,
-        tid: exec_id.pid,
-        ppid: None,
-        start_wall_ns: None,
-        name: String::new(),
-        exe: None,
-        argv: Vec::new(),
-        argv_truncated: false,
-        cwd: None,
-        uid: 0,
-        euid: 0,
-        gid: None,
-        user: None,
-        loginuid: None,
-        audit_session: None,
-        tty: None,
-        sid: None,
-        cap_effective: None,
-        cgroup: None,
-        container: None,
-        mnt_ns: None,
-        pid_ns: None,
-        kernel_thread: false,
-        approximate: false,
-    }
-}
-
 impl Enricher {
     /// An enricher with an empty table for at most `max_processes`.
     pub fn new(boot: BootId, host: String, wall_offset: i64, users: Users, max_processes: usize) -> Self {
@@ -189,7 +157,7 @@ impl Enricher {
         let mut process = match known {
             Some(process) => process,
             None => {
-                let mut process = stub(id);
+                let mut process = Process::of(id);
                 process.start_wall_ns = Some(clock::event_time(id.start_ns, self.wall_offset).wall_ns);
                 process.kernel_thread = subject.kernel_thread;
                 self.table.put(process.clone(), 0);

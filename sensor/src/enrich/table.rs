@@ -135,7 +135,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::enrich::stub;
 
     fn id(pid: u32, start_ns: u64) -> ExecId {
         ExecId { boot: BootId(1), start_ns, pid, exec: 0 }
@@ -144,8 +143,8 @@ mod tests {
     #[test]
     fn a_reused_pid_is_another_process() {
         let mut table = Table::new(8);
-        table.put(stub(id(7, 10_000_000)), 1);
-        table.put(stub(id(7, 990_000_000)), 2);
+        table.put(Process::of(id(7, 10_000_000)), 1);
+        table.put(Process::of(id(7, 990_000_000)), 2);
         assert!(table.get(&id(7, 10_000_000)).is_none());
         assert!(table.get(&id(7, 990_000_000)).is_some());
         assert_eq!(table.len(), 1);
@@ -155,13 +154,13 @@ mod tests {
     fn the_ended_make_room_before_the_living() {
         let mut table = Table::new(4);
         for pid in 1..=4 {
-            table.put(stub(id(pid, 0)), 1);
+            table.put(Process::of(id(pid, 0)), 1);
         }
         table.exit(&id(3, 0));
-        table.put(stub(id(5, 0)), 2);
+        table.put(Process::of(id(5, 0)), 2);
         assert!(table.get(&id(3, 0)).is_none());
         assert_eq!((table.len(), table.evicted()), (4, 0));
-        table.put(stub(id(6, 0)), 3);
+        table.put(Process::of(id(6, 0)), 3);
         assert_eq!((table.len(), table.evicted()), (4, 1));
     }
 
@@ -171,7 +170,7 @@ mod tests {
             let mut table = Table::new(max);
             for (pid, start, exit) in steps {
                 let id = id(pid, start * 20_000_000);
-                if exit { table.exit(&id) } else { table.put(stub(id), 0) }
+                if exit { table.exit(&id) } else { table.put(Process::of(id), 0) }
                 prop_assert!(table.len() <= max);
                 prop_assert!(table.arrived.len() <= max * 4 + 1);
             }

@@ -153,32 +153,12 @@ fn exec_id(pid: u32) -> ExecId {
 
 pub(crate) fn process(pid: u32, name: &str, argv: &[&str]) -> Process {
     Process {
-        exec_id: exec_id(pid),
-        parent: None,
-        pid,
-        tid: pid,
-        ppid: None,
-        start_wall_ns: None,
         name: name.to_owned(),
-        exe: None,
         argv: argv.iter().map(|argument| (*argument).to_owned()).collect(),
-        argv_truncated: false,
-        cwd: None,
         uid: 1000,
         euid: 1000,
-        gid: None,
         user: Some("alice".to_owned()),
-        loginuid: None,
-        audit_session: None,
-        tty: None,
-        sid: None,
-        cap_effective: None,
-        cgroup: None,
-        container: None,
-        mnt_ns: None,
-        pid_ns: None,
-        kernel_thread: false,
-        approximate: false,
+        ..Process::of(exec_id(pid))
     }
 }
 
