@@ -19,7 +19,7 @@ mod out;
 mod paint;
 mod run;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 mod status;
 mod status_page;
 mod version;
@@ -180,7 +180,9 @@ fn start_log(common: &Common, verb: &Verb) -> Result<(), Failure> {
     })?;
     let colors = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     // A second subscriber in one process (tests) is refused; the first stays.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colors).try_init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colors);
+    // Told on standard error again, with a panic when that is full: a log that cannot be written must not end the sensor.
+    let _ = log.log_internal_errors(false).try_init();
     Ok(())
 }
 

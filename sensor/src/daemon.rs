@@ -1,13 +1,13 @@
 //! `bartizan run`: puts the parts together, waits for a signal, takes them apart in the order of the data.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use bartizan_bus::event::{Alert, Body, Gap, Start, decode_alert};
-use bartizan_bus::{Bus, LogReader, OpenError, Stream, StreamName};
+use bartizan_bus::{Bus, LogReader, OpenError, ReadError, Stream, StreamName};
 use bartizan_detectors::{EngineError, EngineStatus};
 use bartizan_forward::{EngineError as ForwardError, Forwarder};
 use tokio::runtime::Runtime;
@@ -82,7 +82,8 @@ pub enum DaemonError {
     Panicked(&'static str),
 }
 
-/// Told of every alert that is raised while the daemon runs, with its sequence in ALERTS.
+/// Told of every alert that is raised while the daemon runs, with its sequence in ALERTS. It must not wait: it is called on a thread
+/// of the runtime, and the stop waits for it.
 pub type OnAlert = Box<dyn Fn(&Alert, u64) + Send>;
 
 /// Runs until SIGTERM or SIGINT.
@@ -203,7 +204,8 @@ impl Daemon {
             .name("capture".to_owned())
             .spawn(move || pipeline.run(started))
             .map_err(|source| DaemonError::System { what: "cannot start the capture thread", source })?;
-        eprintln!("{ready}");
+        // Standard error may be full or gone: that is no reason to stop.
+        let _ = writeln!(io::stderr().lock(), "{ready}");
         Ok(Self { capture, shared, shutdown, tasks, judged, _ebpf: ebpf })
     }
 
@@ -278,19 +280,33 @@ async fn announce(data_dir: PathBuf, on_alert: OnAlert, mut stopping: watch::Rec
             return Ok(());
         }
     };
+    let mut told = String::new();
     loop {
-        match reader.next() {
-            Ok(Some(record)) => match decode_alert(&record.payload) {
-                Ok(alert) => on_alert(&alert, record.seq),
-                Err(error) => tracing::warn!(seq = record.seq, "an alert is stored but cannot be shown: {error}"),
-            },
-            Ok(None) => tokio::select! {
-                () = tokio::time::sleep(FOLLOW) => {}
-                // An error means that the sender is gone, which is the end as well.
-                _ = stopping.wait_for(|stop| *stop) => return Ok(()),
-            },
+        let damage = match reader.next() {
+            // No look at `stopping`: what was raised last is shown, and that ends because `on_alert` never waits.
+            Ok(Some(record)) => {
+                match decode_alert(&record.payload) {
+                    Ok(alert) => on_alert(&alert, record.seq),
+                    Err(error) => tracing::warn!(seq = record.seq, "an alert is stored but cannot be shown: {error}"),
+                }
+                continue;
+            }
+            Ok(None) => None,
             // The reader goes on behind the damage.
-            Err(error) => tracing::warn!("alerts cannot be shown: {error}"),
+            Err(error @ ReadError::Damaged { .. }) => Some(error.to_string()),
+            Err(error @ (ReadError::NoStream { .. } | ReadError::Io { .. } | ReadError::Version { .. } | ReadError::Closed { .. })) => {
+                tracing::warn!("alerts are no longer shown here: {error}");
+                return Ok(());
+            }
+        };
+        if let Some(damage) = damage.filter(|damage| *damage != told) {
+            tracing::warn!("some alerts cannot be shown: {damage}");
+            told = damage;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(FOLLOW) => {}
+            // An error means that the sender is gone, which is the end as well.
+            _ = stopping.wait_for(|stop| *stop) => return Ok(()),
         }
     }
 }
@@ -316,4 +332,49 @@ fn start_event(hooks: &[HookReport]) -> Body {
         hooks: hooks.iter().filter_map(|report| report.tier.map(|tier| format!("{} ({})", report.hook.name, tier.name))).collect(),
         blind: crate::report::blind(hooks).iter().map(|blind| format!("{}: {}", blind.what, blind.why)).collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use bartizan_bus::event::encode_alert;
+    use bartizan_bus::{BusConfig, Message};
+
+    use super::*;
+
+    /// Longest wait for what takes a few rounds of the follower.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    #[tokio::test]
+    async fn alerts_are_announced_until_the_stop() {
+        let temp = tempfile::tempdir().expect("temp folder");
+        let bus = Bus::open(temp.path(), &BusConfig::default()).expect("bus");
+        let (tell, told) = mpsc::channel();
+        let (stop, stopping) = watch::channel(false);
+        let on_alert: OnAlert = Box::new(move |alert, seq| tell.send((alert.id, seq)).expect("test listens"));
+        let following = tokio::spawn(announce(temp.path().to_owned(), on_alert, stopping));
+        // It follows from the end: let it open the stream first.
+        tokio::time::sleep(FOLLOW * 3).await;
+        let alert = crate::cli::samples::alert();
+        let subject = "sec.alerts.high.test".parse().expect("subject");
+        let payload = encode_alert(&alert).into();
+        bus.stream(StreamName::Alerts).append(Message { subject, msg_id: None, time_ns: 0, payload }).expect("append");
+        let heard = tokio::task::spawn_blocking(move || told.recv_timeout(PATIENCE)).await.expect("join");
+        assert_eq!(heard, Ok((alert.id, 1)));
+        stop.send(true).expect("announcer listens");
+        tokio::time::timeout(PATIENCE, following).await.expect("ends").expect("no panic").expect("no error");
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_goes_away_ends_the_announcing_and_not_the_daemon() {
+        let temp = tempfile::tempdir().expect("temp folder");
+        let bus = Bus::open(temp.path(), &BusConfig::default()).expect("bus");
+        let (_stop, stopping) = watch::channel(false);
+        let following = tokio::spawn(announce(temp.path().to_owned(), Box::new(|_, _| {}), stopping));
+        tokio::time::sleep(FOLLOW * 3).await;
+        std::fs::rename(temp.path().join("streams/ALERTS"), temp.path().join("aside")).expect("move the stream away");
+        tokio::time::timeout(PATIENCE, following).await.expect("ends by itself").expect("no panic").expect("no error");
+        drop(bus);
+    }
 }

@@ -1,6 +1,10 @@
 //! `bartizan run`: the sensor itself.
 
 use std::io::{IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::thread;
 
 use bartizan_bus::event::Alert;
 use jiff::tz::TimeZone;
@@ -12,6 +16,9 @@ use super::exit::{Exit, Failure, chain};
 use super::paint::{ColorChoice, Paint};
 use crate::config::Config;
 use crate::daemon::{self, DaemonError, OnAlert};
+
+/// Alerts that wait for a slow reader of standard output.
+const QUEUE: usize = 256;
 
 /// Run the sensor, the bus, the detectors and the forwarders until SIGTERM or SIGINT.
 #[derive(Debug, clap::Args)]
@@ -32,11 +39,34 @@ pub(crate) fn run(common: &Common, args: &Args) -> Result<Exit, Failure> {
 fn announcer() -> OnAlert {
     let blocks = AlertBlocks::new(Paint::for_stdout(ColorChoice::Auto), TimeZone::system());
     let terminal = std::io::stdout().is_terminal();
-    Box::new(move |alert, seq| {
-        let text = if terminal { format!("\n{}\n", blocks.render(alert, seq)) } else { line(alert) };
-        // Whoever watched is gone; the alert is stored all the same.
-        let _ = writeln!(std::io::stdout().lock(), "{text}");
-    })
+    let show = shower(std::io::stdout());
+    Box::new(move |alert, seq| show(if terminal { format!("\n{}\n", blocks.render(alert, seq)) } else { line(alert) }))
+}
+
+/// Writes each text as a line, from a thread of its own: a stopped terminal (Ctrl-S) or a pipe that nobody reads makes a write wait
+/// for ever. Nobody waits for the thread, at the stop neither. What finds the queue full is not shown, and the next line says so.
+fn shower(mut out: impl Write + Send + 'static) -> impl Fn(String) + Send {
+    let (queue, queued) = mpsc::sync_channel::<String>(QUEUE);
+    let dropped = Arc::new(AtomicU64::new(0));
+    let missed = Arc::clone(&dropped);
+    let thread = thread::Builder::new().name("show alerts".to_owned()).spawn(move || {
+        for text in queued {
+            // Whoever watched is gone; the alert is stored all the same.
+            let _ = match missed.swap(0, Ordering::Relaxed) {
+                0 => writeln!(out, "{text}"),
+                missed => writeln!(out, "{missed} alerts are stored and were not shown here: this output was stuck\n{text}"),
+            };
+            let _ = out.flush();
+        }
+    });
+    if let Err(error) = thread {
+        tracing::warn!("alerts are stored but not shown here, because the thread that would show them cannot be started: {error}");
+    }
+    move |text| {
+        if queue.try_send(text).is_err() {
+            dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 /// An alert on one line: what, who, and the lineage from the oldest known ancestor down.
@@ -69,7 +99,53 @@ fn disable(config: &mut Config, hooks: &[String]) {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::sync::mpsc::{Receiver, Sender};
+    use std::time::Duration;
+
     use super::*;
+
+    /// Takes each write only when told to, as a stopped terminal does.
+    struct Stuck {
+        go: Receiver<()>,
+        written: Sender<String>,
+    }
+
+    impl Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.go.recv();
+            let _ = self.written.send(String::from_utf8_lossy(bytes).into_owned());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_stuck_output_holds_nobody_up_and_is_told_what_it_missed() {
+        let (let_go, go) = mpsc::channel();
+        let (written, seen) = mpsc::channel();
+        let show = shower(Stuck { go, written });
+        let many = QUEUE + 10;
+        for n in 0..many {
+            show(format!("alert {n}"));
+        }
+        // From here on nothing waits.
+        drop(let_go);
+        let mut all = String::new();
+        while !all.contains("not shown here") {
+            all += &seen.recv_timeout(Duration::from_secs(20)).expect("the thread goes on");
+        }
+        show("the next".to_owned());
+        drop(show);
+        all.extend(seen);
+        let shown = all.lines().filter(|line| line.starts_with("alert ")).count();
+        let missed: usize = all.lines().filter_map(|line| line.split_once(" alerts are stored")?.0.parse::<usize>().ok()).sum();
+        assert!(missed >= 9 && shown + missed == many, "{shown} shown, {missed} missed");
+        assert!(all.ends_with("the next\n"), "{all}");
+    }
 
     #[test]
     fn an_alert_is_one_line_whatever_is_in_it() {
