@@ -8,7 +8,8 @@
 //! - **Only integers and byte arrays cross the boundary**, in `#[repr(C)]` structs without implicit padding, which constant
 //!   assertions prove for both targets. No `bool`, no `enum`, no `Option`.
 //! - **A record is a 64-byte header, a fixed part and only the bytes of its tail that are used.** Strings are
-//!   [`abi::Span`]s into the tail and are bounds-checked before they are looked at.
+//!   [`abi::Span`]s into the record and are bounds-checked before they are looked at. (A failed exec has no tail but a small
+//!   fixed room for its path.)
 //! - **Nothing about the kernel's layout is compiled in.** [`layout`] is the one list of structure members that programs
 //!   read; user space resolves it from the running kernel's BTF and hands it over before load.
 #![no_std]

@@ -5,14 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use aya::Ebpf;
 use aya::maps::{MapData, PerCpuArray};
 use bartizan_bus::event::{Body, ExecId, Gap, Heartbeat, KindLoss, Loss, SecurityEvent, Severity, Stop, encode_event};
 use bartizan_bus::{Message, PublishError, Stream};
 
-use crate::capture::load::{HookReport, PendingMap, PendingValue};
+use crate::capture::load::{self, HookReport, PendingMap, PendingValue};
 use crate::capture::loss::{self, KernelCounts, Losses};
 use crate::capture::rings::{Reading, Rings};
-use crate::capture::seed::Seeds;
+use crate::capture::seed::{self, Seeds};
 use crate::enrich::{Enricher, clock};
 use crate::status::{RECENT_LOSS_SECONDS, SKIPPED};
 
@@ -22,6 +23,8 @@ const WAIT: Duration = Duration::from_millis(50);
 const TICK: Duration = Duration::from_secs(1);
 /// Between two comparisons of the process table with /proc.
 const RECONCILE: Duration = Duration::from_secs(60);
+/// Between two takings of seeds after losses, at least.
+const RESEED: Duration = Duration::from_secs(10);
 /// A connection attempt without a result for longer than this has lost it. The kernel gives up after about two minutes
 /// (`net.ipv4.tcp_syn_retries` = 6).
 const ATTEMPT_MAX: Duration = Duration::from_secs(30 * 60);
@@ -132,6 +135,21 @@ pub struct Pipeline {
     pub told: Losses,
     /// Connection attempts without a result.
     pub pending: PendingMap,
+    /// The programs and their links: dropping them detaches.
+    pub programs: Option<Ebpf>,
+    /// When to take seeds again.
+    pub reseed: Reseed,
+}
+
+/// When seeds are taken again after records of identity were lost.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Reseed {
+    /// The operator has not turned seeds off.
+    pub wanted: bool,
+    /// Something was lost since the last time.
+    pub due: bool,
+    /// The last time.
+    pub last: Option<Instant>,
 }
 
 impl Pipeline {
@@ -173,8 +191,15 @@ impl Pipeline {
                 self.expire_attempts();
             }
         }
-        let reading = self.rings.drain();
-        self.take(reading);
+        // Nothing new from here on, so the rings come to an end.
+        self.programs = None;
+        loop {
+            let reading = self.rings.drain();
+            if reading.is_empty() {
+                break;
+            }
+            self.take(reading);
+        }
         self.tick();
         let stop = self.enricher.own(clock::boot_now(), Severity::Info, Body::Stop(Stop { reason: "asked to stop".to_owned() }));
         self.publish(vec![stop]);
@@ -198,8 +223,9 @@ impl Pipeline {
         self.publish(events);
     }
 
-    /// Appends `events` in order. What the stream does not take is counted by kind.
-    fn publish(&mut self, events: Vec<SecurityEvent>) {
+    /// Appends `events` in order. What the stream does not take is counted by kind. Returns whether it took all.
+    fn publish(&mut self, events: Vec<SecurityEvent>) -> bool {
+        let mut stored = true;
         let mut events = events.as_slice();
         while !events.is_empty() {
             let (batch, rest) = events.split_at(events.len().min(PUBLISH_BATCH));
@@ -213,6 +239,7 @@ impl Pipeline {
                     }
                 }
                 Err(error) => {
+                    stored = false;
                     let reason = if matches!(error, PublishError::Full { .. }) { "disk_full" } else { "bus_error" };
                     let error = error.to_string();
                     let mut counts = self.shared.lock();
@@ -226,6 +253,7 @@ impl Pipeline {
                 }
             }
         }
+        stored
     }
 
     /// Once a second: clocks, names, counters, and an event for what was lost.
@@ -233,17 +261,38 @@ impl Pipeline {
         self.enricher.set_wall_offset(clock::wall_offset());
         self.enricher.refresh_users();
         self.account();
-        let lost = self.shared.counts().lost;
-        let new = loss::since(&self.told, &lost);
+        let all = self.shared.counts().lost;
+        let new = loss::since(&self.told, &all);
         if !new.is_empty() {
-            self.told = lost;
             let lost =
                 new.iter().map(|((kind, reason), count)| KindLoss { kind: kind.clone(), reason: (*reason).to_owned(), count: *count });
             let body = Body::Loss(Loss { lost: lost.collect() });
             tracing::warn!(?new, "records were lost, or runs of a program were skipped");
             let event = self.enricher.own(clock::boot_now(), Severity::Medium, body);
-            self.publish(vec![event]);
+            // What could not be told is told with the next loss that can.
+            if self.publish(vec![event]) {
+                self.told = all;
+            }
+            self.reseed.due |= new.keys().any(|(kind, reason)| *reason != "recursion" && is_identity(kind));
         }
+        if self.reseed.due && self.told == self.shared.lock().lost && self.reseed.last.is_none_or(|last| last.elapsed() >= RESEED) {
+            self.seed_again();
+        }
+    }
+
+    /// Takes the seeds once more: an exec or fork that was lost may have been one that matters and still runs.
+    fn seed_again(&mut self) {
+        self.reseed = Reseed { wanted: self.reseed.wanted, due: false, last: Some(Instant::now()) };
+        if !self.reseed.wanted {
+            return;
+        }
+        let iterator = self.programs.as_mut().and_then(load::seed_iterator);
+        let Seeds { found, problem } = seed::take(iterator, clock::boot_now());
+        if let Some(problem) = problem {
+            tracing::warn!("{problem}; running processes were read from /proc instead");
+        }
+        let events = found.into_iter().map(|seed| self.enricher.event(seed.observation, seed.approximate)).collect();
+        self.publish(events);
     }
 
     /// Removes attempts whose result will not come any more: the program run that would have told it was skipped.
@@ -263,6 +312,11 @@ impl Pipeline {
         let table = self.enricher.table();
         self.shared.lock().table = (table.len(), table.max(), table.evicted());
     }
+}
+
+/// Kinds that tell who a process is.
+fn is_identity(kind: &str) -> bool {
+    matches!(kind, "process.exec" | "process.fork" | "process.seed")
 }
 
 fn message(event: &SecurityEvent) -> Message {

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bartizan_tests::Sensor;
+use bartizan_tests::{Group, Sensor, victim};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -117,6 +117,8 @@ fn an_exec_storm_over_a_stopped_sensor_is_lost_by_count() {
     kill(pid, Signal::SIGSTOP).unwrap();
     let worked = exec_storm(600, "storm-stopped");
     kill(pid, Signal::SIGCONT).unwrap();
+    // Only a ring with room takes the marker.
+    bartizan_tests::wait_until("the first loss told in the stream", || told_lost(&sensor, EXEC) > 0);
     sensor.settle();
     let (execs, _) = count_execs(&sensor, "storm-stopped");
     let (code, status) = sensor.status();
@@ -215,4 +217,50 @@ fn a_connect_storm_over_a_stopped_sensor_is_lost_by_count() {
     let lost = lost(&status, CONNECT);
     assert!(lost.records > 0, "3,000 connections fit into 64 KiB? {status:#}");
     balance("connect over a stopped sensor", worked, count_connects(&sensor, sink.address, "tcp"), lost);
+}
+
+#[test]
+fn a_stop_over_a_backlog_stores_all_of_it_in_a_storm() {
+    let mut sensor = Sensor::start();
+    let peer_socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let peer = peer_socket.local_addr().unwrap();
+    let pid = Pid::from_raw(sensor.pid() as i32);
+    kill(pid, Signal::SIGSTOP).unwrap();
+    let worked = storm(20_000, |_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| socket.connect(peer)).is_ok());
+    kill(pid, Signal::SIGCONT).unwrap();
+    sensor.terminate();
+    let lost = told_lost(&sensor, CONNECT);
+    balance("connect before a stop", worked, count_connects(&sensor, peer, "udp"), Lost { records: lost, skipped: 0 });
+}
+
+#[test]
+fn a_storm_of_failed_execs_crowds_out_no_exec() {
+    let mut sensor = Sensor::with().config("[sensor]\nring_bulk = \"64 KiB\"\n").start();
+    let pid = Pid::from_raw(sensor.pid() as i32);
+    kill(pid, Signal::SIGSTOP).unwrap();
+    let failed = storm(5_000, |_| nix::unistd::execv(c"/nonexistent/storm", &[c"storm"]).is_err());
+    let worked = exec_storm(20, "storm-crowded");
+    kill(pid, Signal::SIGCONT).unwrap();
+    sensor.settle();
+    let (execs, _) = count_execs(&sensor, "storm-crowded");
+    assert_eq!((failed, execs), (5_000, worked));
+    assert!(lost(&sensor.status_json(), EXEC).records > 0, "5,000 failed execs fit into 64 KiB?");
+}
+
+/// A process whose exec was lost may be the one that matters: it is found while it runs.
+#[test]
+fn who_was_lost_in_a_storm_is_seeded_again() {
+    let mut sensor = Sensor::with().config(SMALL_RINGS).start();
+    let pid = Pid::from_raw(sensor.pid() as i32);
+    kill(pid, Signal::SIGSTOP).unwrap();
+    exec_storm(600, "storm-before");
+    let mut lost_one = Group::start(victim("/bin/sleep", &sensor.folder().join("log-lost")).arg("603"));
+    kill(pid, Signal::SIGCONT).unwrap();
+    let lost_pid = lost_one.pid().to_string();
+    bartizan_tests::wait_until("the seed of the process whose exec was lost", || {
+        sensor.events_json(&["--kind", "process.seed", "--pid", &lost_pid]).iter().any(|event| event["process"]["argv"][1] == "603")
+    });
+    lost_one.signal(Signal::SIGKILL);
+    lost_one.wait();
+    sensor.settle();
 }

@@ -1,6 +1,6 @@
 //! The one list of record kinds.
 
-use super::{Fd, Header, Image, NAME_MAX, Relay, STDIO, Span};
+use super::{FAILED_NAME_MAX, Fd, Header, Image, Relay, STDIO, Span};
 
 /// Which ring a kind travels in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,14 +113,15 @@ events! {
         argv: Span,
     }
 
-    /// An exec failed. The header names the image that tried.
-    2 => ExecFailed as "process.exec" in Priority {
+    /// An exec failed. The header names the image that tried. In the bulk ring: anybody can make these by the million, and
+    /// they must not crowd out what must not be lost.
+    2 => ExecFailed as "process.exec" in Bulk {
         /// Errno, positive.
         error: u32,
         /// Path as the caller asked for it, read from its memory: a span of `name`.
         requested: Span,
         /// Room for the path. Bytes behind the span are stale.
-        name: [u8; NAME_MAX],
+        name: [u8; FAILED_NAME_MAX],
     }
 
     /// A process was made. The header names its parent.

@@ -14,7 +14,7 @@ pub use fd::{Fd, FdKind, Image, Relay, STDIO};
 
 /// Raised whenever a record's layout changes. Kernel object and user space are built together; a mismatch (a stale
 /// object) is refused at load and counted at decode.
-pub const ABI_VERSION: u16 = 1;
+pub const ABI_VERSION: u16 = 2;
 
 /// Bytes of the tail of one record, at most. A power of two, so that the verifier can bound an offset with a mask.
 pub const TAIL_MAX: usize = 8192;
@@ -22,6 +22,8 @@ pub const TAIL_MAX: usize = 8192;
 pub const ARGV_MAX: usize = 4096;
 /// Longest requested path that is kept, bytes with the NUL. `PATH_MAX` is 4096; longer ones are flagged as truncated.
 pub const NAME_MAX: usize = 1024;
+/// Longest requested path of a failed exec that is kept, bytes with the NUL: these come in masses from `PATH` look-ups.
+pub const FAILED_NAME_MAX: usize = 256;
 /// Path components that are walked from a file up to the root.
 pub const PATH_COMPONENTS: usize = 24;
 /// Longest path component with its NUL (the kernel's `NAME_MAX` is 255).
@@ -29,7 +31,7 @@ pub const COMPONENT_MAX: usize = 256;
 /// cgroup path components that are kept, from the leaf up.
 pub const CGROUP_COMPONENTS: usize = 4;
 /// Descriptors of the parent that are searched for the other ends of a process's stdio.
-pub const RELAY_FDS: usize = 256;
+pub const RELAY_FDS: usize = 4096;
 /// INET sockets of a relaying parent that are kept.
 pub const RELAY_SOCKETS: usize = 4;
 
@@ -110,6 +112,8 @@ pub struct Pending {
     pub header: Header,
     /// The kernel side's own state of the attempt.
     pub state: u64,
+    /// Inode of the socket's file: tells another socket at the same address.
+    pub inode: u64,
 }
 
 /// Why a record never reached a ring.
@@ -124,10 +128,12 @@ pub enum Count {
     FilteredSelf = 2,
     /// The table of pending attempts was full: the record went out at once, with an unknown result.
     PendingFull = 3,
+    /// Another socket took the address of one whose attempt never got a result: that attempt's record is lost.
+    NoResult = 4,
 }
 
 /// Counters per kind.
-pub const COUNTS: usize = 4;
+pub const COUNTS: usize = 5;
 /// Kinds that the counter array has room for.
 pub const KINDS_MAX: usize = 32;
 /// Entries of the counter array: `kind * COUNTS + count`.

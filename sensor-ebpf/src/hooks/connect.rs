@@ -13,7 +13,7 @@ use aya_ebpf::macros::{btf_tracepoint, fexit, tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, FExitContext, TracePointContext};
 use bartizan_sensor_ebpf::abi::{Connect, Count, FLAG_FROM_CALLER, FLAG_RESULT_UNKNOWN, Fd, FdKind, Header, Kind, Pending};
 
-use super::exec_failed::at_exit;
+use super::exec_failed::{ERESTART_RESTARTBLOCK, ERESTARTSYS, at_exit};
 use crate::kernel::maps::{BULK, PENDING, PENDING_CALLING, PENDING_CLOSED, PENDING_SENT, REPORTED, Reported};
 use crate::kernel::{emit, fd, field, task};
 
@@ -29,7 +29,6 @@ const AF_INET6: u16 = 10;
 const IPPROTO_TCP: u16 = 6;
 const IPPROTO_UDP: u16 = 17;
 const IPPROTO_UDPLITE: u16 = 136;
-const IPPROTO_MPTCP: u16 = 262;
 
 const EINTR: i64 = 4;
 const EBADF: i64 = 9;
@@ -38,9 +37,6 @@ const EISCONN: i64 = 106;
 const ECONNABORTED: u32 = 103;
 const EALREADY: i64 = 114;
 const EINPROGRESS: i64 = 115;
-/// Kernel-internal restart codes: the call goes on.
-const ERESTARTSYS: i64 = 512;
-const ERESTART_RESTARTBLOCK: i64 = 516;
 
 /// Where the peer's address is when the socket does not have it.
 enum Peer {
@@ -146,7 +142,7 @@ fn inet_sock_set_state(ctx: BtfTracePointContext) -> u32 {
     if new == TCP_SYN_SENT {
         attempt(sk);
     } else if old == TCP_SYN_SENT || old == TCP_SYN_RECV {
-        result(sk, new);
+        result(sk, old, new);
     }
     0
 }
@@ -154,8 +150,9 @@ fn inet_sock_set_state(ctx: BtfTracePointContext) -> u32 {
 /// A first SYN is about to be sent.
 #[inline(always)]
 fn attempt(sk: u64) {
+    // An MPTCP socket changes state together with its first subflow, which is a TCP socket: that one is told.
     let protocol: u16 = field!(sk, sock_protocol);
-    if protocol != IPPROTO_TCP && protocol != IPPROTO_MPTCP {
+    if protocol != IPPROTO_TCP {
         return;
     }
     let mut header = subject_now();
@@ -164,7 +161,10 @@ fn attempt(sk: u64) {
     }
     // SAFETY: the helper takes nothing.
     header.ktime = unsafe { bpf_ktime_get_boot_ns() };
-    let pending = Pending { header, state: PENDING_CALLING };
+    let pending = Pending { header, state: PENDING_CALLING, inode: fd::socket_inode(sk) };
+    if PENDING.get_ptr(&sk).is_some() {
+        emit::count(Kind::Connect, Count::NoResult);
+    }
     if PENDING.insert(&sk, &pending, 0).is_err() {
         emit::count(Kind::Connect, Count::PendingFull);
         report(sk, &pending.header, pending.header.ktime, 0, FLAG_RESULT_UNKNOWN, Peer::Socket);
@@ -174,11 +174,22 @@ fn attempt(sk: u64) {
 
 /// The handshake came to an end, good or bad.
 #[inline(always)]
-fn result(sk: u64, new: i32) {
+fn result(sk: u64, old: i32, new: i32) {
     if new != TCP_ESTABLISHED && new != TCP_CLOSE {
         return;
     }
     let Some(pending) = PENDING.get_ptr_mut(&sk) else { return };
+    let inode = fd::socket_inode(sk);
+    // SAFETY: the map is preallocated.
+    let same = inode == unsafe { (*pending).inode };
+    // A socket that was closed meanwhile has no file any more. Everything else with another file is another socket at the
+    // address of one whose result never came: an accepted connection, for one.
+    let orphan = inode == 0 && old == TCP_SYN_SENT && new == TCP_CLOSE;
+    if !same && !orphan {
+        emit::count(Kind::Connect, Count::NoResult);
+        let _ = PENDING.remove(&sk);
+        return;
+    }
     // SAFETY: the map is preallocated; the entry is only deleted below.
     unsafe {
         if new == TCP_ESTABLISHED {
@@ -369,7 +380,7 @@ fn sys_exit_connect_tcp(ctx: TracePointContext) -> u32 {
     let (sk, address, result) = at_connect_exit(&ctx);
     if sk != 0 {
         let protocol: u16 = field!(sk, sock_protocol);
-        if protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP {
+        if protocol == IPPROTO_TCP {
             tcp_returned(sk, result, Peer::Caller(address));
         }
     }

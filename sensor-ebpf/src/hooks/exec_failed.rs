@@ -10,14 +10,19 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_probe_read_user_str, bpf_task_pt_regs};
 use aya_ebpf::macros::{fexit, tracepoint};
 use aya_ebpf::programs::{FExitContext, TracePointContext};
-use bartizan_sensor_ebpf::abi::{Count, ExecFailed, FLAG_FROM_CALLER, FLAG_NAME_TRUNCATED, Kind, NAME_MAX, Span};
+use bartizan_sensor_ebpf::abi::{Count, ExecFailed, FAILED_NAME_MAX, FLAG_FROM_CALLER, FLAG_NAME_TRUNCATED, Kind, Span};
 
-use crate::kernel::maps::PRIORITY;
+use crate::kernel::maps::BULK;
 use crate::kernel::{emit, field, offset, read, task};
+
+/// Kernel-internal restart codes, include/linux/errno.h.
+pub(crate) const ERESTARTSYS: i64 = 512;
+pub(crate) const ERESTART_RESTARTBLOCK: i64 = 516;
 
 #[inline(always)]
 fn failed(path: u64, result: i64) -> u32 {
-    if result >= 0 {
+    // An exec that a signal interrupts is restarted by the kernel: not an end of it.
+    if result >= 0 || (ERESTARTSYS..=ERESTART_RESTARTBLOCK).contains(&-result) {
         return 0;
     }
     let current = task::current();
@@ -27,7 +32,7 @@ fn failed(path: u64, result: i64) -> u32 {
     }
     // Reserved memory, not a scratch: six programs come here, fexit ones can be preempted, and the guard against nested runs
     // is each program's own.
-    let Some(mut entry) = PRIORITY.reserve::<ExecFailed>(0) else {
+    let Some(mut entry) = BULK.reserve::<ExecFailed>(0) else {
         emit::count(Kind::ExecFailed, Count::RingFull);
         return 0;
     };
@@ -38,15 +43,15 @@ fn failed(path: u64, result: i64) -> u32 {
         task::subject(header, current);
         (*header).flags |= FLAG_FROM_CALLER;
         (*record).error = (-result) as u32;
-        let written = bpf_probe_read_user_str((&raw mut (*record).name).cast(), NAME_MAX as u32, path as *const _);
+        let written = bpf_probe_read_user_str((&raw mut (*record).name).cast(), FAILED_NAME_MAX as u32, path as *const _);
         let len = if written > 0 { written as u16 } else { 0 };
-        if len >= NAME_MAX as u16 {
+        if len >= FAILED_NAME_MAX as u16 {
             (*header).flags |= FLAG_NAME_TRUNCATED;
         }
         (*record).requested = Span { offset: offset_of!(ExecFailed, name) as u16, len };
         emit::stamp(header, Kind::ExecFailed, size_of::<ExecFailed>() as u32);
     }
-    entry.submit(0);
+    entry.submit(emit::wakeup(&BULK));
     emit::count(Kind::ExecFailed, Count::Emitted);
     0
 }

@@ -17,6 +17,7 @@ const KIND_ARRAY: u32 = 3;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
 const KIND_ENUM: u32 = 6;
+const KIND_FWD: u32 = 7;
 const KIND_TYPEDEF: u32 = 8;
 const KIND_VOLATILE: u32 = 9;
 const KIND_CONST: u32 = 10;
@@ -25,6 +26,7 @@ const KIND_FUNC: u32 = 12;
 const KIND_FUNC_PROTO: u32 = 13;
 const KIND_VAR: u32 = 14;
 const KIND_DATASEC: u32 = 15;
+const KIND_FLOAT: u32 = 16;
 const KIND_DECL_TAG: u32 = 17;
 const KIND_TYPE_TAG: u32 = 18;
 const KIND_ENUM64: u32 = 19;
@@ -138,7 +140,7 @@ impl Btf {
                     this.typedefs.insert(name(), id);
                     0
                 }
-                KIND_PTR | KIND_VOLATILE | KIND_CONST | KIND_RESTRICT | KIND_TYPE_TAG | 7 | 16 => 0,
+                KIND_PTR | KIND_VOLATILE | KIND_CONST | KIND_RESTRICT | KIND_TYPE_TAG | KIND_FWD | KIND_FLOAT => 0,
                 _ => return Err((offset, "a type of a known kind (this kernel's BTF is newer than this binary)")),
             };
             this.types.push(offset);
@@ -205,7 +207,7 @@ impl Btf {
         match (info >> 24) & 0x1f {
             KIND_PTR => Some(format!("{} *", self.describe(target, depth + 1)?)),
             KIND_CONST | KIND_VOLATILE | KIND_RESTRICT | KIND_TYPE_TAG => self.describe(target, depth + 1),
-            KIND_STRUCT | 7 => Some(format!("struct {name}")),
+            KIND_STRUCT | KIND_FWD => Some(format!("struct {name}")),
             KIND_UNION => Some(format!("union {name}")),
             KIND_ENUM | KIND_ENUM64 => Some(format!("enum {name}")),
             _ => Some(name.to_owned()),

@@ -107,7 +107,7 @@ pub type PendingMap = HashMap<MapData, u64, PendingValue>;
 
 /// Everything that is loaded. Dropping it detaches.
 pub struct Loaded {
-    /// Owns programs and links.
+    /// Owns programs and links: dropping it detaches.
     pub ebpf: Ebpf,
     /// The task iterator, when the kernel has one.
     pub seeds: Option<IterLink>,
@@ -171,6 +171,13 @@ fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, LoadError> {
 
 fn ring(ebpf: &mut Ebpf, name: &'static str) -> Result<RingBuf<MapData>, LoadError> {
     RingBuf::try_from(take(ebpf, name)?).map_err(|error| LoadError::Map(name, error))
+}
+
+/// A new run of the task iterator; `None` where the kernel has none.
+pub fn seed_iterator(ebpf: &mut Ebpf) -> Option<IterLink> {
+    let program: &mut Iter = ebpf.program_mut("seed")?.try_into().ok()?;
+    let link = program.attach().ok()?;
+    program.take_link(link).ok()
 }
 
 struct Attacher<'a> {
@@ -242,7 +249,10 @@ impl Attacher<'_> {
                     tracing::debug!(program = spec.program, tier = tier.name, verified, "attached");
                     attached.push((spec.program, fd));
                 }
-                Err(Refusal::Kernel(_)) if spec.optional => {}
+                Err(Refusal::Kernel(reason)) if spec.optional => {
+                    // A kernel without 32-bit calls lacks their entry points.
+                    tracing::info!(program = spec.program, reason, "not attached, and nothing is blind for that where the kernel lacks it");
+                }
                 Err(refusal) => {
                     for (name, _) in attached {
                         self.detach(name);
@@ -307,6 +317,9 @@ impl Attacher<'_> {
     }
 }
 
+/// Kernel-internal, include/linux/errno.h; bpf(2) lets it out.
+const ENOTSUPP: i32 = 524;
+
 /// Sorts a failure: the kernel's "no" is an answer, a verifier's rejection is our bug.
 fn refusal(program: &str, error: &ProgramError) -> Refusal {
     match error {
@@ -325,7 +338,7 @@ fn refusal(program: &str, error: &ProgramError) -> Refusal {
             }
         }
         ProgramError::SyscallError(error) => match error.io_error.raw_os_error() {
-            Some(libc::EPERM | libc::EINVAL | libc::EOPNOTSUPP | 524) => {
+            Some(libc::EPERM | libc::EINVAL | libc::EOPNOTSUPP | ENOTSUPP) => {
                 Refusal::Kernel(format!("this kernel does not attach {program} ({})", errno(&error.io_error)))
             }
             _ => Refusal::Bug(format!("{program}: {error}")),

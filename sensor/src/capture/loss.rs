@@ -37,9 +37,11 @@ pub fn read(counters: &PerCpuArray<MapData, u64>, hooks: &[HookReport]) -> Resul
         *counts.emitted.entry(info.name).or_default() += sum(kind, Count::Emitted)?;
         *counts.filtered_self.entry(info.name).or_default() += sum(kind, Count::FilteredSelf)?;
         counts.pending_full += sum(kind, Count::PendingFull)?;
-        let full = sum(kind, Count::RingFull)?;
-        if full > 0 {
-            *counts.lost.entry((info.name.to_owned(), "ring_full")).or_default() += full;
+        for (count, reason) in [(Count::RingFull, "ring_full"), (Count::NoResult, "no_result")] {
+            let lost = sum(kind, count)?;
+            if lost > 0 {
+                *counts.lost.entry((info.name.to_owned(), reason)).or_default() += lost;
+            }
         }
     }
     for hook in hooks {

@@ -14,6 +14,14 @@ use crate::project::{Observation, project};
 /// How long a record waits for earlier ones of the other ring.
 pub const HOLD: Duration = Duration::from_millis(2);
 
+impl Reading {
+    /// Nothing was found.
+    pub fn is_empty(&self) -> bool {
+        let Self { records, undecodable } = self;
+        records.is_empty() && undecodable.is_none()
+    }
+}
+
 /// Records taken from one ring before the other gets its turn.
 const BATCH: usize = 4096;
 
@@ -74,7 +82,7 @@ impl Rings {
         reading
     }
 
-    /// Takes everything that is there, in order: for the end.
+    /// Takes what is there without holding anything back: for the end, again and again until nothing is found.
     pub fn drain(&mut self) -> Reading {
         self.read(u64::MAX)
     }

@@ -16,6 +16,9 @@ use procfs::process::{FDTarget, Process as Proc};
 
 use crate::project::{ExeInode, Image, Observation, Subject, What, escape_bytes, project};
 
+/// `PF_KTHREAD`, include/linux/sched.h.
+const PF_KTHREAD: u32 = 0x0020_0000;
+
 /// Seeds and how they were had.
 #[derive(Debug, Default)]
 pub struct Seeds {
@@ -102,10 +105,15 @@ fn from_proc(now: u64, told: &HashSet<u32>) -> Vec<Observation> {
     if processes.iter().all(|proc| told.contains(&(proc.pid() as u32))) {
         return Vec::new();
     }
-    let sockets = inet_sockets();
+    let mut sockets: HashMap<u64, HashMap<u64, InetSocket>> = HashMap::new();
     let starts: HashMap<u32, u64> = processes.iter().filter_map(|proc| Some((proc.pid() as u32, proc.stat().ok()?.starttime))).collect();
     let untold = processes.iter().filter(|proc| !told.contains(&(proc.pid() as u32)));
-    untold.filter_map(|proc| one(proc, now, &starts, &sockets)).collect()
+    untold
+        .filter_map(|proc| {
+            let namespace = fs::metadata(format!("/proc/{}/ns/net", proc.pid())).map_or(0, |metadata| metadata.ino());
+            one(proc, now, &starts, sockets.entry(namespace).or_insert_with(|| inet_sockets(proc)))
+        })
+        .collect()
 }
 
 fn one(proc: &Proc, now: u64, starts: &HashMap<u32, u64>, sockets: &HashMap<u64, InetSocket>) -> Option<Observation> {
@@ -162,7 +170,7 @@ fn one(proc: &Proc, now: u64, starts: &HashMap<u32, u64>, sockets: &HashMap<u64,
         euid: status.euid,
         ppid,
         cgroup_id: 0,
-        kernel_thread: stat.flags & 0x0020_0000 != 0,
+        kernel_thread: stat.flags & PF_KTHREAD != 0,
     };
     Some(Observation { kind: Kind::Seed, subject, what: What::Seed(Box::new(image)) })
 }
@@ -199,16 +207,15 @@ fn stdio(proc: &Proc, sockets: &HashMap<u64, InetSocket>) -> Vec<Stdio> {
         .map(|number| {
             let end = match proc.fd_from_fd(i32::from(number)).map(|info| info.target) {
                 Err(_) => StdioEnd::Closed,
-                Ok(FDTarget::Socket(inode)) => match sockets.get(&inode) {
-                    Some(socket) => StdioEnd::Inet { socket: *socket },
-                    None => StdioEnd::Unix { inode, peer_inode: None },
-                },
+                // A socket of another family is not looked up: not known is better than guessed.
+                Ok(FDTarget::Socket(inode)) => sockets.get(&inode).map_or(StdioEnd::Other, |socket| StdioEnd::Inet { socket: *socket }),
                 Ok(FDTarget::Pipe(inode)) => StdioEnd::Pipe { inode },
                 Ok(FDTarget::Path(path)) => match path.strip_prefix("/dev") {
                     Ok(name) if name.starts_with("pts") || name.to_string_lossy().starts_with("tty") => {
                         StdioEnd::Tty { name: name.to_string_lossy().into_owned() }
                     }
-                    _ => fs::metadata(&path).map_or(StdioEnd::Other, |metadata| {
+                    // Through the descriptor: the path may mean another file in the process's mount namespace.
+                    _ => fs::metadata(format!("/proc/{}/fd/{number}", proc.pid())).map_or(StdioEnd::Other, |metadata| {
                         if metadata.rdev() != 0 {
                             StdioEnd::Device { device: kernel_device(metadata.rdev()) }
                         } else {
@@ -236,8 +243,8 @@ fn own_sockets(proc: &Proc, sockets: &HashMap<u64, InetSocket>) -> Vec<InetSocke
     inodes.iter().filter_map(|inode| sockets.get(inode)).filter(|socket| socket.connected).take(RELAY_SOCKETS).copied().collect()
 }
 
-/// Connected TCP and UDP sockets of this network namespace, by inode.
-fn inet_sockets() -> HashMap<u64, InetSocket> {
+/// INET sockets of the process's network namespace, by inode.
+fn inet_sockets(proc: &Proc) -> HashMap<u64, InetSocket> {
     let plain = |address: std::net::SocketAddr| (address.ip().to_canonical(), address.port());
     let socket = |transport, local, remote, connected, inode| {
         let ((local_ip, local_port), (peer_ip, peer_port)): ((IpAddr, u16), (IpAddr, u16)) = (plain(local), plain(remote));
@@ -252,12 +259,12 @@ fn inet_sockets() -> HashMap<u64, InetSocket> {
             inode: Some(inode),
         }
     };
-    let tcp = [procfs::net::tcp(), procfs::net::tcp6()].into_iter().flatten().flatten().map(|entry| {
+    let tcp = [proc.tcp(), proc.tcp6()].into_iter().flatten().flatten().map(|entry| {
         use procfs::net::TcpState::{CloseWait, Established};
         let connected = matches!(entry.state, Established | CloseWait);
         (entry.inode, socket(Transport::Tcp, entry.local_address, entry.remote_address, connected, entry.inode))
     });
-    let udp = [procfs::net::udp(), procfs::net::udp6()].into_iter().flatten().flatten().map(|entry| {
+    let udp = [proc.udp(), proc.udp6()].into_iter().flatten().flatten().map(|entry| {
         let connected = matches!(entry.state, procfs::net::UdpState::Established);
         (entry.inode, socket(Transport::Udp, entry.local_address, entry.remote_address, connected, entry.inode))
     });

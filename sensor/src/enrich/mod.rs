@@ -141,29 +141,28 @@ impl Enricher {
         }
     }
 
-    /// The acting process as it is now.
+    /// The acting process, with the image that the record names. What is not known is not put into the table: a late record of
+    /// a dead process must not take the place of the living one that has its pid now.
     fn subject(&mut self, subject: &Subject, id: ExecId) -> Process {
-        let known = match self.table.get_mut(&id) {
-            Some(entry) => {
-                if entry.process.approximate && entry.process.exec_id.start_ns != id.start_ns {
-                    // The kernel names what /proc had seeded: from now on by its exact id.
-                    entry.process.exec_id = id;
-                    entry.process.approximate = false;
-                }
-                Some(entry.process.clone())
+        let known = self.table.get_mut(&id).and_then(|entry| {
+            if entry.process.approximate && entry.process.exec_id != id {
+                // The kernel names what /proc had seeded: from now on by its exact id.
+                entry.process.exec_id = id;
+                entry.process.approximate = false;
             }
-            None => None,
-        };
-        let mut process = match known {
-            Some(process) => process,
-            None => {
-                let mut process = Process::of(id);
-                process.start_wall_ns = Some(clock::event_time(id.start_ns, self.wall_offset).wall_ns);
-                process.kernel_thread = subject.kernel_thread;
-                self.table.put(process.clone(), 0);
-                process
-            }
-        };
+            let images = [Some(&entry.process), entry.previous.as_deref()];
+            images.into_iter().flatten().find(|process| process.exec_id.exec == id.exec).cloned()
+        });
+        let mut process = known.unwrap_or_else(|| Process {
+            start_wall_ns: Some(clock::event_time(id.start_ns, self.wall_offset).wall_ns),
+            kernel_thread: subject.kernel_thread,
+            ..Process::of(id)
+        });
+        if process.cgroup.as_ref().is_some_and(|cgroup| cgroup.id != 0 && cgroup.id != subject.cgroup_id) {
+            // It was moved since its exec: where to is known by number only.
+            process.cgroup = Some(Cgroup { id: subject.cgroup_id, path: None });
+            process.container = None;
+        }
         process.tid = subject.tid;
         process.ppid = Some(subject.ppid).filter(|ppid| *ppid != 0);
         process.uid = subject.uid;
@@ -322,6 +321,26 @@ mod tests {
         let process = enricher.event(exit, false).process.unwrap();
         assert_eq!(process.exe_path(), Some("/bin/old"));
         assert_eq!((process.exec_id.start_ns, process.approximate), (23_456_789, false));
+    }
+
+    #[test]
+    fn a_late_record_is_about_the_image_that_acted() {
+        let mut enricher = enricher();
+        enricher.event(exec(subject(10, 5, 1, 2), "/usr/bin/python3"), false);
+        enricher.event(exec(subject(20, 5, 1, 3), "/bin/sleep"), false);
+        let late = |exec_id| Observation { kind: Kind::Exit, subject: subject(30, 5, 1, exec_id), what: What::Exit(Exit::default()) };
+        assert_eq!(enricher.event(late(2), false).process.unwrap().exe_path(), Some("/usr/bin/python3"));
+        assert_eq!(enricher.event(late(1), false).process.unwrap().exe_path(), None, "an image that nobody remembers is not guessed");
+    }
+
+    #[test]
+    fn a_late_record_of_a_dead_process_leaves_the_living_one_alone() {
+        let mut enricher = enricher();
+        enricher.event(exec(subject(100, 5, 90_000_000, 2), "/bin/living"), false);
+        let late = Observation { kind: Kind::Exit, subject: subject(200, 5, 10_000_000, 9), what: What::Exit(Exit::default()) };
+        assert_eq!(enricher.event(late, false).process.unwrap().exe_path(), None);
+        let living = enricher.exec_id(5, 90_000_000, 2);
+        assert_eq!(enricher.table().get(&living).unwrap().process.exe_path(), Some("/bin/living"));
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub struct Entry {
     pub ktime: u64,
     /// It ended.
     pub exited: bool,
+    /// The image that it ran before: records that come late (a connection's result) may be about that one.
+    pub previous: Option<Box<Process>>,
 }
 
 /// Processes by pid.
@@ -59,7 +61,11 @@ impl Table {
                 self.compact();
             }
         }
-        self.entries.insert(id.pid, Entry { process, ktime, exited: false });
+        let previous = self.entries.remove(&id.pid).filter(|entry| entry.process.exec_id.same_process(&id)).and_then(|entry| {
+            let replaced = entry.process.exec_id.exec != id.exec && !entry.process.approximate;
+            if replaced { Some(Box::new(entry.process)) } else { entry.previous }
+        });
+        self.entries.insert(id.pid, Entry { process, ktime, exited: false, previous });
     }
 
     /// Marks a process as ended.
