@@ -19,8 +19,23 @@ use crate::stream::{Stream, lock};
 
 /// How often retention is enforced and cursors are synced.
 const TICK: Duration = Duration::from_secs(5);
+/// Longer than [`Bus::holder`] has the lock.
+const LOOK: Duration = Duration::from_millis(50);
 /// Changes with every boot of the machine.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// A process that has a data folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holder {
+    /// Its pid, where the lock file says so.
+    pub pid: Option<u32>,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&crate::error::holder(self.pid))
+    }
+}
 
 /// All streams of one data folder. Clones are handles to the same bus; when the last one is dropped it is closed.
 ///
@@ -75,6 +90,7 @@ impl Bus {
     /// Opens the folder as if the kernel had this boot id.
     pub(crate) fn open_at_boot(dir: &Path, config: &BusConfig, boot_id: &str) -> Result<Bus, OpenError> {
         files::create_private_dir(dir).map_err(|source| OpenError::Io { action: "create folder", path: dir.to_owned(), source })?;
+        check_private(dir)?;
         let lock = take_lock(dir)?;
         let mut streams = Vec::with_capacity(StreamName::ALL.len());
         match open_streams(dir, config, boot_id, &mut streams) {
@@ -85,6 +101,18 @@ impl Bus {
                 close_all(&streams).unwrap_or_else(|error| warn!(%error, "cannot close the streams that had been opened"));
                 Err(error)
             }
+        }
+    }
+
+    /// Who has the data folder; `None` where nobody has, or where this user cannot find out. It takes nothing and creates nothing.
+    pub fn holder(dir: &Path) -> Option<Holder> {
+        let mut file = File::open(dir.join("lock")).ok()?;
+        let mut text = String::new();
+        file.read_to_string(&mut text).ok()?;
+        match Flock::lock(file, FlockArg::LockSharedNonblock) {
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Some(Holder { pid: text.trim().parse().ok() }),
+            // Held for this moment only, which `take_lock` waits out.
+            Ok(_) | Err(_) => None,
         }
     }
 
@@ -169,6 +197,15 @@ fn close_all(streams: &[Stream]) -> io::Result<()> {
     result
 }
 
+/// Refuses a folder in which somebody else could replace files: what is read back from it decides what is alerted.
+fn check_private(dir: &Path) -> Result<(), OpenError> {
+    let found = files::foreign_hands(dir).map_err(|source| OpenError::Io { action: "look at", path: dir.to_owned(), source })?;
+    match found {
+        None => Ok(()),
+        Some((owner, mode)) => Err(OpenError::NotPrivate { dir: dir.to_owned(), owner, mode, user: nix::unistd::geteuid().as_raw() }),
+    }
+}
+
 /// Takes `<dir>/lock`. The file stays; only the lock on it tells whether somebody has the folder.
 fn take_lock(dir: &Path) -> Result<Flock<File>, OpenError> {
     let path = dir.join("lock");
@@ -177,7 +214,12 @@ fn take_lock(dir: &Path) -> Result<Flock<File>, OpenError> {
         move |source| OpenError::Io { action, path, source }
     };
     let file = files::open_private(&path).map_err(io_error("open"))?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+    let taken = Flock::lock(file, FlockArg::LockExclusiveNonblock).or_else(|(file, _)| {
+        // `Bus::holder` may have been looking.
+        std::thread::sleep(LOOK);
+        Flock::lock(file, FlockArg::LockExclusiveNonblock)
+    });
+    match taken {
         Ok(mut lock) => {
             lock.set_len(0).map_err(io_error("write"))?;
             writeln!(lock, "{}", std::process::id()).map_err(io_error("write"))?;
@@ -215,4 +257,48 @@ fn upkeep(stream: &Stream) {
         Err(_) => warn!(stream = %stream.name(), "the wall clock stands before 1970: nothing is deleted by age"),
     }
     stream.inner.store_consumers();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn the_holder_is_known_while_there_is_one() {
+        let temp = tempfile::tempdir().expect("temp folder");
+        let dir = temp.path().join("data");
+        assert_eq!(Bus::holder(&dir), None);
+        let bus = Bus::open(&dir, &BusConfig::default()).expect("open");
+        assert_eq!(Bus::holder(&dir), Some(Holder { pid: Some(std::process::id()) }));
+        bus.close().expect("close");
+        assert_eq!(Bus::holder(&dir), None);
+        drop(Bus::open(&dir, &BusConfig::default()).expect("looking keeps nothing"));
+    }
+
+    #[test]
+    fn a_folder_that_others_can_write_to_is_refused() {
+        let temp = tempfile::tempdir().expect("temp folder");
+        for mode in [0o770, 0o707, 0o1777] {
+            std::fs::set_permissions(temp.path(), std::fs::Permissions::from_mode(mode)).expect("chmod");
+            let error = Bus::open(temp.path(), &BusConfig::default()).expect_err("not private");
+            assert!(matches!(error, OpenError::NotPrivate { mode: found, .. } if found == mode), "{error}");
+            assert!(error.to_string().contains(&format!("mode {mode:04o}")) && error.to_string().contains("chmod 700"), "{error}");
+        }
+        assert_eq!(std::fs::read_dir(temp.path()).expect("list").count(), 0, "nothing is put into it");
+        std::fs::set_permissions(temp.path(), std::fs::Permissions::from_mode(0o755)).expect("chmod");
+        drop(Bus::open(temp.path(), &BusConfig::default()).expect("others may look"));
+    }
+
+    #[test]
+    fn a_folder_of_another_user_is_refused() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let temp = tempfile::tempdir().expect("temp folder");
+        std::os::unix::fs::chown(temp.path(), Some(65_534), None).expect("chown");
+        let error = Bus::open(temp.path(), &BusConfig::default()).expect_err("another's");
+        assert!(matches!(error, OpenError::NotPrivate { owner: 65_534, user: 0, .. }), "{error}");
+    }
 }

@@ -16,6 +16,21 @@ pub enum OpenError {
         /// Who has it, where the lock file says so.
         pid: Option<u32>,
     },
+    /// Somebody else could replace what is in the data folder.
+    #[error(
+        "data folder {dir} belongs to user id {owner} and has mode {mode:04o}, so that others than user id {user}, who runs this, can change what is in it: `chown {user} {dir}` and `chmod 700 {dir}`, or give another --data-dir",
+        dir = dir.display()
+    )]
+    NotPrivate {
+        /// The data folder.
+        dir: PathBuf,
+        /// Its owner.
+        owner: u32,
+        /// Its permission bits.
+        mode: u32,
+        /// Effective user of this process.
+        user: u32,
+    },
     /// A file or folder could not be created, read or written.
     #[error("cannot {action} {path}: {source}; check that the folder exists, is writable for this user and that the disk works", path = path.display())]
     Io {
@@ -66,7 +81,7 @@ pub enum OpenError {
     },
 }
 
-fn holder(pid: Option<u32>) -> String {
+pub(crate) fn holder(pid: Option<u32>) -> String {
     match pid {
         Some(pid) => format!("process {pid}"),
         None => "another process".to_owned(),

@@ -2,16 +2,25 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Only the owner reads what hosts do.
 const FILE_MODE: u32 = 0o600;
 const DIR_MODE: u32 = 0o700;
+/// Writable for the group or for others.
+const OTHERS_WRITE: u32 = 0o022;
 
 /// Creates the folder and its missing parents, private to the owner.
 pub(crate) fn create_private_dir(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(DIR_MODE).create(path)
+}
+
+/// Owner and mode of a folder in which somebody else than this user could replace files; `None` where nobody could.
+pub(crate) fn foreign_hands(path: &Path) -> io::Result<Option<(u32, u32)>> {
+    let folder = std::fs::metadata(path)?;
+    let (owner, mode) = (folder.uid(), folder.mode() & 0o7777);
+    Ok((owner != nix::unistd::geteuid().as_raw() || mode & OTHERS_WRITE != 0).then_some((owner, mode)))
 }
 
 /// Forces the folder's entries (created, renamed, deleted files) to disk.

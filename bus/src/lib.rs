@@ -28,7 +28,7 @@ mod message;
 mod model_test;
 mod stream;
 
-pub use bus::Bus;
+pub use bus::{Bus, Holder};
 pub use bytes::Bytes;
 pub use config::{BusConfig, ConsumerConfig, DeliverPolicy, StreamConfig, StreamName, StreamNameError, SyncPolicy};
 pub use consumer::{Consumer, ConsumerInfo};

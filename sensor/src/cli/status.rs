@@ -54,8 +54,10 @@ pub(crate) fn run(common: &Common, args: &Args) -> Result<Exit, Stop> {
 fn exit(error: &ClientError) -> Exit {
     match error {
         ClientError::NotRunning { .. } => Exit::NotRunning,
-        ClientError::Permission { .. } | ClientError::NoAnswer { .. } | ClientError::Answer { .. } | ClientError::Io { .. } => {
-            Exit::Unknown
-        }
+        ClientError::NoSocket { .. }
+        | ClientError::Permission { .. }
+        | ClientError::NoAnswer { .. }
+        | ClientError::Answer { .. }
+        | ClientError::Io { .. } => Exit::Unknown,
     }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bartizan_bus::{Bus, Holder};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
@@ -21,6 +22,16 @@ pub enum ClientError {
     NotRunning {
         /// The folder.
         data_dir: PathBuf,
+    },
+    /// Somebody has the data folder, and nobody is behind its socket.
+    #[error("{holder} runs on data folder {}, but its control socket is gone or does not answer: {source}; it may be starting or stopping, else stop it and start it again", data_dir.display())]
+    NoSocket {
+        /// The folder.
+        data_dir: PathBuf,
+        /// Who has it.
+        holder: Holder,
+        /// What the system said.
+        source: io::Error,
     },
     /// Somebody runs, and this user may not ask.
     #[error("no permission to ask through {}: run this as the user that runs Bartizan (usually root)", path.display())]
@@ -57,7 +68,7 @@ pub enum ClientError {
 /// Asks the Bartizan that runs on `data_dir` for its status, within `patience`.
 ///
 /// # Errors
-/// [`ClientError`]; `NotRunning` when there is no socket or nobody behind it.
+/// [`ClientError`]; `NotRunning` when nobody has the folder, `NoSocket` when somebody has and cannot be asked.
 pub async fn status(data_dir: &Path, patience: Duration) -> Result<StatusReport, ClientError> {
     let path = data_dir.join(SOCKET_NAME);
     let line = match tokio::time::timeout(patience, ask(data_dir)).await {
@@ -72,7 +83,11 @@ fn classify(source: io::Error, data_dir: &Path, path: PathBuf) -> ClientError {
     match source.kind() {
         // ENOTDIR too: a path below a file has nobody running on it either.
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::NotADirectory => {
-            ClientError::NotRunning { data_dir: data_dir.to_owned() }
+            let data_dir = data_dir.to_owned();
+            match Bus::holder(&data_dir) {
+                Some(holder) => ClientError::NoSocket { data_dir, holder, source },
+                None => ClientError::NotRunning { data_dir },
+            }
         }
         io::ErrorKind::PermissionDenied => ClientError::Permission { path },
         _ => ClientError::Io { path, source },
@@ -155,6 +170,19 @@ mod tests {
         let server = tokio::spawn(serve(bind(temp.path()).expect("bind over it"), provider(), stopped));
         assert_eq!(status(temp.path(), PATIENCE).await.expect("status"), report());
         server.abort();
+    }
+
+    #[tokio::test]
+    async fn a_daemon_whose_socket_is_gone_is_running() {
+        let temp = tempfile::tempdir().expect("temp folder");
+        let bus = Bus::open(temp.path(), &bartizan_bus::BusConfig::default()).expect("bus");
+        let error = status(temp.path(), PATIENCE).await.expect_err("no socket");
+        let expected = format!("process {} runs on data folder {}, but its control socket", std::process::id(), temp.path().display());
+        assert!(matches!(error, ClientError::NoSocket { .. }) && error.to_string().starts_with(&expected), "{error}");
+        drop(std::os::unix::net::UnixListener::bind(temp.path().join(SOCKET_NAME)).expect("stale socket"));
+        assert!(matches!(status(temp.path(), PATIENCE).await, Err(ClientError::NoSocket { .. })));
+        drop(bus);
+        assert!(matches!(status(temp.path(), PATIENCE).await, Err(ClientError::NotRunning { .. })));
     }
 
     #[tokio::test]
