@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bartizan_bus::event::{Alert, Body, Gap, Start, decode_alert};
-use bartizan_bus::{Bus, LogReader, OpenError, ReadError, Stream, StreamName};
+use bartizan_bus::{Bus, LogReader, OpenError, ReadError, Stream, StreamInfo, StreamName};
 use bartizan_detectors::{EngineError, EngineStatus};
 use bartizan_forward::{EngineError as ForwardError, Forwarder};
 use tokio::runtime::Runtime;
@@ -311,18 +311,22 @@ async fn announce(data_dir: PathBuf, on_alert: OnAlert, mut stopping: watch::Rec
     }
 }
 
-/// What EVENTS cannot speak for: the time since its last event, and sequences that a power cut took.
+/// What EVENTS cannot speak for: the time since its last event, and what is known to be lost of its end.
 fn gap_before(bus: &Bus) -> Option<Gap> {
     let info = bus.stream(StreamName::Events).info();
     let last = (info.messages > 0).then_some(info.last_time_ns)?;
     let now = clock::wall_offset().saturating_add(clock::boot_now() as i64);
-    let skipped = info.skipped_sequences_at_open;
-    let reason = if skipped > 0 {
-        "the sensor was not running, and the end of the stream was lost with the machine's power".to_owned()
-    } else {
-        "the sensor was not running".to_owned()
-    };
-    Some(Gap { reason, from_wall_ns: Some(last), to_wall_ns: Some(now), missing_sequences: (skipped > 0).then_some(skipped) })
+    Some(gap(&info, last, now))
+}
+
+fn gap(info: &StreamInfo, from: i64, to: i64) -> Gap {
+    let mut reason = "the sensor was not running".to_owned();
+    if info.skipped_sequences_at_open > 0 {
+        // A block that was reserved is skipped: that says nothing of how many messages were lost, if any.
+        reason += ", and the end of the stream may have been lost: sequences were skipped so that none is used twice";
+    }
+    let lost = info.lost_at_end_at_open;
+    Gap { reason, from_wall_ns: Some(from), to_wall_ns: Some(to), missing_sequences: (lost > 0).then_some(lost) }
 }
 
 fn start_event(hooks: &[HookReport]) -> Body {
@@ -364,6 +368,19 @@ mod tests {
         assert_eq!(heard, Ok((alert.id, 1)));
         stop.send(true).expect("announcer listens");
         tokio::time::timeout(PATIENCE, following).await.expect("ends").expect("no panic").expect("no error");
+    }
+
+    #[test]
+    fn skipped_sequences_are_not_lost_messages() {
+        let temp = tempfile::tempdir().expect("temp folder");
+        let bus = Bus::open(temp.path(), &BusConfig::default()).expect("bus");
+        let mut info = bus.stream(StreamName::Events).info();
+        assert_eq!(gap(&info, 1, 2).reason, "the sensor was not running");
+        info.skipped_sequences_at_open = 1 << 20;
+        let skipped = gap(&info, 1, 2);
+        assert!(skipped.reason.contains("may have been lost") && skipped.missing_sequences.is_none(), "{skipped:?}");
+        info.lost_at_end_at_open = 3;
+        assert_eq!(gap(&info, 1, 2).missing_sequences, Some(3));
     }
 
     #[tokio::test]

@@ -40,6 +40,8 @@ pub(crate) struct Report {
     pub(crate) truncated_bytes: u64,
     /// Sequences between the last message on disk and the next one.
     pub(crate) skipped_sequences: u64,
+    /// Messages known to have stood behind the last one that can be read; `missing_sequences` has them too.
+    pub(crate) lost_at_end: u64,
     /// Sequences inside closed segments that cannot be read.
     pub(crate) missing_sequences: u64,
 }
@@ -94,6 +96,7 @@ pub(crate) fn recover(dir: &Path, stream: StreamName, boot_id: &str, block: u64)
         Some(meta) => floor.max(meta.reserved + 1),
     };
     opening.report.skipped_sequences = next_seq - last_seq - 1;
+    opening.report.lost_at_end = lost_behind_last;
     opening.report.missing_sequences += lost_behind_last;
     meta.add_gap(last_seq + lost_behind_last + 1, next_seq - 1);
     for (before, after) in segments.iter().zip(segments.iter().skip(1)) {
@@ -117,8 +120,8 @@ pub(crate) fn recover(dir: &Path, stream: StreamName, boot_id: &str, block: u64)
     meta.reserved = meta.reserved.max(next_seq - 1 + block);
     meta.store(dir).map_err(io_error("write", &Meta::path(dir)))?;
     if opening.report != Report::default() {
-        let Report { truncated_bytes, skipped_sequences, missing_sequences } = opening.report;
-        warn!(%stream, truncated_bytes, skipped_sequences, missing_sequences, "the stream did not end in good order");
+        let Report { truncated_bytes, skipped_sequences, lost_at_end, missing_sequences } = opening.report;
+        warn!(%stream, truncated_bytes, skipped_sequences, lost_at_end, missing_sequences, "the stream did not end in good order");
     }
     Ok(Recovered { segments, active, next_seq, meta, report: opening.report })
 }

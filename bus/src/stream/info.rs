@@ -44,6 +44,8 @@ pub struct StreamInfo {
     pub truncated_at_open: u64,
     /// Sequences left out when the stream was opened, so that none that somebody may have seen is used again.
     pub skipped_sequences_at_open: u64,
+    /// Messages known to have stood behind the last one that could be read when the stream was opened.
+    pub lost_at_end_at_open: u64,
     /// Messages that were found unreadable because of damage, at opening or since.
     pub unreadable_messages: u64,
     /// Configured age limit in seconds.
@@ -92,6 +94,7 @@ impl Inner {
             deleted_messages: self.counters.deleted_messages.load(Ordering::Relaxed),
             truncated_at_open: self.report.truncated_bytes,
             skipped_sequences_at_open: self.report.skipped_sequences,
+            lost_at_end_at_open: self.report.lost_at_end,
             unreadable_messages: self.report.missing_sequences + self.counters.unreadable.load(Ordering::Relaxed),
             max_age_s: self.config.max_age.as_secs(),
             max_bytes: self.config.max_bytes,
