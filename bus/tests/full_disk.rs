@@ -35,10 +35,13 @@ fn writes_cut_short_leave_no_trace_and_cost_no_sequence() -> Result<(), Box<dyn 
     }
     setrlimit(Resource::RLIMIT_FSIZE, hard, hard)?;
     assert!(accepted > 0);
+    let failing = stream.info();
+    assert!(failing.write_failing && failing.seconds_since_write_error.is_some(), "{failing:?}");
     let next = stream.append_batch(batch(1)?)?;
     assert_eq!(next.first().map(|ack| ack.seq), Some(accepted + 1));
     let info = stream.info();
     assert_eq!((info.write_errors, info.messages, info.failed), (3, accepted + 1, None));
+    assert!(!info.write_failing && info.seconds_since_write_error.is_some());
     bus.close()?;
 
     let bus = Bus::open(dir.path(), &BusConfig::default())?;

@@ -364,10 +364,12 @@ impl StatusReport {
         for stream in &self.streams {
             stream.complain(&mut reasons);
         }
-        for consumer in self.consumers.iter().filter(|consumer| consumer.fell_off_retention > 0) {
+        for consumer in self.consumers.iter().filter(|consumer| consumer.fell_off_since_open() > 0) {
             reasons.push(format!(
                 "Consumer {} never saw {} messages of {}, which retention deleted first: raise the stream's max_age or max_bytes.",
-                consumer.name, consumer.fell_off_retention, consumer.stream
+                consumer.name,
+                consumer.fell_off_since_open(),
+                consumer.stream
             ));
         }
         for sink in self.sink_rows() {
@@ -402,6 +404,13 @@ pub(crate) fn skipped_runs(program: &str, runs: u64) -> String {
     }
 }
 
+impl ConsumerStatus {
+    /// Messages that retention deleted unseen, as found in this run. A consumer that does not say which counts all.
+    pub fn fell_off_since_open(&self) -> u64 {
+        self.more.get("fell_off_since_open").and_then(Value::as_u64).unwrap_or(self.fell_off_retention)
+    }
+}
+
 impl StreamStatus {
     /// Why the stream accepts nothing more until Bartizan is started again.
     pub fn failed(&self) -> Option<&str> {
@@ -413,12 +422,19 @@ impl StreamStatus {
         self.more.get("unreadable_messages").and_then(Value::as_u64).unwrap_or_default()
     }
 
+    /// The last write failed, or one did within the last [`RECENT_LOSS_SECONDS`]. A stream that does not say when counts as one.
+    fn writes_fail(&self) -> bool {
+        let failing = self.more.get("write_failing").and_then(Value::as_bool).unwrap_or_default();
+        let since = self.more.get("seconds_since_write_error").and_then(Value::as_u64);
+        failing || since.is_none_or(|since| since <= RECENT_LOSS_SECONDS)
+    }
+
     fn complain(&self, reasons: &mut Vec<String>) {
         let name = &self.name;
         if let Some(why) = self.failed() {
             reasons.push(format!("Stream {name} accepts nothing more until Bartizan is started again: {why}."));
         }
-        if self.write_errors > 0 {
+        if self.write_errors > 0 && self.writes_fail() {
             reasons.push(format!(
                 "Stream {name} had {} failed writes: see that the data folder's disk has room and works.",
                 self.write_errors
@@ -553,7 +569,9 @@ pub(crate) mod tests {
                 report.streams[0].more.insert("unreadable_messages".into(), 4.into());
             }),
             ("The detectors could not read 5 events", |report| report.detectors["undecodable"] = 5.into()),
-            ("Consumer forward-siem never saw 9 messages of ALERTS", |report| report.consumers[0].fell_off_retention = 9),
+            ("Consumer forward-siem never saw 9 messages of ALERTS", |report| {
+                report.consumers[0].more.insert("fell_off_since_open".into(), 9.into());
+            }),
             ("Sink siem (syslog 127.0.0.1:514) does not deliver, it is retrying, and 0 alerts wait: refused.", |report| {
                 report.sinks[0]["state"] = json!("retrying");
                 report.sinks[0]["last_error"] = json!("refused");
@@ -564,6 +582,23 @@ pub(crate) mod tests {
             let reason = reason(change);
             assert!(reason.contains(expected) && reason.ends_with('.'), "{reason:?} does not say {expected:?}");
         }
+    }
+
+    #[test]
+    fn what_is_over_does_not_degrade_for_ever() {
+        let write_error = |seconds: u64, failing: bool| {
+            reason(move |report| {
+                let stream = &mut report.streams[0];
+                stream.write_errors = 1;
+                stream.more.insert("seconds_since_write_error".into(), seconds.into());
+                stream.more.insert("write_failing".into(), failing.into());
+            })
+        };
+        assert_eq!(write_error(RECENT_LOSS_SECONDS + 1, false), "");
+        assert!(!write_error(RECENT_LOSS_SECONDS, false).is_empty());
+        assert!(!write_error(RECENT_LOSS_SECONDS + 1, true).is_empty());
+        // Of an earlier run.
+        assert_eq!(reason(|report| report.consumers[0].fell_off_retention = 9), "");
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub struct ConsumerInfo {
     pub terminated: u64,
     /// Messages that retention deleted before this consumer had acknowledged (most: before it had seen) them.
     pub fell_off_retention: u64,
+    /// Those of them that were found since the stream was opened.
+    pub fell_off_since_open: u64,
     /// Messages passed over because their bytes are damaged.
     pub unreadable: u64,
     /// Whether somebody has it open.
@@ -82,13 +84,16 @@ fn is_valid_name(name: &str) -> bool {
 #[derive(Debug)]
 pub(crate) struct ConsumerCell {
     cursor: Mutex<Cursor>,
+    /// What had fallen off before the stream was opened.
+    fell_off_before: u64,
     store: Mutex<Store>,
     in_use: AtomicBool,
 }
 
 impl ConsumerCell {
     fn new(store: Store, cursor: Cursor) -> Self {
-        Self { cursor: Mutex::new(cursor), store: Mutex::new(store), in_use: AtomicBool::new(false) }
+        let fell_off_before = cursor.save().fell_off_retention;
+        Self { cursor: Mutex::new(cursor), fell_off_before, store: Mutex::new(store), in_use: AtomicBool::new(false) }
     }
 
     /// Writes the cursor to disk, if that has not the same already.
@@ -126,6 +131,7 @@ impl ConsumerCell {
             redelivered,
             terminated,
             fell_off_retention,
+            fell_off_since_open: fell_off_retention.saturating_sub(self.fell_off_before),
             unreadable,
             open: self.in_use.load(Ordering::Acquire),
         }

@@ -179,6 +179,7 @@ impl Inner {
         writer.buffer.clear();
         writer.buffer.shrink_to(1024 * 1024);
         count(&self.counters.appended, appended);
+        self.counters.write_failing.store(false, Ordering::Relaxed);
         let last_seq = writer.next_seq - 1;
         self.head.send_modify(|head| head.last_seq = last_seq);
         self.syncer.wake();
@@ -244,14 +245,14 @@ impl Inner {
     }
 
     fn refused(&self, action: &'static str, path: PathBuf, source: io::Error) -> PublishError {
-        count(&self.counters.write_errors, 1);
+        self.counters.write_failed();
         if is_full(&source) { PublishError::Full { path, source } } else { PublishError::Io { action, path, source } }
     }
 
     /// Ends the stream's life as a writer: see the module's invariants.
     pub(super) fn fail(&self, action: &'static str, path: PathBuf, source: io::Error) {
         error!(stream = %self.name, path = %path.display(), %source, "cannot {action} the log: the stream accepts nothing more until restart");
-        count(&self.counters.write_errors, 1);
+        self.counters.write_failed();
         // The first failure is the one that explains the others.
         let _ = self.failure.set(Failure { action, path, source });
         self.synced.send_modify(|synced| synced.ended = true);

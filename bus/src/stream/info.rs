@@ -36,6 +36,10 @@ pub struct StreamInfo {
     pub duplicate_ids_forgotten: u64,
     /// Writes and syncs that failed; each was reported to its publisher.
     pub write_errors: u64,
+    /// The last write or sync failed, and nothing was appended since.
+    pub write_failing: bool,
+    /// Seconds since the last write or sync that failed.
+    pub seconds_since_write_error: Option<u64>,
     /// Why the stream accepts nothing more until it is opened again.
     pub failed: Option<String>,
     /// Messages that retention deleted.
@@ -90,6 +94,8 @@ impl Inner {
             duplicates: self.counters.duplicates.load(Ordering::Relaxed),
             duplicate_ids_forgotten: lock(&self.writer).dedupe.forgotten_early(),
             write_errors: self.counters.write_errors.load(Ordering::Relaxed),
+            write_failing: self.counters.write_failing.load(Ordering::Relaxed),
+            seconds_since_write_error: lock(&self.counters.last_write_error).map(|at| at.elapsed().as_secs()),
             failed,
             deleted_messages: self.counters.deleted_messages.load(Ordering::Relaxed),
             truncated_at_open: self.report.truncated_bytes,

@@ -26,6 +26,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::time::Instant;
 
 use tokio::sync::watch;
 
@@ -93,8 +94,20 @@ pub(crate) struct Counters {
     pub(crate) appended: AtomicU64,
     pub(crate) duplicates: AtomicU64,
     pub(crate) write_errors: AtomicU64,
+    /// The last write or sync that failed.
+    pub(crate) last_write_error: Mutex<Option<Instant>>,
+    /// Nothing was appended since.
+    pub(crate) write_failing: AtomicBool,
     pub(crate) unreadable: AtomicU64,
     pub(crate) deleted_messages: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn write_failed(&self) {
+        count(&self.write_errors, 1);
+        *lock(&self.last_write_error) = Some(Instant::now());
+        self.write_failing.store(true, Ordering::Relaxed);
+    }
 }
 
 pub(crate) fn count(counter: &AtomicU64, n: u64) {

@@ -100,6 +100,10 @@ fn damage_found_while_reading_costs_no_more_than_its_surroundings() -> Result<()
     assert_eq!(stream.info().unreadable_messages, info.unreadable);
     assert!(stream.get(13).is_err());
     assert_eq!(stream.get(12)?.map(|delivery| delivery.seq), Some(12));
+    drop(consumer);
+    bus.close()?;
+    let again = Bus::open(dir.path(), &BusConfig::default())?;
+    assert!(again.stream(StreamName::Events).info().unreadable_messages > 0, "damage that was found is known after a restart");
     Ok(())
 }
 
