@@ -1,6 +1,7 @@
 //! `bartizan run`: puts the parts together, waits for a signal, takes them apart in the order of the data.
 
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
@@ -23,11 +24,14 @@ use crate::control;
 use crate::enrich::users::Users;
 use crate::enrich::{Enricher, clock};
 use crate::host::{host_name, kernel_release};
-use crate::pipeline::{Pipeline, Shared};
+use crate::pipeline::{Pipeline, Reseed, Shared};
 use crate::report::Reporter;
 
 /// Between two looks for new alerts to show.
 const FOLLOW: Duration = Duration::from_millis(100);
+
+/// Inode of the initial pid namespace: `PROC_PID_INIT_INO`, include/linux/proc_ns.h.
+const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
 /// At a stop, longest wait for the detectors to judge the last events.
 const LAST_EVENTS: Duration = Duration::from_secs(3);
@@ -38,6 +42,11 @@ pub enum DaemonError {
     /// Not root.
     #[error("bartizan run must be root, because it loads eBPF programs: start it with sudo (a developer types `cargo xtask run`)")]
     NotRoot,
+    /// In a container's pid namespace.
+    #[error(
+        "bartizan run must be in the host's pid namespace, because the kernel names processes by its ids: start it outside of the container, or give the container the host's (--pid=host)"
+    )]
+    PidNamespace,
     /// A hook that does not exist.
     #[error("there is no hook {name:?}; --disable-hook and sensor.disable_hooks take: {}", known.join(", "))]
     UnknownHook {
@@ -100,6 +109,10 @@ pub fn run(config: Config, on_alert: OnAlert) -> Result<(), DaemonError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(DaemonError::NotRoot);
     }
+    // Where /proc is not mounted, the bus will say so.
+    if std::fs::metadata("/proc/self/ns/pid").is_ok_and(|namespace| namespace.ino() != INITIAL_PID_NAMESPACE) {
+        return Err(DaemonError::PidNamespace);
+    }
     let bus = Bus::open(&config.data_dir, &config.bus())?;
     if let Some(done) = mounts::ensure_tracefs() {
         tracing::info!("{done}");
@@ -130,8 +143,6 @@ struct Daemon {
     tasks: JoinSet<Result<(), DaemonError>>,
     /// What the detectors have acknowledged, and what there is.
     judged: (EngineStatus, Stream),
-    /// Owns programs and links: dropping it detaches.
-    _ebpf: aya::Ebpf,
 }
 
 impl Daemon {
@@ -169,6 +180,8 @@ impl Daemon {
             heartbeat: config.sensor.heartbeat,
             told: Losses::new(),
             pending,
+            programs: Some(ebpf),
+            reseed: Reseed { wanted: seed_wanted, ..Reseed::default() },
         };
         pipeline.begin(start, gap, seeds);
 
@@ -206,12 +219,12 @@ impl Daemon {
             .map_err(|source| DaemonError::System { what: "cannot start the capture thread", source })?;
         // Standard error may be full or gone: that is no reason to stop.
         let _ = writeln!(io::stderr().lock(), "{ready}");
-        Ok(Self { capture, shared, shutdown, tasks, judged, _ebpf: ebpf })
+        Ok(Self { capture, shared, shutdown, tasks, judged })
     }
 
     /// Waits for a signal or the end of a part, then stops capture first, so that the rest sees its last events.
     fn run(self, runtime: &Runtime) -> Result<(), DaemonError> {
-        let Self { capture, shared, shutdown, mut tasks, judged: (detectors, events), _ebpf } = self;
+        let Self { capture, shared, shutdown, mut tasks, judged: (detectors, events) } = self;
         let watched = runtime.block_on(async {
             let what = "cannot listen for signals";
             let mut terminate = signal(SignalKind::terminate()).map_err(|source| DaemonError::System { what, source })?;
