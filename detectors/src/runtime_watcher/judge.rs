@@ -171,7 +171,9 @@ impl ReverseShell {
             self.counters.same_process += 1;
             return;
         }
-        if self.reports.values().any(|report| all_among(sockets, &report.sockets)) {
+        // A report of another boot, such as an older state file holds, says nothing about the sockets of this one.
+        let mut this_boot = self.reports.iter().filter(|(reported, _)| reported.boot == key.boot);
+        if this_boot.any(|(_, report)| all_among(sockets, &report.sockets)) {
             self.counters.same_connection += 1;
             return;
         }

@@ -245,11 +245,12 @@ impl ReverseShell {
         Ok(())
     }
 
-    /// Nothing outlives a boot.
+    /// Nothing outlives a boot but the counters: no process does, and inode numbers begin anew.
     fn enter_boot(&mut self, boot: BootId) {
         if self.boot.is_some_and(|known| known != boot) {
             self.procs.clear();
             self.connections = Connections::new();
+            self.reports.clear();
             self.waiting.clear();
             self.fifos.clear();
         }

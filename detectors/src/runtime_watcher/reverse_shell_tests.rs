@@ -689,11 +689,18 @@ fn tables_keep_their_bounds_and_count_what_made_room() {
     }
 }
 
+/// A host after its boot `boot`, with a shell on `socket`.
+fn booted(boot: u64, socket: InetSocket) -> Vec<SecurityEvent> {
+    let mut host = Host::with_boot(boot);
+    host.seed(1, 0, "/sbin/init", &["init"]);
+    host.seed(100, 1, "/usr/bin/bash", &["-bash"]);
+    spawn(&mut host, 100, 200, &["bash", "-i"], &on_socket(socket));
+    host.take()
+}
+
 #[test]
-fn a_new_boot_forgets_processes_but_not_reports() {
-    let mut host = host();
-    spawn(&mut host, 100, 200, &["bash", "-i"], &on_socket(socket()));
-    let mut events = host.take();
+fn a_new_boot_forgets_processes_and_reports() {
+    let mut events = booted(1, socket());
     let mut rebooted = Host::with_boot(2);
     rebooted.seed(1, 0, "/sbin/init", &["init"]);
     events.extend(rebooted.take());
@@ -702,7 +709,48 @@ fn a_new_boot_forgets_processes_but_not_reports() {
     assert_eq!(alerts.len(), 1);
     let tables = watcher.state().tables;
     assert_eq!(tables[0].entries, 1);
-    assert_eq!(tables[2].entries, 1);
+    assert_eq!((tables[2].name, tables[2].entries), ("reports", 0));
+}
+
+#[test]
+fn the_socket_of_another_boot_with_the_same_inode_folds_nothing() {
+    let elsewhere = InetSocket { inode: socket().inode, ..tcp(42000, "198.51.100.7", 443) };
+    let same = socket();
+    let unknown = InetSocket { local_ip: None, local_port: None, peer_ip: None, peer_port: None, ..socket() };
+    for second in [elsewhere, same, unknown] {
+        let mut events = booted(1, socket());
+        events.extend(booted(2, second));
+        assert_eq!(alerts_with("", &events).len(), 2, "{second:?}");
+    }
+}
+
+#[test]
+fn an_inode_given_again_within_a_boot_folds_nothing() {
+    let mut host = host();
+    spawn(&mut host, 100, 200, &["bash", "-i"], &on_socket(socket()));
+    host.exit(200);
+    let again = InetSocket { inode: socket().inode, ..tcp(42000, "198.51.100.7", 443) };
+    spawn(&mut host, 100, 201, &["bash", "-i"], &on_socket(again));
+    assert_eq!(alerts(&mut host).len(), 2);
+}
+
+#[test]
+fn a_restart_within_the_boot_repeats_no_alert_whether_the_connection_is_known_in_full_or_not() {
+    let unknown = InetSocket { local_ip: None, local_port: None, ..socket() };
+    for seen_again in [socket(), unknown] {
+        let mut watcher = RuntimeWatcher::new(&RuntimeWatcherConfig::default());
+        let mut lineage = Lineage::new(1000);
+        let mut host = host();
+        spawn(&mut host, 100, 200, &["bash", "-i"], &on_socket(socket()));
+        assert_eq!(run(&mut watcher, &mut lineage, 1, &host.take()).len(), 1);
+
+        let mut restarted = RuntimeWatcher::new(&RuntimeWatcherConfig::default());
+        restarted.restore(&watcher.save()).expect("own bytes");
+        host.seed_approximate_with(200, 100, "/usr/bin/bash", &["bash", "-i"], &on_socket(seen_again), None);
+        // The same connection in another process, too.
+        host.seed_with(202, 200, "/usr/bin/sh", &["sh"], &on_socket(seen_again), None);
+        assert_eq!(run(&mut restarted, &mut lineage, 100, &host.take()), []);
+    }
 }
 
 proptest::proptest! {

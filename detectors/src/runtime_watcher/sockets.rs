@@ -8,11 +8,15 @@ use minicbor::{Decode, Encode};
 
 use crate::detector::{ProcessKey, TableInfo};
 
-/// Whether both are the same socket: by inode when both sightings have it, else by protocol and both ends.
+/// Whether both are the same socket. Sightings with different inodes never are; the kernel gives an inode number again,
+/// so equal ones are believed only where protocol and both ends do not contradict them.
+///
+/// Both sightings must be of one boot: inode numbers, ports and addresses of another boot say nothing.
 pub(super) fn same_socket(a: &InetSocket, b: &InetSocket) -> bool {
+    let (ends_a, ends_b) = (Tuple::of(a), Tuple::of(b));
     match (a.inode, b.inode) {
-        (Some(a), Some(b)) => a == b,
-        _ => a.peer_ip.is_some() && Tuple::of(a) == Tuple::of(b),
+        (Some(inode_a), Some(inode_b)) => inode_a == inode_b && !ends_a.contradicts(&ends_b),
+        _ => a.peer_ip.is_some() && ends_a == ends_b,
     }
 }
 
@@ -76,6 +80,17 @@ impl Tuple {
         let InetSocket { transport: _, local_ip, local_port, peer_ip, peer_port, connected: _, inode: _ } = *socket;
         Self { transport, local_ip, local_port, peer_ip, peer_port }
     }
+
+    /// Whether both are known in full, and differ.
+    fn contradicts(&self, other: &Self) -> bool {
+        self != other && self.complete() && other.complete()
+    }
+
+    /// Whether both ends are known.
+    fn complete(&self) -> bool {
+        let Self { transport: _, local_ip, local_port, peer_ip, peer_port } = self;
+        local_ip.is_some() && local_port.is_some() && peer_ip.is_some() && peer_port.is_some()
+    }
 }
 
 /// An outbound connection that was seen being made.
@@ -133,8 +148,12 @@ impl Connections {
 
     /// Who made this connection; `None` when it came in, or when nobody saw it being made.
     pub(super) fn opened(&self, socket: &InetSocket) -> Option<&Opened> {
-        let by_inode = || self.opened.get(self.by_inode.get(&socket.inode?)?);
-        self.opened.get(&Tuple::of(socket)).or_else(by_inode)
+        let ends = Tuple::of(socket);
+        let by_inode = || {
+            let known = self.by_inode.get(&socket.inode?).filter(|known| !known.contradicts(&ends))?;
+            self.opened.get(known)
+        };
+        self.opened.get(&ends).or_else(by_inode)
     }
 
     /// Forgets the oldest beyond `max`.
@@ -179,6 +198,10 @@ mod tests {
         assert!(same_socket(&a, &without));
         assert!(same_socket(&a, &InetSocket { local_ip: None, ..a }));
         assert!(!same_socket(&a, &InetSocket { inode: Some(1), ..a }));
+        // The same inode number, and another connection.
+        assert!(!same_socket(&a, &InetSocket { peer_port: Some(1), ..a }));
+        assert!(!same_socket(&a, &InetSocket { transport: Transport::Udp, ..a }));
+        assert!(same_socket(&a, &InetSocket { peer_ip: None, peer_port: None, ..a }));
         assert!(!same_socket(&without, &InetSocket { peer_port: Some(1), ..without }));
         assert!(!same_socket(&without, &InetSocket { transport: Transport::Udp, ..without }));
     }
@@ -191,6 +214,8 @@ mod tests {
         let server = InetSocket { local_port: Some(22), peer_port: Some(40000), inode: Some(5), ..client };
         assert!(connections.opened(&client).is_some());
         assert!(connections.opened(&server).is_none());
+        assert!(connections.opened(&InetSocket { inode: client.inode, ..server }).is_none(), "the number given again");
+        assert!(connections.opened(&InetSocket { local_ip: None, ..client }).is_some());
     }
 
     #[test]
