@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bartizan_bus::event::{Body, BootId, Connect, EventId, Exec, InetSocket, Process, Relay, SecurityEvent, Seed, Stdio};
+use bartizan_bus::event::{Body, BootId, Connect, EventId, Exec, InetSocket, Process, Relay, SecurityEvent, Seed, Stdio, StdioEnd};
 use minicbor::{Decode, Encode};
 
 use super::invocation::{self, Commands, Invocation};
@@ -74,6 +74,10 @@ pub(super) struct Counters {
     pub(super) uses_evicted: u64,
     #[n(10)]
     pub(super) relay_truncated: u64,
+    /// Shells on a relay's terminal whose relay had more descriptors than were looked at, and no socket among those.
+    #[n(11)]
+    #[cbor(default)]
+    pub(super) relay_truncated_unjudged: u64,
 }
 
 /// Saved form of the rule's state.
@@ -194,6 +198,7 @@ impl ReverseShell {
             fifos_evicted,
             uses_evicted,
             relay_truncated,
+            relay_truncated_unjudged,
         } = self.counters;
         StateInfo {
             tables: vec![
@@ -212,6 +217,7 @@ impl ReverseShell {
                 ("waited_for_relay", waited),
                 ("socket_uses_evicted", uses_evicted),
                 ("relay_truncated", relay_truncated),
+                ("relay_truncated_unjudged", relay_truncated_unjudged),
             ]),
         }
     }
@@ -325,7 +331,11 @@ impl ReverseShell {
                 told.sanctioned = known.is_some_and(|kept| all_among(&told.relay.sockets, &kept.relay.sockets));
                 Some(told)
             }
-            None => kept,
+            None => {
+                let unjudged = kept.is_none() && relay.is_some_and(|relay| unseen_socket(relay, &proc));
+                self.counters.relay_truncated_unjudged += u64::from(unjudged);
+                kept
+            }
         };
         if let Some(before) = before {
             proc.sanctioned = before.sanctioned;
@@ -438,6 +448,13 @@ fn absolute(path: &str, cwd: Option<&str>) -> String {
 
 pub(super) fn name_of(process: &Process) -> String {
     process.exe_path().map_or_else(|| process.name.clone(), |path| file_name(path).to_owned())
+}
+
+/// Whether `proc` takes its commands from a terminal of a relay that may hold a socket where the kernel did not look.
+fn unseen_socket(relay: &Relay, proc: &Proc) -> bool {
+    let takes_commands = proc.program.is_some() && proc.commands == Commands::Stdin;
+    let from_terminal = relay.fds.contains(&0) && matches!(proc.end(0), Some(StdioEnd::Tty { .. }));
+    relay.truncated && takes_commands && from_terminal
 }
 
 /// Whether `proc` still has the streams that the relay serves.

@@ -177,6 +177,33 @@ fn a_terminal_without_a_connection_or_a_shell_with_a_command_is_silent() {
     assert_eq!(relayed(&["python3", "-c", "pty"], &[socket()], &[0, 1, 2], &["ls"], &on_pty()), []);
 }
 
+/// Counter `relay_truncated_unjudged` after a shell `argv` on `stdio` of a relay that serves `fds` and holds `sockets`.
+fn unjudged(argv: &[&str], stdio: &[bartizan_bus::event::StdioEnd], fds: &[u8], sockets: &[InetSocket], truncated: bool) -> (usize, u64) {
+    let mut host = host();
+    host.fork(100, 200);
+    host.exec_with(200, "/usr/bin/python3", &["python3", "-c", "pty"], &on_tty(), None);
+    host.fork(200, 201);
+    let relay = host.relay(200, fds, sockets).map(|relay| bartizan_bus::event::Relay { truncated, ..relay });
+    host.exec_with(201, &program(argv[0]), argv, stdio, relay);
+    let mut watcher = RuntimeWatcher::new(&RuntimeWatcherConfig::default());
+    let alerts = run(&mut watcher, &mut Lineage::new(1000), 1, &host.take());
+    (alerts.len(), watcher.state().counters["relay_truncated_unjudged"])
+}
+
+#[test]
+fn a_terminal_whose_relay_has_descriptors_that_nobody_looked_at_is_counted_and_not_told() {
+    let (shell, all) = (&["bash", "-i"][..], &[0, 1, 2][..]);
+    assert_eq!(unjudged(shell, &on_pty(), all, &[], true), (0, 1));
+    assert_eq!(unjudged(shell, &on_pty(), all, &[InetSocket { connected: false, ..socket() }], true), (0, 1));
+    // Looked at in full; a socket is among those looked at; no commands from there; no shell; no terminal.
+    assert_eq!(unjudged(shell, &on_pty(), all, &[], false), (0, 0));
+    assert_eq!(unjudged(shell, &on_pty(), all, &[socket()], true), (1, 0));
+    assert_eq!(unjudged(&["bash", "-c", "ls"], &on_pty(), all, &[], true), (0, 0));
+    assert_eq!(unjudged(shell, &on_pty(), &[1, 2], &[], true), (0, 0));
+    assert_eq!(unjudged(&["ls"], &on_pty(), all, &[], true), (0, 0));
+    assert_eq!(unjudged(shell, &on_pipes(), all, &[], true), (0, 0));
+}
+
 // 3. The parent relays over pipes or UNIX sockets.
 
 fn on_pipes() -> [bartizan_bus::event::StdioEnd; 3] {
