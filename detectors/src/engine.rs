@@ -382,7 +382,7 @@ impl Engine {
                 None => match self.alerts.append(next.message.clone()) {
                     Ok(ack) => (ack.seq, ack.duplicate),
                     Err(error @ PublishError::TooLarge { .. }) => {
-                        self.refused(&error);
+                        self.give_up(&error);
                         continue;
                     }
                     Err(error) => return self.publish_failed(error),
@@ -399,12 +399,13 @@ impl Engine {
     }
 
     /// An alert that no stream would ever take must not hold up the others.
-    fn refused(&mut self, error: &PublishError) {
-        tracing::error!(%error, "an alert is larger than ALERTS takes and is given up");
-        self.unpublished.pop_front();
+    fn give_up(&mut self, error: &PublishError) {
+        let Some(Unpublished { event_seq, detector: _, message }) = self.unpublished.pop_front() else { return };
+        let alert = message.msg_id.as_deref().unwrap_or_default();
+        tracing::error!(%error, event_seq, alert, "an alert is larger than ALERTS takes and is given up");
         let mut info = self.status.lock();
         info.refused += 1;
-        info.last_publish_error = Some(error.to_string());
+        info.last_publish_error = Some(format!("alert {alert} about event {event_seq} is given up: {error}"));
     }
 
     /// A full disk is waited out. A stream that was closed, or whose disk failed, takes nothing until it is opened again.

@@ -240,6 +240,28 @@ fn a_record_that_is_no_event_is_counted_and_passed() {
 }
 
 #[test]
+fn an_alert_that_no_stream_takes_is_given_up_counted_and_holds_up_nothing() {
+    let mut host = Host::new();
+    host.seed(1, 0, "/usr/lib/systemd/systemd", &["systemd"]);
+    // The event just fits into a message of 8 MiB; the alert says the same of the process, and more.
+    let endless = format!("/{}/bash", "x".repeat((8 << 20) - 1000));
+    for (pid, exe) in [(10, endless.as_str()), (20, "/usr/bin/bash")] {
+        let socket = tcp(40_000 + u16::try_from(pid).expect("small"), PEER, 4444);
+        host.seed(pid, 1, "/usr/bin/ls", &["ls"]);
+        host.exec_as(pid, exe, "/bin/bash", &["bash", "-i"], &[inet(socket), inet(socket), inet(socket)], None);
+    }
+    let events = host.take();
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let last = events.len() as u64;
+    let info = runtime().block_on(run_until(dir.path(), &events, last, End::Orderly));
+    assert_eq!((info.refused, info.detectors[0].findings, info.detectors[0].published), (1, 2, 1));
+    assert_eq!((info.acked_seq, info.alerts_waiting), (last, 0));
+    assert!(info.last_publish_error.as_deref().is_some_and(|error| error.contains("about event 3")), "{:?}", info.last_publish_error);
+    assert_eq!(serde_json::to_value(&info).expect("JSON")["refused"], 1);
+    assert_eq!(published(dir.path()).len(), 1);
+}
+
+#[test]
 fn settings_that_cannot_be_used_are_refused() {
     let dir = tempfile::tempdir().expect("temporary folder");
     let bus = Bus::open(dir.path(), &BusConfig::default()).expect("the folder opens");

@@ -73,7 +73,8 @@ pub struct EngineInfo {
     pub first_undecodable: Option<String>,
     /// Attempts to publish alerts that failed and were made again.
     pub publish_retries: u64,
-    /// Alerts that are larger than ALERTS takes, given up.
+    /// Alerts that are larger than ALERTS takes, given up since the engine started. Anything but 0 is a lost alert, and
+    /// `bartizan status` is degraded; which one, `last_publish_error` and the log say.
     pub refused: u64,
     /// The last failure to publish.
     pub last_publish_error: Option<String>,
