@@ -380,6 +380,10 @@ impl StatusReport {
             reasons
                 .push(format!("The detectors could not read {undecodable} events: they were written by a newer Bartizan or are damaged."));
         }
+        let refused = self.detectors.get("refused").and_then(Value::as_u64).unwrap_or_default();
+        if refused > 0 {
+            reasons.push(format!("{refused} alerts were given up because they are larger than ALERTS takes: see the log."));
+        }
         if reasons.is_empty() { Verdict::Working } else { Verdict::Degraded(reasons) }
     }
 }
@@ -547,7 +551,7 @@ pub(crate) mod tests {
 
     #[test]
     fn every_fault_is_a_sentence() {
-        let faults: [(&str, Change); 13] = [
+        let faults: [(&str, Change); 14] = [
             ("Hook exec (process.exec) is not attached: --disable-hook.", |report| {
                 report.hooks[0].state = HookState::Disabled;
                 report.hooks[0].tier = "none".into();
@@ -569,6 +573,7 @@ pub(crate) mod tests {
                 report.streams[0].more.insert("unreadable_messages".into(), 4.into());
             }),
             ("The detectors could not read 5 events", |report| report.detectors["undecodable"] = 5.into()),
+            ("3 alerts were given up", |report| report.detectors["refused"] = 3.into()),
             ("Consumer forward-siem never saw 9 messages of ALERTS", |report| {
                 report.consumers[0].more.insert("fell_off_since_open".into(), 9.into());
             }),
