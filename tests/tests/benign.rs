@@ -260,8 +260,10 @@ fn a_program_with_a_connection_may_run_scripts() {
 fn a_program_that_relays_its_connection_to_a_shell_is_told() {
     let mut sensor = Sensor::start();
     let folder = sensor.folder().path().to_owned();
-    // As above, but what the shell reads is what the connection says.
-    let code = "print(p.run(['sh'],input=b'echo got it\\n',stdout=p.PIPE,stderr=p.PIPE).stdout.decode(),end='')";
+    // As above, but what the shell reads is what the connection says. The pipe stays open while it does: one that is closed
+    // again at once may be gone before the kernel tells of the exec.
+    let code = "c=p.Popen(['sh'],stdin=p.PIPE,stdout=p.PIPE,stderr=p.PIPE);c.stdin.write(b'echo got it\\n');c.stdin.flush();\
+                print(c.stdout.readline().decode(),end='');c.stdin.close();c.wait()";
     assert_eq!(connected_python(&folder, code), "got it\n");
     assert_one(&mut sensor, "a shell that takes its commands from a program with a connection");
 }

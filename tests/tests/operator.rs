@@ -96,7 +96,7 @@ fn a_data_folder_that_cannot_be_used_is_one_sentence() {
     let fixed = folder.join("read-only");
     fs::create_dir(&fixed).unwrap_or_else(|error| panic!("cannot make {}: {error}", fixed.display()));
     let fixed = text(&fixed);
-    let outcome = in_mounts(&format!("mount -t tmpfs -o ro none {fixed}"), &["run", "--data-dir", &fixed]);
+    let outcome = in_mounts(&format!("mount -t tmpfs -o ro,mode=700 none {fixed}"), &["run", "--data-dir", &fixed]);
     assert_says(&outcome, FAILED, &[&fixed, "Read-only"]);
 
     let nothing = text(&folder.join("nothing"));
