@@ -273,7 +273,7 @@ impl Pipeline {
             if self.publish(vec![event]) {
                 self.told = all;
             }
-            self.reseed.due |= new.keys().any(|(kind, reason)| *reason != "recursion" && is_identity(kind));
+            self.reseed.due |= new.keys().any(|(kind, reason)| *reason != SKIPPED && is_identity(kind));
         }
         if self.reseed.due && self.told == self.shared.lock().lost && self.reseed.last.is_none_or(|last| last.elapsed() >= RESEED) {
             self.seed_again();

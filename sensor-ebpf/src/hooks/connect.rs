@@ -15,7 +15,7 @@ use bartizan_sensor_ebpf::abi::{Connect, Count, FLAG_FROM_CALLER, FLAG_RESULT_UN
 
 use super::exec_failed::{ERESTART_RESTARTBLOCK, ERESTARTSYS, at_exit};
 use crate::kernel::maps::{BULK, PENDING, PENDING_CALLING, PENDING_CLOSED, PENDING_SENT, REPORTED, Reported};
-use crate::kernel::{emit, fd, field, task};
+use crate::kernel::{emit, fd, field, task, zero};
 
 /// include/net/tcp_states.h.
 const TCP_ESTABLISHED: i32 = 1;
@@ -62,9 +62,7 @@ fn report(sk: u64, subject: &Header, started: u64, error: u32, flags: u16, peer:
         copy_header(&raw mut (*record).header, subject);
         (*record).header.flags |= flags;
         let socket = &raw mut (*record).socket;
-        for index in 0..size_of::<Fd>() / 8 {
-            socket.cast::<u64>().add(index).write_volatile(0);
-        }
+        zero(socket);
         fd::inet(socket, sk, family);
         match peer {
             Peer::Socket => {}
@@ -122,13 +120,9 @@ unsafe fn peer_from(socket: *mut Fd, address: u64, family: u16, user: bool) {
 #[inline(always)]
 fn subject_now() -> Header {
     let mut header = core::mem::MaybeUninit::<Header>::uninit();
-    let words = header.as_mut_ptr().cast::<u64>();
-    for index in 0..size_of::<Header>() / 8 {
-        // SAFETY: inside the header.
-        unsafe { words.add(index).write_volatile(0) };
-    }
-    // SAFETY: all bytes were just written.
+    // SAFETY: all bytes are written before they are read.
     unsafe {
+        zero(header.as_mut_ptr());
         task::subject(header.as_mut_ptr(), task::current());
         header.assume_init()
     }

@@ -8,7 +8,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 use bartizan_sensor_ebpf::abi::{Exec, FLAG_ARGV_TRUNCATED, FLAG_NAME_TRUNCATED, Kind};
 
 use crate::kernel::maps::{EXEC_SCRATCH, PRIORITY};
-use crate::kernel::{emit, field, image, tail, task};
+use crate::kernel::{emit, field, image, tail, task, zero};
 
 #[btf_tracepoint(function = "sched_process_exec")]
 fn sched_process_exec(ctx: BtfTracePointContext) -> u32 {
@@ -19,7 +19,7 @@ fn sched_process_exec(ctx: BtfTracePointContext) -> u32 {
     let fixed = size_of::<Exec>();
     // SAFETY: `record` is the beginning of the scratch, which is larger; every offset into the tail is masked.
     unsafe {
-        emit_zero(record);
+        zero(record);
         let header = &raw mut (*record).header;
         task::subject(header, task_address);
         if emit::is_self(Kind::Exec, (*header).tgid) {
@@ -48,14 +48,4 @@ fn sched_process_exec(ctx: BtfTracePointContext) -> u32 {
         emit::send(&PRIORITY, scratch, Kind::Exec, total);
     }
     0
-}
-
-/// Zeroes the fixed part word by word: a struct assignment would become a byte loop.
-#[inline(always)]
-unsafe fn emit_zero(record: *mut Exec) {
-    let words = record.cast::<u64>();
-    for index in 0..size_of::<Exec>() / 8 {
-        // SAFETY: inside the record.
-        unsafe { words.add(index).write_volatile(0) };
-    }
 }

@@ -6,7 +6,7 @@ use aya_ebpf::helpers::generated::bpf_seq_write;
 use bartizan_sensor_ebpf::abi::{Kind, Seed};
 
 use crate::kernel::maps::{SCRATCH, SEED_SCRATCH};
-use crate::kernel::{bound, emit, field, image, tail, task};
+use crate::kernel::{bound, emit, field, image, tail, task, zero};
 
 // aya-ebpf 0.2.1 has no macro for iterators.
 #[unsafe(link_section = "iter/task")]
@@ -30,10 +30,7 @@ extern "C" fn seed(ctx: *mut c_void) -> i32 {
     let fixed = size_of::<Seed>();
     // SAFETY: as in the exec hook.
     unsafe {
-        let words = scratch.cast::<u64>();
-        for index in 0..size_of::<Seed>() / 8 {
-            words.add(index).write_volatile(0);
-        }
+        zero(record);
         let header = &raw mut (*record).header;
         task::subject(header, task_address);
         image::credentials(&raw mut (*record).image, task_address);

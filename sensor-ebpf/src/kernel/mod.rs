@@ -34,6 +34,19 @@ pub(crate) unsafe fn copy(to: *mut u8, len: u32, address: u64) {
     unsafe { bpf_probe_read_kernel(to.cast(), len, address as *const _) };
 }
 
+/// Zeroes `T` word by word: a struct assignment would become a byte loop.
+///
+/// # Safety
+/// `to` must be valid for writing a `T`, whose size and alignment are multiples of eight.
+#[inline(always)]
+pub(crate) unsafe fn zero<T>(to: *mut T) {
+    const { assert!(size_of::<T>().is_multiple_of(8) && align_of::<T>() == 8) };
+    for index in 0..size_of::<T>() / 8 {
+        // SAFETY: by contract; volatile, so that it stays word by word.
+        unsafe { to.cast::<u64>().add(index).write_volatile(0) };
+    }
+}
+
 /// `value & MASK`, done where LLVM cannot optimise it away and the verifier can see it.
 #[inline(always)]
 pub(crate) fn bound<const MASK: u32>(value: u64) -> u64 {

@@ -6,6 +6,7 @@ use aya::maps::{MapData, MapError, PerCpuArray};
 use bartizan_sensor_ebpf::abi::{COUNTS, Count, KINDS};
 
 use super::load::{HookReport, program_counters};
+use crate::status::SKIPPED;
 
 /// Losses since start, by kind (or hook) and reason.
 pub type Losses = BTreeMap<(String, &'static str), u64>;
@@ -49,7 +50,7 @@ pub fn read(counters: &PerCpuArray<MapData, u64>, hooks: &[HookReport]) -> Resul
             // A program that was just detached has no counters; its hook's state says so.
             let misses = program_counters(fd).map_or(0, |counters| counters.recursion_misses);
             if misses > 0 {
-                counts.lost.insert(((*program).to_owned(), "recursion"), misses);
+                counts.lost.insert(((*program).to_owned(), SKIPPED), misses);
             }
         }
     }
