@@ -184,9 +184,11 @@ pub struct Finding {
     pub entities: Vec<Entity>,
     /// Ids of the events that prove it, the trigger first.
     pub evidence: Vec<EventId>,
-    /// The process it is about. Its ancestors are looked up when the alert is made; this entry stands for the process
-    /// itself when the lineage table no longer has it.
-    pub process: LineageEntry,
+    /// The process it is about; `None` where there is none (packets that reach no program). Its ancestors are looked up when the
+    /// alert is made; this entry stands for the process itself when the lineage table no longer has it.
+    pub process: Option<LineageEntry>,
+    /// The login it is about, where that is not the one that the process belongs to.
+    pub login: Option<EventId>,
     /// Why, naming the evidence.
     pub explanation: String,
     /// What a responder does next.
@@ -196,11 +198,25 @@ pub struct Finding {
 impl Finding {
     /// The alert that this finding is, raised by `event`.
     pub fn into_alert(self, detector: &str, event: &SecurityEvent, context: &Context<'_>) -> Alert {
-        let Self { rule, entity, revision, title, severity, confidence, attack, entities, evidence, process, explanation, next_steps } =
-            self;
-        let mut lineage = context.lineage.chain(&process.exec_id);
+        let Self {
+            rule,
+            entity,
+            revision,
+            title,
+            severity,
+            confidence,
+            attack,
+            entities,
+            evidence,
+            process,
+            login,
+            explanation,
+            next_steps,
+        } = self;
+        let of_process = process.as_ref().and_then(|process| context.lineage.get(&process.exec_id)?.process.login);
+        let mut lineage = process.as_ref().map(|process| context.lineage.chain(&process.exec_id)).unwrap_or_default();
         if lineage.is_empty() {
-            lineage.push(process);
+            lineage.extend(process);
         }
         Alert {
             id: alert_id(detector, rule, &entity),
@@ -220,6 +236,7 @@ impl Finding {
             explanation,
             next_steps,
             status: Status::Open,
+            login: login.or(of_process),
         }
     }
 }

@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bartizan_bus::event::{Body, BootId, Exec, ExecId, LineageEntry, Process, SecurityEvent};
+use bartizan_bus::event::{Body, BootId, EventId, Exec, ExecId, LineageEntry, Outcome, Process, SecurityEvent};
 use minicbor::{Decode, Encode};
 
 use crate::detector::{ProcessKey, RestoreError, TableInfo};
@@ -53,7 +53,8 @@ impl Node {
         (self.exited || self.superseded) && self.children == 0
     }
 
-    fn entry(&self) -> LineageEntry {
+    /// As a lineage names it.
+    pub fn entry(&self) -> LineageEntry {
         let process = &self.process;
         LineageEntry {
             exec_id: process.exec_id,
@@ -147,7 +148,30 @@ impl Lineage {
                     self.seed(process);
                 }
             }
-            Body::Exec(_) | Body::Connect(_) | Body::Start(_) | Body::Stop(_) | Body::Heartbeat(_) | Body::Loss(_) | Body::Gap(_) => {
+            Body::SessionOpen(auth) => {
+                if let Some(process) = &event.process {
+                    self.ensure(process);
+                    if event.outcome == Outcome::Success {
+                        self.log_in(&process.exec_id, auth.login);
+                    }
+                }
+            }
+            Body::Exec(_)
+            | Body::Connect(_)
+            | Body::Start(_)
+            | Body::Stop(_)
+            | Body::Heartbeat(_)
+            | Body::Loss(_)
+            | Body::Gap(_)
+            | Body::Accept(_)
+            | Body::Listen(_)
+            | Body::Probe(_)
+            | Body::Credentials(_)
+            | Body::AuthStart(_)
+            | Body::Authenticate(_)
+            | Body::Account(_)
+            | Body::SessionClose(_)
+            | Body::InvalidUser(_) => {
                 if let Some(process) = &event.process {
                     self.ensure(process);
                 }
@@ -308,6 +332,7 @@ impl Lineage {
         fill(&mut known.cwd, &process.cwd);
         fill(&mut known.cgroup, &process.cgroup);
         fill(&mut known.container, &process.container);
+        fill(&mut known.login, &process.login);
         let (stamp, alive_again) = (node.stamp, std::mem::replace(&mut node.exited, false));
         let orphan = node.parent.is_none();
         if alive_again {
@@ -343,6 +368,7 @@ impl Lineage {
         fill(&mut node.process.exe, &known.exe);
         fill(&mut node.process.user, &known.user);
         fill(&mut node.process.tty, &known.tty);
+        fill(&mut node.process.login, &known.login);
         let parent = node.parent;
         self.order.insert((node.stamp, id));
         self.current.insert(ProcessKey::from(&id), id);
@@ -367,16 +393,31 @@ impl Lineage {
             // The pid was given out again, so its former owner has ended even if nobody saw it.
             self.retire(&owner);
         }
+        let mut process = clipped(process);
+        process.login = process.login.or_else(|| self.login_above(&key, parent));
         self.remove(&id);
         self.stamp += 1;
         let stamp = self.stamp;
-        let node = Node { process: clipped(process), parent: None, exited: false, superseded: false, stamp, children: 0, linked: false };
+        let node = Node { process, parent: None, exited: false, superseded: false, stamp, children: 0, linked: false };
         self.nodes.insert(id, node);
         self.order.insert((stamp, id));
         self.current.insert(key, id);
         self.live.insert(key.pid, key);
         self.link(id, parent);
         self.make_room();
+    }
+
+    /// A session was opened at the process: it and what it makes from now on belong to it.
+    fn log_in(&mut self, id: &ExecId, login: EventId) {
+        if let Some(node) = self.resolve(id).and_then(|id| self.nodes.get_mut(&id)) {
+            node.process.login = Some(login);
+        }
+    }
+
+    /// The login of the image that this process ran before, else of its parent: a sensor that came up in between does not know it.
+    fn login_above(&self, key: &ProcessKey, parent: Option<ExecId>) -> Option<EventId> {
+        let before = self.current.get(key).copied().or(parent.and_then(|parent| self.resolve(&parent)));
+        before.and_then(|id| self.nodes.get(&id)).and_then(|node| node.process.login)
     }
 
     fn link(&mut self, id: ExecId, parent: Option<ExecId>) {

@@ -191,7 +191,8 @@ fn cut_texts(alert: &mut Alert, _excess: usize) -> Option<String> {
         changed |= match entity {
             Entity::User { name: Some(name), .. } => cut(name, 64),
             Entity::Container { id } => cut(id, 128),
-            Entity::User { name: None, .. } | Entity::Process { .. } | Entity::Socket { .. } => false,
+            Entity::Account { name } => cut(name, 64),
+            Entity::User { name: None, .. } | Entity::Process { .. } | Entity::Socket { .. } | Entity::Host { .. } => false,
         };
     }
     changed.then(|| "explanation to 512 bytes, title to 256, entity names to 128".to_owned())
@@ -234,6 +235,7 @@ fn keep_the_core(alert: &mut Alert, _excess: usize) -> Option<String> {
         explanation,
         next_steps,
         status: _,
+        login: _,
     } = alert;
     for (text, max) in [(host, 64), (detector, 48), (rule, 64), (title, 96), (explanation, 32)] {
         cut(text, max);
@@ -292,6 +294,7 @@ pub(crate) mod tests {
             explanation: "bash has 192.0.2.1:4444 as its standard input".to_owned(),
             next_steps: vec!["Look at it".to_owned()],
             status: Status::Open,
+            login: None,
         }
     }
 

@@ -1,5 +1,7 @@
 //! What a detector says.
 
+use std::net::IpAddr;
+
 use minicbor::{Decode, Encode};
 use serde::Serialize;
 
@@ -84,6 +86,20 @@ pub enum Entity {
         /// Container id.
         #[n(0)]
         id: String,
+    },
+    /// A host on the network.
+    #[n(4)]
+    Host {
+        /// Its address.
+        #[n(0)]
+        ip: IpAddr,
+    },
+    /// An account by the name that a client gave; it need not exist.
+    #[n(5)]
+    Account {
+        /// User name.
+        #[n(0)]
+        name: String,
     },
 }
 
@@ -178,6 +194,9 @@ pub struct Alert {
     /// Open or closed.
     #[n(16)]
     pub status: Status,
+    /// The login that it happened in or that it is about: [`Auth::login`](super::Auth::login).
+    #[n(17)]
+    pub login: Option<EventId>,
 }
 
 impl Alert {
@@ -214,6 +233,8 @@ pub struct AlertJson<'a> {
     explanation: &'a str,
     next_steps: &'a [String],
     status: Status,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    login: Option<EventId>,
 }
 
 impl<'a> AlertJson<'a> {
@@ -237,6 +258,7 @@ impl<'a> AlertJson<'a> {
             explanation,
             next_steps,
             status,
+            login,
         } = alert;
         Self {
             id: *id,
@@ -257,6 +279,7 @@ impl<'a> AlertJson<'a> {
             explanation,
             next_steps,
             status: *status,
+            login: *login,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use minicbor::{Decode, Encode};
 use serde::Serialize;
 
-use super::{ExecId, Process};
+use super::{Accept, Auth, Credentials, ExecId, Listen, Probe, Process};
 
 /// A kernel error number, positive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode, Serialize)]
@@ -66,6 +66,26 @@ bodies! {
     8 Loss(Loss) = "sensor.loss";
     /// A stretch of time or sequence that this stream cannot speak for.
     9 Gap(Gap) = "sensor.gap";
+    /// A program took a connection that a peer made.
+    10 Accept(Accept) = "network.accept";
+    /// A TCP socket begins to take connections.
+    11 Listen(Listen) = "network.listen";
+    /// Packets of one source reached ports on which nothing listens.
+    12 Probe(Probe) = "network.probe";
+    /// A process changed its user or group ids.
+    13 Credentials(Credentials) = "process.credentials";
+    /// An authentication began (`pam_start`).
+    14 AuthStart(Auth) = "auth.start";
+    /// Somebody proved to be a user, or failed to.
+    15 Authenticate(Auth) = "auth.authenticate";
+    /// Whether the account may be used now (`pam_acct_mgmt`).
+    16 Account(Auth) = "auth.account";
+    /// A session began: the calling process and all below it belong to it.
+    17 SessionOpen(Auth) = "auth.session_open";
+    /// A session ended.
+    18 SessionClose(Auth) = "auth.session_close";
+    /// sshd was asked for a user that does not exist here. No attempt yet: that is told by what follows, if anything does.
+    19 InvalidUser(Auth) = "auth.invalid_user";
 }
 
 /// Body of `process.exec`. The event's subject is the new image, or on failure the image that tried.

@@ -11,18 +11,24 @@
 //! - **Nothing here does I/O or reads a clock.**
 
 mod alert;
+mod auth;
 mod body;
 mod codec;
+mod credentials;
 mod ids;
+mod inbound;
 mod process;
 
 pub use alert::{Alert, AlertJson, Attack, Confidence, Entity, LineageEntry, Status};
+pub use auth::{Auth, AuthSource};
 pub use body::{
     Body, Connect, Errno, Exec, Exit, Fork, Gap, Heartbeat, InetSocket, KindLoss, Loss, Relay, Seed, Start, Stdio, StdioEnd, Stop,
     Transport,
 };
 pub use codec::{CodecError, SCHEMA_VERSION, decode_alert, decode_event, encode_alert, encode_event};
+pub use credentials::{Credentials, Ids};
 pub use ids::{AlertId, BootId, EventId, ExecId, NS_PER_TICK, ParseIdError};
+pub use inbound::{Accept, Listen, PROBE_PORTS, Probe};
 pub use process::{Cgroup, ExeFile, Process};
 
 use minicbor::{Decode, Encode};

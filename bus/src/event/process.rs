@@ -3,7 +3,7 @@
 use minicbor::{Decode, Encode};
 use serde::Serialize;
 
-use super::ExecId;
+use super::{EventId, ExecId};
 
 /// One process at the time of an event. Field terms follow ECS where ECS has one.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
@@ -87,6 +87,10 @@ pub struct Process {
     /// Start time and image count come from `/proc` (10 ms ticks): `exec_id` is approximate.
     #[n(25)]
     pub approximate: bool,
+    /// The login that this process belongs to: [`Auth::login`](super::Auth::login) of the innermost session that was opened at it or
+    /// above it. `None` outside of every session that the sensor saw opening.
+    #[n(26)]
+    pub login: Option<EventId>,
 }
 
 /// The executed file.
@@ -158,6 +162,7 @@ impl Process {
             pid_ns: None,
             kernel_thread: false,
             approximate: false,
+            login: None,
         }
     }
 

@@ -165,7 +165,7 @@ impl Case<'_> {
             attack: execution.into_iter().chain([control]).collect(),
             entities,
             evidence: self.evidence,
-            process: LineageEntry {
+            process: Some(LineageEntry {
                 exec_id: proc.exec_id,
                 pid,
                 name: proc.name.clone(),
@@ -176,7 +176,8 @@ impl Case<'_> {
                 tty: None,
                 exited: false,
                 approximate: false,
-            },
+            }),
+            login: None,
             explanation,
             next_steps: vec![
                 format!(

@@ -53,6 +53,7 @@ pub(crate) fn alert(number: u64) -> Alert {
         explanation: "bash has 192.0.2.1:4444 as its standard input".to_owned(),
         next_steps: vec!["Look at the peer".to_owned()],
         status: Status::Open,
+        login: None,
     }
 }
 

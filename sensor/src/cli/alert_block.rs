@@ -43,6 +43,7 @@ impl AlertBlocks {
             explanation,
             next_steps,
             status,
+            login,
         } = alert;
         let confidence = match confidence {
             Confidence::Low => "low",
@@ -64,6 +65,7 @@ impl AlertBlocks {
         block.text.push_str(&format!("\n  {}", paint.bold(&escape(title))));
         block.field("Why", [escape(explanation)]);
         block.field("About", entities.iter().map(entity));
+        block.field("Login", login.map(|login| login.to_string()));
         block.field("Lineage", tree(lineage, *paint));
         block.field(
             "ATT&CK",
@@ -105,6 +107,8 @@ fn entity(entity: &Entity) -> String {
             None => format!("user {uid}"),
         },
         Entity::Container { id } => format!("container {}", escape(&short(id))),
+        Entity::Host { ip } => format!("host {ip}"),
+        Entity::Account { name } => format!("account {}", escape(name)),
     }
 }
 

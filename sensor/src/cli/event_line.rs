@@ -1,5 +1,7 @@
 //! One event on one line.
 
+mod access;
+
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
@@ -16,7 +18,7 @@ use super::paint::Paint;
 const NAMES: usize = 65_536;
 
 /// Width of the kind column: the longest kind.
-const KIND_WIDTH: usize = 16;
+const KIND_WIDTH: usize = 19;
 
 /// Width of the user column.
 const USER_WIDTH: usize = 8;
@@ -54,7 +56,7 @@ impl EventLines {
             Some(process) => process_cell(process, names),
             None => escape(event.no_subject.as_deref().unwrap_or("-")),
         };
-        let what = self.what(&event.body, event.process.as_ref());
+        let what = self.what(event);
         let kind = format!("{:<KIND_WIDTH$}", event.kind());
         let kind = match event.severity {
             Severity::Info => paint.cyan(&kind),
@@ -70,9 +72,9 @@ impl EventLines {
         line.trim_end().to_owned()
     }
 
-    fn what(&self, body: &Body, process: Option<&Process>) -> String {
-        let paint = self.paint;
-        match body {
+    fn what(&self, event: &SecurityEvent) -> String {
+        let (paint, process) = (self.paint, event.process.as_ref());
+        match &event.body {
             Body::Exec(Exec { requested, error: Some(error), stdio: _, relay: _, requested_truncated }) => {
                 let path = requested.as_deref().map_or_else(|| "an unknown path".to_owned(), quote);
                 let more = if *requested_truncated { "..." } else { "" };
@@ -90,6 +92,16 @@ impl EventLines {
             Body::Heartbeat(heartbeat) => format!("up {}", uptime(heartbeat.uptime_s)),
             Body::Loss(loss) => paint.red(&lost(loss)),
             Body::Gap(gap) => paint.yellow(&self.gap(gap)),
+            Body::Accept(body) => access::accept(body),
+            Body::Listen(body) => access::listen(body),
+            Body::Probe(body) => access::probe(body),
+            Body::Credentials(body) => access::credentials(body),
+            Body::AuthStart(body)
+            | Body::Authenticate(body)
+            | Body::Account(body)
+            | Body::SessionOpen(body)
+            | Body::SessionClose(body)
+            | Body::InvalidUser(body) => access::auth(body, event.outcome, paint),
         }
     }
 
@@ -197,6 +209,16 @@ fn icon(body: &Body) -> &'static str {
         Body::Heartbeat(_) => "💓",
         Body::Loss(_) => "🚨",
         Body::Gap(_) => "🚧",
+        Body::Accept(_) => "📥",
+        Body::Listen(_) => "👂",
+        Body::Probe(_) => "🔎",
+        Body::Credentials(_) => "🎭",
+        Body::AuthStart(_) => "🚪",
+        Body::Authenticate(_) => "🔑",
+        Body::Account(_) => "🪪",
+        Body::SessionOpen(_) => "🔓",
+        Body::SessionClose(_) => "🔒",
+        Body::InvalidUser(_) => "👻",
     }
 }
 
@@ -326,7 +348,7 @@ mod tests {
         });
         assert_eq!(
             lines.render(&event(bash, Body::Exec(Exec::default()))),
-            "2023-11-14 22:13:20.000 🚀 process.exec     alice    bash(200) ← sshd(100)            bash -c $'echo \\'hi there\\' | wc'  exe /usr/bin/bash"
+            "2023-11-14 22:13:20.000 🚀 process.exec        alice    bash(200) ← sshd(100)            bash -c $'echo \\'hi there\\' | wc'  exe /usr/bin/bash"
         );
     }
 
@@ -335,7 +357,7 @@ mod tests {
         let exec = Exec { requested: Some("/root/no such".into()), error: Some(Errno(13)), ..Exec::default() };
         assert_eq!(
             render(&event(process(200, "sh", &["sh"]), Body::Exec(exec))),
-            "2023-11-14 22:13:20.000 🚫 process.exec     alice    sh(200)                          '/root/no such': failed, EACCES"
+            "2023-11-14 22:13:20.000 🚫 process.exec        alice    sh(200)                          '/root/no such': failed, EACCES"
         );
     }
 
@@ -368,7 +390,7 @@ mod tests {
         let exit = |exit| render(&event(process(4, "x", &[]), Body::Exit(exit)));
         assert!(
             exit(Exit { code: Some(3), ..Exit::default() })
-                .ends_with("💥 process.exit     alice    x(4)                             code 3")
+                .ends_with("💥 process.exit        alice    x(4)                             code 3")
         );
         assert!(exit(Exit { signal: Some(11), core_dumped: true, ..Exit::default() }).ends_with("signal 11 SIGSEGV, core dumped"));
         assert!(exit(Exit::default()).ends_with("how is not known"));

@@ -87,5 +87,6 @@ pub(crate) fn alert() -> Alert {
         explanation: "bash (pid 300) has a connected socket as its standard input.".to_owned(),
         next_steps: vec!["Isolate the host.".to_owned(), "Look at python3 (pid 200).".to_owned()],
         status: Status::Open,
+        login: None,
     }
 }

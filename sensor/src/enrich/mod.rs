@@ -233,6 +233,7 @@ impl Enricher {
             pid_ns: Some(image.pid_ns).filter(|ns| *ns != 0),
             kernel_thread: subject.kernel_thread,
             approximate,
+            login: self.table.get(&exec_id).and_then(|entry| entry.process.login),
         }
     }
 

@@ -232,6 +232,7 @@ pub(crate) fn alert(seconds: u32, id: u8, revision: u32, severity: Severity) -> 
         explanation: "bash talks to 203.0.113.9:443.".to_owned(),
         next_steps: vec!["Isolate the host.".to_owned()],
         status: Status::Open,
+        login: None,
     }
 }
 

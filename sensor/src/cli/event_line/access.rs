@@ -1,0 +1,148 @@
+//! Who comes in and who becomes whom: `auth.*`, `network.accept`, `network.listen`, `network.probe`, `process.credentials`.
+
+use bartizan_bus::event::{Accept, Auth, AuthSource, Credentials, Ids, Listen, Outcome, Probe, Transport};
+
+use super::super::escape::escape;
+use super::super::paint::Paint;
+use super::{end, socket};
+
+/// Ports that are named before the rest is only counted.
+const PORTS_SHOWN: usize = 8;
+
+/// `tcp 10.0.0.5:22 ← 192.0.2.7:4711`.
+pub(super) fn accept(accept: &Accept) -> String {
+    let Accept { socket: ends } = accept;
+    socket(ends).replacen('→', "←", 1)
+}
+
+/// `tcp *:22, backlog 128`.
+pub(super) fn listen(listen: &Listen) -> String {
+    let Listen { socket, backlog } = listen;
+    let port = socket.local_port.map_or_else(|| "?".to_owned(), |port| port.to_string());
+    let at = socket.local_ip.map_or_else(|| format!("*:{port}"), |ip| end(Some(ip), socket.local_port));
+    format!("{} {at}, backlog {backlog}", protocol(socket.transport))
+}
+
+/// `tcp SYN from 192.0.2.7 at 10.0.0.5, 32 closed ports: 1 2 3 4 5 6 7 8 ..., 40 packets`.
+pub(super) fn probe(probe: &Probe) -> String {
+    let Probe { transport, source_ip, local_ip, ports, packets, span_ns: _, tcp_flags } = probe;
+    let shown: Vec<String> = ports.iter().take(PORTS_SHOWN).map(u16::to_string).collect();
+    let more = if ports.len() > PORTS_SHOWN { " ..." } else { "" };
+    let flags = if *transport == Transport::Tcp { format!(" {}", tcp_flag_names(*tcp_flags)) } else { String::new() };
+    let (s, p) = (if ports.len() == 1 { "" } else { "s" }, if *packets == 1 { "" } else { "s" });
+    format!(
+        "{}{flags} from {source_ip} at {local_ip}, {} closed port{s}: {}{more}, {packets} packet{p}",
+        protocol(*transport),
+        ports.len(),
+        shown.join(" ")
+    )
+}
+
+fn protocol(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Tcp => "tcp",
+        Transport::Udp => "udp",
+        Transport::Other => "ip",
+    }
+}
+
+fn tcp_flag_names(flags: u8) -> String {
+    let names: Vec<&str> = ["FIN", "SYN", "RST", "PSH", "ACK", "URG"]
+        .into_iter()
+        .enumerate()
+        .filter(|(bit, _)| flags & (1 << bit) != 0)
+        .map(|(_, name)| name)
+        .collect();
+    if names.is_empty() { "no flags".to_owned() } else { names.join("+") }
+}
+
+/// `setresuid uid 1000→0 euid 1000→0`.
+pub(super) fn credentials(credentials: &Credentials) -> String {
+    let Credentials { call, old, new } = credentials;
+    let mut out = escape(call);
+    for ((name, old), (_, new)) in named(old).into_iter().zip(named(new)) {
+        if old != new {
+            out.push_str(&format!(" {name} {old}→{new}"));
+        }
+    }
+    out
+}
+
+fn named(ids: &Ids) -> [(&'static str, u32); 8] {
+    let Ids { uid, euid, suid, fsuid, gid, egid, sgid, fsgid } = *ids;
+    [("uid", uid), ("euid", euid), ("suid", suid), ("fsuid", fsuid), ("gid", gid), ("egid", egid), ("sgid", sgid), ("fsgid", fsgid)]
+}
+
+/// `sshd root from 192.0.2.7:4711 by publickey failed PAM_AUTH_ERR (sshd's log)`.
+pub(super) fn auth(auth: &Auth, outcome: Outcome, paint: Paint) -> String {
+    let Auth { source, login: _, service, user, rhost, peer_ip: _, peer_port, ruser, tty, method, pam_result: _, invalid_user, truncated } =
+        auth;
+    let mut parts = vec![service.as_deref().map_or_else(|| "?".to_owned(), escape)];
+    parts.push(user.as_deref().map_or_else(|| "(no user yet)".to_owned(), escape));
+    if *invalid_user {
+        parts.push(paint.yellow("(no such user)"));
+    }
+    if let Some(rhost) = rhost {
+        let port = peer_port.map(|port| format!(" port {port}")).unwrap_or_default();
+        parts.push(format!("from {}{port}", escape(rhost)));
+    }
+    if let Some(ruser) = ruser.as_deref().filter(|ruser| !ruser.is_empty()) {
+        parts.push(format!("asked by {}", escape(ruser)));
+    }
+    if let Some(tty) = tty {
+        parts.push(format!("on {}", escape(tty)));
+    }
+    if let Some(method) = method {
+        parts.push(format!("by {}", escape(method)));
+    }
+    match outcome {
+        Outcome::Success => parts.push(paint.green("ok")),
+        Outcome::Failure => parts.push(paint.red(&auth.pam_result_name().unwrap_or_else(|| "failed".to_owned()))),
+        Outcome::Unknown => {}
+    }
+    if *source == AuthSource::SshdLog {
+        parts.push(paint.dim("(sshd's log)"));
+    }
+    if *truncated {
+        parts.push(paint.dim("(cut)"));
+    }
+    parts.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use bartizan_bus::event::EventId;
+
+    use super::*;
+    use crate::cli::paint::ColorChoice;
+    use crate::cli::samples::inet;
+
+    #[test]
+    fn each_kind_reads_as_what_happened() {
+        let paint = Paint::new(ColorChoice::Never, false, None);
+        let failed = Auth {
+            service: Some("sshd".into()),
+            user: Some("ro\x1bot".into()),
+            rhost: Some("192.0.2.7".into()),
+            pam_result: Some(7),
+            ..Auth::of(AuthSource::Pam, EventId([1; 20]))
+        };
+        assert_eq!(auth(&failed, Outcome::Failure, paint), "sshd ro\\x1bot from 192.0.2.7 PAM_AUTH_ERR");
+        let ids = Ids { uid: 5, ..Ids::default() };
+        assert_eq!(credentials(&Credentials { call: "setuid".into(), old: ids, new: Ids::default() }), "setuid uid 5→0");
+        let scan = Probe {
+            transport: Transport::Tcp,
+            source_ip: [192, 0, 2, 7].into(),
+            local_ip: [10, 0, 0, 1].into(),
+            ports: (1..=10).collect(),
+            packets: 12,
+            span_ns: 5,
+            tcp_flags: 2,
+        };
+        assert_eq!(probe(&scan), "tcp SYN from 192.0.2.7 at 10.0.0.1, 10 closed ports: 1 2 3 4 5 6 7 8 ..., 12 packets");
+        assert!(accept(&Accept { socket: inet("10.0.0.1", 22, "192.0.2.7", 4000) }).contains(" ← 192.0.2.7:4000"));
+        let mut open = inet("10.0.0.1", 22, "192.0.2.7", 4000);
+        open.local_ip = None;
+        assert_eq!(listen(&Listen { socket: open, backlog: 5 }), "tcp *:22, backlog 5");
+    }
+}
