@@ -91,6 +91,11 @@ layout! {
     cred_uid = Member("cred", "uid");
     cred_gid = Member("cred", "gid");
     cred_euid = Member("cred", "euid");
+    cred_suid = Member("cred", "suid");
+    cred_sgid = Member("cred", "sgid");
+    cred_egid = Member("cred", "egid");
+    cred_fsuid = Member("cred", "fsuid");
+    cred_fsgid = Member("cred", "fsgid");
     cred_cap_effective = Member("cred", "cap_effective");
     mm_arg_start = Member("mm_struct", "arg_start");
     mm_arg_end = Member("mm_struct", "arg_end");
@@ -133,6 +138,11 @@ layout! {
     sock_protocol = Member("sock", "sk_protocol");
     sock_err = Member("sock", "sk_err");
     sock_socket = Member("sock", "sk_socket");
+    sock_max_ack_backlog = Member("sock", "sk_max_ack_backlog");
+    skb_head(optional) = Member("sk_buff", "head");
+    skb_network_header(optional) = Member("sk_buff", "network_header");
+    skb_transport_header(optional) = Member("sk_buff", "transport_header");
+    drop_no_socket(optional) = Enumerator("SKB_DROP_REASON_NO_SOCKET");
     unix_peer = Member("unix_sock", "peer");
     tty_private_tty = Member("tty_file_private", "tty");
     tty_link = Member("tty_struct", "link");
@@ -151,4 +161,5 @@ layout! {
     regs_bx = Member("pt_regs", "bx");
     regs_cx = Member("pt_regs", "cx");
     syscall_exit_ret = Member("syscall_tp_t", "ret");
+    syscall_number(optional) = Member("syscall_tp_t", "syscall_nr") | Member("syscall_tp_t", "nr");
 }

@@ -60,6 +60,9 @@ pub struct SensorConfig {
     /// Between two `sensor.heartbeat` events.
     #[serde(deserialize_with = "fields::duration::<_, 1, 3600>")]
     pub heartbeat: Duration,
+    /// Processor time that Bartizan may use on average, percent of one processor; 0 sets no ceiling. Beyond it, bulk kinds are left out.
+    #[serde(deserialize_with = "fields::count::<_, 0, 102400>")]
+    pub cpu_limit: usize,
 }
 
 /// `[streams]`: retention.
@@ -119,6 +122,7 @@ impl Default for SensorConfig {
             ring_bulk: 16 << 20,
             process_table: 65_536,
             heartbeat: Duration::from_secs(10),
+            cpu_limit: 100,
         }
     }
 }
@@ -266,7 +270,7 @@ mod tests {
     fn every_key_is_read() {
         let config = load(
             "data_dir = \"/srv/b\"\n[sensor]\ndisable_hooks = [\"exec\"]\nring_priority = \"8 MiB\"\nring_bulk = 1048576\n\
-             process_table = 2048\nheartbeat = \"30s\"\n[streams.events]\nmax_age = \"1d\"\nmax_bytes = \"1 GiB\"\n\
+             process_table = 2048\nheartbeat = \"30s\"\ncpu_limit = 25\n[streams.events]\nmax_age = \"1d\"\nmax_bytes = \"1 GiB\"\n\
              sync_interval = \"250ms\"\n[streams.alerts]\nmax_age = \"90d\"\nmax_bytes = \"64 MiB\"\n\
              [[forward]]\nname = \"siem\"\ntype = \"syslog\"\naddress = \"siem:514\"\n",
         )
@@ -278,6 +282,7 @@ mod tests {
             ring_bulk: 1 << 20,
             process_table: 2048,
             heartbeat: Duration::from_secs(30),
+            cpu_limit: 25,
         };
         assert_eq!(config.sensor, sensor);
         let bus = config.bus();

@@ -23,7 +23,9 @@ use crate::config::Config;
 use crate::control;
 use crate::enrich::users::Users;
 use crate::enrich::{Enricher, clock};
+use crate::governor::Governor;
 use crate::host::{host_name, kernel_release};
+use crate::logins::LoginsFile;
 use crate::pipeline::{Pipeline, Reseed, Shared};
 use crate::report::Reporter;
 
@@ -154,7 +156,7 @@ impl Daemon {
         started: Instant,
         on_alert: OnAlert,
     ) -> Result<Self, DaemonError> {
-        let Loaded { ebpf, seeds, priority, bulk, counters, pending, hooks } = loaded;
+        let Loaded { ebpf, seeds, priority, bulk, counters, pending, probes, shed, libraries, hooks } = loaded;
         let start = start_event(&hooks);
         let seed_wanted = hooks.iter().any(|report| report.hook.name == "process_seed" && report.state == HookState::Active);
         let shared = Arc::new(Shared::new(counters, hooks));
@@ -182,6 +184,11 @@ impl Daemon {
             pending,
             programs: Some(ebpf),
             reseed: Reseed { wanted: seed_wanted, ..Reseed::default() },
+            probes,
+            libraries,
+            governor: Governor::new(config.sensor.cpu_limit),
+            shed,
+            logins: LoginsFile::new(&config.data_dir),
         };
         pipeline.begin(start, gap, seeds);
 
@@ -347,7 +354,7 @@ fn start_event(hooks: &[HookReport]) -> Body {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         kernel: kernel_release(),
         hooks: hooks.iter().filter_map(|report| report.tier.map(|tier| format!("{} ({})", report.hook.name, tier.name))).collect(),
-        blind: crate::report::blind(hooks).iter().map(|blind| format!("{}: {}", blind.what, blind.why)).collect(),
+        blind: crate::report::blind(hooks, &[]).iter().map(|blind| format!("{}: {}", blind.what, blind.why)).collect(),
     })
 }
 

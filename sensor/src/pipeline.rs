@@ -6,22 +6,28 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use aya::Ebpf;
-use aya::maps::{MapData, PerCpuArray};
+use aya::maps::{Array, MapData, PerCpuArray};
 use bartizan_bus::event::{Body, ExecId, Gap, Heartbeat, KindLoss, Loss, SecurityEvent, Severity, Stop, encode_event};
 use bartizan_bus::{Message, PublishError, Stream};
 
+use crate::capture::libraries::{Libraries, LibraryReport};
 use crate::capture::load::{self, HookReport, PendingMap, PendingValue};
 use crate::capture::loss::{self, KernelCounts, Losses};
+use crate::capture::probes;
 use crate::capture::rings::{Reading, Rings};
 use crate::capture::seed::{self, Seeds};
 use crate::enrich::{Enricher, clock};
+use crate::governor::{Governor, GovernorReport};
+use crate::logins::LoginsFile;
 use crate::status::{RECENT_LOSS_SECONDS, SKIPPED};
 
 /// Longest wait for the rings: how late a bulk record (which wakes nobody), a stop or a tick may be seen.
 const WAIT: Duration = Duration::from_millis(50);
 /// Between two readings of the kernel's counters.
 const TICK: Duration = Duration::from_secs(1);
-/// Between two comparisons of the process table with /proc.
+/// Between two looks at the processor time that Bartizan uses.
+const GOVERN: Duration = Duration::from_millis(200);
+/// Between two comparisons of the process table with /proc, and two searches for libraries that processes have mapped.
 const RECONCILE: Duration = Duration::from_secs(60);
 /// Between two takings of seeds after losses, at least.
 const RESEED: Duration = Duration::from_secs(10);
@@ -52,6 +58,14 @@ pub struct Counts {
     pub decode_error: Option<String>,
     /// Processes held, most, and living ones evicted.
     pub table: (usize, usize, u64),
+    /// Files of libraries with programs on them.
+    pub libraries: Vec<LibraryReport>,
+    /// The CPU ceiling.
+    pub governor: GovernorReport,
+    /// Authentications under way, the most that are held, and those that made room.
+    pub transactions: (usize, usize, u64),
+    /// Lines of sshd's log that said what PAM had told, and were left out.
+    pub said_again: u64,
     /// Losses of user space alone.
     own: Losses,
     /// When how much was lost, within the window.
@@ -139,6 +153,16 @@ pub struct Pipeline {
     pub programs: Option<Ebpf>,
     /// When to take seeds again.
     pub reseed: Reseed,
+    /// Packets to closed ports, gathered by source.
+    pub probes: MapData,
+    /// Files of libraries with programs on them.
+    pub libraries: Libraries,
+    /// The CPU ceiling.
+    pub governor: Governor,
+    /// Where the kernel is told to leave bulk kinds out.
+    pub shed: Array<MapData, u32>,
+    /// Logins for the next run.
+    pub logins: LoginsFile,
 }
 
 /// When seeds are taken again after records of identity were lost.
@@ -162,18 +186,26 @@ impl Pipeline {
         }
         events.push(self.enricher.own(now, Severity::Info, start));
         let Seeds { found, problem: _ } = seeds;
-        events.extend(found.into_iter().map(|seed| self.enricher.event(seed.observation, seed.approximate)));
+        match self.logins.load() {
+            Ok(logins) => self.enricher.remember_logins(logins),
+            Err(problem) => tracing::warn!("{problem}"),
+        }
+        events.extend(found.into_iter().filter_map(|seed| self.enricher.event(seed.observation, seed.approximate)));
         self.publish(events);
         self.account();
     }
 
     /// Runs until [`Shared::stop`], then drains.
     pub fn run(mut self, started: Instant) {
-        let (mut ticked, mut beaten, mut reconciled) = (Instant::now(), Instant::now(), Instant::now());
+        let (mut ticked, mut beaten, mut reconciled, mut governed) = (Instant::now(), Instant::now(), Instant::now(), Instant::now());
         while !self.shared.stop.load(Ordering::Acquire) {
             self.rings.wait(WAIT);
             let reading = self.rings.read(clock::boot_now());
             self.take(reading);
+            if governed.elapsed() >= GOVERN {
+                governed = Instant::now();
+                self.govern();
+            }
             if ticked.elapsed() >= TICK {
                 ticked = Instant::now();
                 self.tick();
@@ -189,6 +221,7 @@ impl Pipeline {
                 let gone = gone(self.enricher.table().living());
                 self.enricher.forget(&gone);
                 self.expire_attempts();
+                self.look_for_libraries(true);
             }
         }
         // Nothing new from here on, so the rings come to an end.
@@ -200,6 +233,7 @@ impl Pipeline {
             }
             self.take(reading);
         }
+        self.take_probes();
         self.tick();
         let stop = self.enricher.own(clock::boot_now(), Severity::Info, Body::Stop(Stop { reason: "asked to stop".to_owned() }));
         self.publish(vec![stop]);
@@ -219,7 +253,7 @@ impl Pipeline {
         if records.is_empty() {
             return;
         }
-        let events = records.into_iter().map(|record| self.enricher.event(record, false)).collect();
+        let events = records.into_iter().filter_map(|record| self.enricher.event(record, false)).collect();
         self.publish(events);
     }
 
@@ -260,6 +294,9 @@ impl Pipeline {
     fn tick(&mut self) {
         self.enricher.set_wall_offset(clock::wall_offset());
         self.enricher.refresh_users();
+        self.take_probes();
+        self.look_for_libraries(false);
+        self.remember_logins();
         self.account();
         let all = self.shared.counts().lost;
         let new = loss::since(&self.told, &all);
@@ -291,7 +328,7 @@ impl Pipeline {
         if let Some(problem) = problem {
             tracing::warn!("{problem}; running processes were read from /proc instead");
         }
-        let events = found.into_iter().map(|seed| self.enricher.event(seed.observation, seed.approximate)).collect();
+        let events = found.into_iter().filter_map(|seed| self.enricher.event(seed.observation, seed.approximate)).collect();
         self.publish(events);
     }
 
@@ -307,10 +344,58 @@ impl Pipeline {
         }
     }
 
-    /// Shares the size of the process table.
+    /// Publishes what the kernel gathered of packets to closed ports.
+    fn take_probes(&mut self) {
+        match probes::take(&self.probes) {
+            Ok(gathered) => {
+                let events = gathered.into_iter().map(|(last, probe)| self.enricher.probe(last, probe)).collect();
+                self.publish(events);
+            }
+            Err(error) => {
+                *self.shared.lock().own.entry(("network.probe".to_owned(), "map")).or_default() += 1;
+                tracing::error!(%error, "packets to closed ports cannot be taken from the kernel; they are lost");
+            }
+        }
+    }
+
+    /// Attaches to library files that are new: at once to those in the usual places, with `processes` also to what is mapped.
+    fn look_for_libraries(&mut self, processes: bool) {
+        let Some(ebpf) = &mut self.programs else { return };
+        for change in self.libraries.refresh(ebpf, processes) {
+            tracing::info!("{change}");
+        }
+        self.shared.lock().libraries = self.libraries.report();
+    }
+
+    /// Keeps what the next run would not know.
+    fn remember_logins(&mut self) {
+        if let Some(logins) = self.enricher.logins()
+            && let Err(error) = self.logins.store(logins)
+        {
+            tracing::warn!(%error, "which process belongs to which login is not saved; after a restart of Bartizan open sessions are not known");
+        }
+    }
+
+    /// Keeps Bartizan below its CPU ceiling.
+    fn govern(&mut self) {
+        let Some(shed) = self.governor.step(clock::boot_now(), clock::own_cpu()) else { return };
+        match self.shed.set(0, u32::from(shed), 0) {
+            Ok(()) if shed => tracing::warn!(
+                "Bartizan is at its CPU ceiling (sensor.cpu_limit): connects, accepts and failed execs are left out and counted"
+            ),
+            Ok(()) => tracing::info!("Bartizan is below its CPU ceiling again: everything is taken"),
+            Err(error) => tracing::error!(%error, "the kernel cannot be told to leave bulk kinds out"),
+        }
+    }
+
+    /// Shares the size of the tables.
     fn account(&mut self) {
-        let table = self.enricher.table();
-        self.shared.lock().table = (table.len(), table.max(), table.evicted());
+        let (table, transactions) = (self.enricher.table(), self.enricher.transactions());
+        let mut counts = self.shared.lock();
+        counts.table = (table.len(), table.max(), table.evicted());
+        counts.transactions = transactions.table();
+        counts.said_again = transactions.said_again();
+        counts.governor = self.governor.report();
     }
 }
 

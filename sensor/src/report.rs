@@ -16,11 +16,13 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::capture::HookReport;
+use crate::capture::libraries::LibraryReport;
 use crate::capture::load::{self, program_counters};
 use crate::capture::loss::Losses;
+use crate::governor::GovernorReport;
 use crate::host::{host_name, kernel_release};
 use crate::pipeline::{Counts, Shared};
-use crate::status::{Blind, HookState, HookStatus, KindCount, ProcessTable, SelfUsage, StatusReport};
+use crate::status::{AuthStatus, Blind, CpuStatus, HookState, HookStatus, KindCount, LibraryStatus, ProcessTable, SelfUsage, StatusReport};
 
 /// Where the numbers come from.
 pub(crate) struct Reporter {
@@ -48,17 +50,20 @@ impl Reporter {
             data_dir: data_dir.display().to_string(),
             started: jiff::Timestamp::now().checked_sub(uptime).map_or_else(|_| String::new(), |at| format!("{at:.3}")),
             uptime_s: uptime.as_secs(),
-            hooks: hooks.iter().map(hook_status).collect(),
-            blind: blind(hooks),
+            hooks: hooks.iter().map(|report| hook_status(report, &counts.libraries)).collect(),
+            blind: blind(hooks, &counts.libraries),
+            libraries: counts.libraries.iter().map(library).collect(),
             kinds: kinds(&counts),
             recent_loss: counts.recent_loss,
             problems: problems(&counts),
-            recent_skipped: counts.recent_skipped,
+            recent_skipped: counts.recent_skipped.clone(),
             streams: streams.iter().map(|stream| (&stream.info()).into()).collect(),
             consumers: streams.iter().flat_map(|stream| stream.consumers()).map(|info| (&info).into()).collect(),
             detectors: value(&detectors.info()),
             sinks: Value::Array(sinks.iter().map(|sink| value(&sink.snapshot())).collect()),
             process_table: ProcessTable { entries: entries as u64, max: max as u64, evicted },
+            auth: auth(&counts),
+            cpu: cpu(counts.governor),
             self_usage: usage(),
         }
     }
@@ -124,17 +129,40 @@ fn value(from: &impl Serialize) -> Value {
     serde_json::to_value(from).unwrap_or(Value::Null)
 }
 
-fn hook_status(report: &HookReport) -> HookStatus {
+fn library(report: &LibraryReport) -> LibraryStatus {
+    let LibraryReport { hook, path, inode, problem } = report.clone();
+    LibraryStatus { hook: hook.to_owned(), path, inode, problem }
+}
+
+fn auth(counts: &Counts) -> AuthStatus {
+    let (entries, max, evicted) = counts.transactions;
+    AuthStatus { transactions: ProcessTable { entries: entries as u64, max: max as u64, evicted }, said_again: counts.said_again }
+}
+
+fn cpu(report: GovernorReport) -> CpuStatus {
+    let GovernorReport { limit, used, shedding } = report;
+    CpuStatus { limit_percent: limit, used_percent: used, shedding }
+}
+
+/// Whether a hook found its library only after the start.
+fn came_late(report: &HookReport, libraries: &[LibraryReport]) -> bool {
+    report.tier.is_none() && libraries.iter().any(|library| library.hook == report.hook.name && library.problem.is_none())
+}
+
+fn hook_status(report: &HookReport, libraries: &[LibraryReport]) -> HookStatus {
+    let late = came_late(report, libraries);
     let HookReport { hook, tier, state, reasons, held_back, broken, programs } = report;
     let counters: Vec<_> = programs.iter().filter_map(|(_, fd)| program_counters(fd).ok()).collect();
     let runs: u64 = counters.iter().map(|counters| counters.runs).sum();
-    let best = tier.is_some_and(|tier| hook.tiers.first().is_some_and(|first| first.name == tier.name));
+    // A tier that misses nothing is as good as the first: it is the same for another kernel.
+    let best = tier.is_some_and(|tier| tier.blind.is_none());
     HookStatus {
         name: hook.name.to_owned(),
         kinds: hook.kinds.iter().map(|kind| (*kind).to_owned()).collect(),
-        tier: tier.map_or("none", |tier| tier.name).to_owned(),
-        best,
+        tier: tier.or(report.hook.tiers.first().filter(|_| late)).map_or("none", |tier| tier.name).to_owned(),
+        best: best || late,
         state: match state {
+            _ if late => HookState::Active,
             // The operator holds a better tier back: that is worse than this kernel allows.
             load::HookState::Active if *held_back => HookState::Disabled,
             load::HookState::Active if *broken => HookState::Failed,
@@ -143,16 +171,17 @@ fn hook_status(report: &HookReport) -> HookStatus {
             load::HookState::Unavailable => HookState::Unavailable,
             load::HookState::Failed => HookState::Failed,
         },
-        reason: (!reasons.is_empty()).then(|| reasons.join("; ")),
+        reason: (!reasons.is_empty() && !late).then(|| reasons.join("; ")),
         runs: (runs > 0).then_some(runs),
         recursion_misses: counters.iter().map(|counters| counters.recursion_misses).sum(),
     }
 }
 
 /// What is not seen: hooks that are not attached, and what a lesser tier misses.
-pub(crate) fn blind(hooks: &[HookReport]) -> Vec<Blind> {
+pub(crate) fn blind(hooks: &[HookReport], libraries: &[LibraryReport]) -> Vec<Blind> {
     hooks
         .iter()
+        .filter(|report| !came_late(report, libraries))
         .filter_map(|report| {
             let HookReport { hook, tier, state, reasons, held_back, broken, programs: _ } = report;
             let what = match tier {

@@ -60,8 +60,50 @@ pub struct StatusReport {
     pub sinks: Value,
     /// The process table.
     pub process_table: ProcessTable,
+    /// Files of shared libraries that programs are attached to.
+    #[serde(default)]
+    pub libraries: Vec<LibraryStatus>,
+    /// Authentications.
+    #[serde(default)]
+    pub auth: AuthStatus,
+    /// The CPU ceiling.
+    #[serde(default)]
+    pub cpu: CpuStatus,
     /// What Bartizan itself uses.
     pub self_usage: SelfUsage,
+}
+
+/// A file of a shared library.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LibraryStatus {
+    /// Hook whose programs are on it.
+    pub hook: String,
+    /// Its name when it was found.
+    pub path: String,
+    /// Its inode number.
+    pub inode: u64,
+    /// Why nothing could be attached to it.
+    pub problem: Option<String>,
+}
+
+/// What is known of authentications that are under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct AuthStatus {
+    /// PAM handles and connections to sshd that are followed.
+    pub transactions: ProcessTable,
+    /// Lines of sshd's log that said what PAM had told already, and became no event.
+    pub said_again: u64,
+}
+
+/// The CPU ceiling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CpuStatus {
+    /// The ceiling, percent of one processor; 0 is none.
+    pub limit_percent: u32,
+    /// Use when last looked at, likewise.
+    pub used_percent: u32,
+    /// Bulk kinds are left out now, and counted as `shed`.
+    pub shedding: bool,
 }
 
 /// One kernel hook.
@@ -361,6 +403,17 @@ impl StatusReport {
         for (program, runs) in &self.recent_skipped {
             reasons.push(format!("In the last {minutes} minutes {}.", skipped_runs(program, *runs)));
         }
+        for library in &self.libraries {
+            if let Some(problem) = &library.problem {
+                reasons.push(format!("Hook {} is not attached to {}: {problem}.", library.hook, library.path));
+            }
+        }
+        if self.cpu.shedding {
+            reasons.push(format!(
+                "Bartizan is at its CPU ceiling of {} % of a processor and leaves connects, accepts and failed execs out: raise sensor.cpu_limit, or see which program makes so many.",
+                self.cpu.limit_percent
+            ));
+        }
         for stream in &self.streams {
             stream.complain(&mut reasons);
         }
@@ -526,6 +579,9 @@ pub(crate) mod tests {
             }),
             sinks: json!([{ "name": "siem", "type": "syslog", "address": "127.0.0.1:514", "state": "connected", "confirmed": 1, "lag": 0 }]),
             process_table: ProcessTable { entries: 120, max: 65_536, evicted: 0 },
+            libraries: Vec::new(),
+            auth: AuthStatus::default(),
+            cpu: CpuStatus::default(),
             self_usage: SelfUsage { rss_bytes: 31 << 20, cpu_seconds: 1.5 },
         }
     }

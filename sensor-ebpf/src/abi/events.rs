@@ -1,6 +1,6 @@
 //! The one list of record kinds.
 
-use super::{FAILED_NAME_MAX, Fd, Header, Image, Relay, STDIO, Span};
+use super::{FAILED_NAME_MAX, Fd, Header, Image, PAM_ITEM_MAX, PAM_NAME_MAX, PROBE_PORTS, Relay, STDIO, SYSLOG_MAX, Span, TaskIds};
 
 /// Which ring a kind travels in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,5 +166,140 @@ events! {
         error: u32,
         /// Zero.
         pad: u32,
+    }
+
+    /// A program took a connection that a peer made.
+    7 => Accept as "network.accept" in Bulk {
+        /// The new socket.
+        socket: Fd,
+    }
+
+    /// A TCP socket begins to take connections.
+    8 => Listen as "network.listen" in Bulk {
+        /// The socket.
+        socket: Fd,
+        /// Connections that may wait.
+        backlog: u32,
+        /// Zero.
+        pad: u32,
+    }
+
+    /// Packets of one source that reached ports on which nothing listens. Without a subject: the header's process is zero.
+    9 => Probe as "network.probe" in Bulk {
+        /// Source address, network order; IPv4 in the first four bytes.
+        source: [u8; 16],
+        /// Address of this host that the first packet went to, likewise.
+        local: [u8; 16],
+        /// Boot clock of the first packet, nanoseconds.
+        first: u64,
+        /// Packets.
+        packets: u64,
+        /// `IPPROTO_TCP` or `IPPROTO_UDP`.
+        protocol: u16,
+        /// `AF_INET` or `AF_INET6`.
+        family: u16,
+        /// Ports in `ports`.
+        found: u16,
+        /// TCP flags, or-ed.
+        flags: u16,
+        /// Ports, each once, host order.
+        ports: [u16; PROBE_PORTS],
+    }
+
+    /// A task changed its user or group ids.
+    10 => Credentials as "process.credentials" in Priority {
+        /// System call number on x86-64 of the family member: 105 `setuid`, 106 `setgid`, 113 `setreuid`, 114 `setregid`, 117
+        /// `setresuid`, 119 `setresgid`, 122 `setfsuid`, 123 `setfsgid`, whichever entry was used.
+        call: u32,
+        /// Zero.
+        pad: u32,
+        /// Before.
+        old: TaskIds,
+        /// After.
+        new: TaskIds,
+    }
+
+    /// `pam_start` returned.
+    11 => PamStart as "auth.start" in Priority {
+        /// The handle: an address of the caller.
+        handle: u64,
+        /// What it returned.
+        result: u32,
+        /// Bytes of `service` with its NUL, 0 for none.
+        service_len: u16,
+        /// Bytes of `user`, likewise.
+        user_len: u16,
+        /// Service name.
+        service: [u8; PAM_NAME_MAX],
+        /// User name.
+        user: [u8; PAM_NAME_MAX],
+    }
+
+    /// `pam_set_item` is called for an item that is no secret.
+    12 => PamItem as "auth.start" in Priority {
+        /// The handle.
+        handle: u64,
+        /// `PAM_SERVICE` ..., security/_pam_types.h.
+        item: u32,
+        /// Bytes of `value` with its NUL, 0 for none.
+        len: u32,
+        /// The item.
+        value: [u8; PAM_ITEM_MAX],
+    }
+
+    /// `pam_authenticate` returned.
+    13 => PamAuthenticate as "auth.authenticate" in Priority {
+        /// The handle.
+        handle: u64,
+        /// What it returned.
+        result: u32,
+        /// Zero.
+        pad: u32,
+    }
+
+    /// `pam_acct_mgmt` returned.
+    14 => PamAccount as "auth.account" in Priority {
+        /// The handle.
+        handle: u64,
+        /// What it returned.
+        result: u32,
+        /// Zero.
+        pad: u32,
+    }
+
+    /// `pam_open_session` returned.
+    15 => PamSessionOpen as "auth.session_open" in Priority {
+        /// The handle.
+        handle: u64,
+        /// What it returned.
+        result: u32,
+        /// Zero.
+        pad: u32,
+    }
+
+    /// `pam_close_session` returned.
+    16 => PamSessionClose as "auth.session_close" in Priority {
+        /// The handle.
+        handle: u64,
+        /// What it returned.
+        result: u32,
+        /// Zero.
+        pad: u32,
+    }
+
+    /// `pam_end` is called: the handle names nothing any more.
+    17 => PamEnd as "auth.start" in Priority {
+        /// The handle.
+        handle: u64,
+    }
+
+    /// sshd hands a message to syslog.
+    18 => SshdLog as "auth.authenticate" in Priority {
+        /// Bytes of `text` with its NUL.
+        len: u32,
+        /// Zero.
+        pad: u32,
+        /// The message.
+        text: [u8; SYSLOG_MAX],
     }
 }

@@ -9,12 +9,15 @@ mod fd;
 pub use decode::{Bytes, DecodeError, decode};
 #[cfg(feature = "decode")]
 pub use events::Record;
-pub use events::{Connect, Exec, ExecFailed, Exit, Fork, KINDS, Kind, KindInfo, Ring, Seed};
+pub use events::{
+    Accept, Connect, Credentials, Exec, ExecFailed, Exit, Fork, KINDS, Kind, KindInfo, Listen, PamAccount, PamAuthenticate, PamEnd,
+    PamItem, PamSessionClose, PamSessionOpen, PamStart, Probe, Ring, Seed, SshdLog,
+};
 pub use fd::{Fd, FdKind, Image, Relay, STDIO};
 
 /// Raised whenever a record's layout changes. Kernel object and user space are built together; a mismatch (a stale
 /// object) is refused at load and counted at decode.
-pub const ABI_VERSION: u16 = 2;
+pub const ABI_VERSION: u16 = 3;
 
 /// Bytes of the tail of one record, at most. A power of two, so that the verifier can bound an offset with a mask.
 pub const TAIL_MAX: usize = 8192;
@@ -34,6 +37,15 @@ pub const CGROUP_COMPONENTS: usize = 4;
 pub const RELAY_FDS: usize = 4096;
 /// INET sockets of a relaying parent that are kept.
 pub const RELAY_SOCKETS: usize = 4;
+
+/// Ports in one probe record.
+pub const PROBE_PORTS: usize = 32;
+/// Longest PAM service or user name that is kept at `pam_start`, bytes with the NUL. Linux user names have 32 at most.
+pub const PAM_NAME_MAX: usize = 128;
+/// Longest PAM item that is kept, bytes with the NUL: a DNS name has 253 at most.
+pub const PAM_ITEM_MAX: usize = 256;
+/// Longest message to syslog that is kept, bytes with the NUL: sshd itself cuts at 500.
+pub const SYSLOG_MAX: usize = 512;
 
 /// `Header::flags`: the argument vector was cut at [`ARGV_MAX`].
 pub const FLAG_ARGV_TRUNCATED: u16 = 1 << 0;
@@ -103,6 +115,61 @@ pub struct Span {
     pub len: u16,
 }
 
+/// The eight ids of a task's credentials.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "decode", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
+pub struct TaskIds {
+    /// Real user id.
+    pub uid: u32,
+    /// Effective user id.
+    pub euid: u32,
+    /// Saved user id.
+    pub suid: u32,
+    /// File-system user id.
+    pub fsuid: u32,
+    /// Real group id.
+    pub gid: u32,
+    /// Effective group id.
+    pub egid: u32,
+    /// Saved group id.
+    pub sgid: u32,
+    /// File-system group id.
+    pub fsgid: u32,
+}
+
+/// Whose packets are gathered: the key of the map `PROBES`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProbeSource {
+    /// Source address, network order; IPv4 in the first four bytes.
+    pub source: [u8; 16],
+    /// `IPPROTO_TCP` or `IPPROTO_UDP`.
+    pub protocol: u32,
+    /// `AF_INET` or `AF_INET6`.
+    pub family: u32,
+}
+
+/// What was gathered: the value of the map `PROBES`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct ProbeGathered {
+    /// Boot clock of the first packet, nanoseconds.
+    pub first: u64,
+    /// Boot clock of the last packet, nanoseconds.
+    pub last: u64,
+    /// Packets.
+    pub packets: u64,
+    /// Address of this host that the first packet went to.
+    pub local: [u8; 16],
+    /// Ports in `ports`.
+    pub found: u32,
+    /// TCP flags, or-ed.
+    pub flags: u32,
+    /// Ports, each once, host order.
+    pub ports: [u16; PROBE_PORTS],
+}
+
 /// A TCP connection attempt that has no result yet: the value of the map `PENDING`, whose key is the `struct sock`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
@@ -130,10 +197,14 @@ pub enum Count {
     PendingFull = 3,
     /// Another socket took the address of one whose attempt never got a result: that attempt's record is lost.
     NoResult = 4,
+    /// A table that the record needs was full.
+    TableFull = 5,
+    /// Left out because Bartizan is at its CPU ceiling (`sensor.cpu_limit`).
+    Shed = 6,
 }
 
 /// Counters per kind.
-pub const COUNTS: usize = 5;
+pub const COUNTS: usize = 7;
 /// Kinds that the counter array has room for.
 pub const KINDS_MAX: usize = 32;
 /// Entries of the counter array: `kind * COUNTS + count`.

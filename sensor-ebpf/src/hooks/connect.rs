@@ -24,10 +24,10 @@ const TCP_SYN_RECV: i32 = 3;
 const TCP_CLOSE: i32 = 7;
 
 const AF_UNSPEC: u16 = 0;
-const AF_INET: u16 = 2;
-const AF_INET6: u16 = 10;
-const IPPROTO_TCP: u16 = 6;
-const IPPROTO_UDP: u16 = 17;
+pub(super) const AF_INET: u16 = 2;
+pub(super) const AF_INET6: u16 = 10;
+pub(super) const IPPROTO_TCP: u16 = 6;
+pub(super) const IPPROTO_UDP: u16 = 17;
 const IPPROTO_UDPLITE: u16 = 136;
 
 const EINTR: i64 = 4;
@@ -150,7 +150,7 @@ fn attempt(sk: u64) {
         return;
     }
     let mut header = subject_now();
-    if emit::is_self(Kind::Connect, header.tgid) {
+    if emit::is_self(Kind::Connect, header.tgid) || emit::is_shed(Kind::Connect) {
         return;
     }
     // SAFETY: the helper takes nothing.
@@ -251,7 +251,7 @@ fn tcp_returned(sk: u64, result: i64, peer: Peer) {
         return;
     }
     let subject = subject_now();
-    if emit::is_self(Kind::Connect, subject.tgid) {
+    if emit::is_self(Kind::Connect, subject.tgid) || emit::is_shed(Kind::Connect) {
         return;
     }
     // SAFETY: the helper takes nothing.
@@ -269,7 +269,7 @@ fn is_no_attempt(error: i64) -> bool {
 #[inline(always)]
 fn udp_returned(sk: u64, result: i64, peer: Peer) {
     let subject = subject_now();
-    if emit::is_self(Kind::Connect, subject.tgid) {
+    if emit::is_self(Kind::Connect, subject.tgid) || emit::is_shed(Kind::Connect) {
         return;
     }
     // SAFETY: the helper takes nothing.

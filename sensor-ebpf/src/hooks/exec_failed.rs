@@ -27,7 +27,7 @@ fn failed(path: u64, result: i64) -> u32 {
     }
     let current = task::current();
     let tgid: u32 = field!(current, task_tgid);
-    if emit::is_self(Kind::ExecFailed, tgid) {
+    if emit::is_self(Kind::ExecFailed, tgid) || emit::is_shed(Kind::ExecFailed) {
         return 0;
     }
     // Reserved memory, not a scratch: six programs come here, fexit ones can be preempted, and the guard against nested runs

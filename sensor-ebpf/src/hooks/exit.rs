@@ -7,11 +7,9 @@ use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use bartizan_sensor_ebpf::abi::{Count, Exit, Kind};
 
-use crate::kernel::maps::{ENDED, Ended, PRIORITY};
+use crate::kernel::maps::{BPF_NOEXIST, ENDED, Ended, PRIORITY};
 use crate::kernel::{emit, field, task};
 
-/// include/uapi/linux/bpf.h: insert only what is not there.
-const BPF_NOEXIST: u64 = 1;
 /// `SIGNAL_GROUP_EXIT`, include/linux/sched/signal.h.
 const SIGNAL_GROUP_EXIT: u32 = 4;
 

@@ -1,8 +1,14 @@
 //! One file per hook activity.
 
+mod accept;
 mod connect;
+mod credentials;
 mod exec;
 mod exec_failed;
 mod exit;
 mod fork;
+mod listen;
+mod pam;
+mod probe;
 mod seed;
+mod sshd_log;

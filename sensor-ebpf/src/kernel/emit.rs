@@ -5,16 +5,36 @@ use aya_ebpf::maps::RingBuf;
 use bartizan_sensor_ebpf::abi::{ABI_VERSION, COUNTS, Count, Header, Kind};
 
 use super::bound;
-use super::maps::{COUNTERS, SCRATCH, SELF_TGID, SEQUENCE, Scratch};
+use super::maps::{COUNTERS, SCRATCH, SELF_TGID, SEQUENCE, SHED, Scratch};
 
 /// Counts one record of `kind`.
 #[inline(always)]
 pub(crate) fn count(kind: Kind, what: Count) {
     if let Some(counter) = COUNTERS.get_ptr_mut(kind as u32 * COUNTS as u32 + what as u32) {
         // SAFETY: a map value is aligned and lives for ever. Atomic, because a softirq may interrupt a program that counts.
-        // core has no atomic addition for this target; the machine has.
-        unsafe { core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) 1_u64, options(nostack)) };
+        unsafe { add_one(counter) };
     }
+}
+
+/// Adds one atomically. core has no atomic addition for this target; the machine has.
+///
+/// # Safety
+/// `counter` must be aligned and valid.
+#[inline(always)]
+pub(crate) unsafe fn add_one(counter: *mut u64) {
+    // SAFETY: by contract.
+    unsafe { core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) 1_u64, options(nostack)) };
+}
+
+/// Whether records of the bulk kind `kind` are left out now, because Bartizan is at its CPU ceiling; if so it is counted.
+#[inline(always)]
+pub(crate) fn is_shed(kind: Kind) -> bool {
+    // SAFETY: a map value is aligned and lives for ever.
+    let shed = SHED.get_ptr(0).is_some_and(|word| unsafe { word.read_volatile() } != 0);
+    if shed {
+        count(kind, Count::Shed);
+    }
+    shed
 }
 
 /// Whether `tgid` is Bartizan itself; if so the record is counted as filtered.

@@ -1,8 +1,8 @@
 //! Maps and globals.
 
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray, RingBuf};
-use bartizan_sensor_ebpf::abi::{COUNTER_SLOTS, Pending};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
+use bartizan_sensor_ebpf::abi::{COUNTER_SLOTS, Pending, ProbeGathered, ProbeSource, TaskIds};
 use bartizan_sensor_ebpf::layout::KernelOffsets;
 
 /// Layout of the running kernel, set by user space before load.
@@ -78,4 +78,46 @@ pub(crate) static ENDED: LruHashMap<Ended, u32> = LruHashMap::with_max_entries(4
 pub(crate) struct Ended {
     pub(crate) start_boottime: u64,
     pub(crate) tgid: u64,
+}
+
+/// include/uapi/linux/bpf.h: insert only what is not there.
+pub(crate) const BPF_NOEXIST: u64 = 1;
+
+/// One word that user space sets: not 0 while Bartizan is at its CPU ceiling and leaves bulk kinds out.
+#[map]
+pub(crate) static SHED: Array<u32> = Array::with_max_entries(1, 0);
+
+/// Packets to closed ports, by source. User space empties it once a second: so many sources in a second have room.
+#[map]
+pub(crate) static PROBES: HashMap<ProbeSource, ProbeGathered> = HashMap::with_max_entries(8192, 0);
+
+/// Ids of threads inside a call of the setuid family. LRU: a thread that is killed in it leaves its entry behind.
+#[map]
+pub(crate) static SETID: LruHashMap<u64, TaskIds> = LruHashMap::with_max_entries(4096, 0);
+
+/// Arguments of threads inside `pam_start`. LRU likewise.
+#[map]
+pub(crate) static PAM_STARTS: LruHashMap<u64, PamStarting> = LruHashMap::with_max_entries(1024, 0);
+
+/// Addresses in the caller's memory.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct PamStarting {
+    pub(crate) service: u64,
+    pub(crate) user: u64,
+    /// Where the handle will be put.
+    pub(crate) out: u64,
+}
+
+/// Handles of threads inside a call into libpam. LRU likewise: a login may wait in there for its user.
+#[map]
+pub(crate) static PAM_CALLS: LruHashMap<PamCall, u64> = LruHashMap::with_max_entries(8192, 0);
+
+/// Names a call in [`PAM_CALLS`].
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct PamCall {
+    pub(crate) thread: u64,
+    /// Kind of the record that it becomes.
+    pub(crate) kind: u64,
 }

@@ -1,6 +1,9 @@
 //! The hooks: what each one sees, and the tiers it can be carried by, best first.
 
+use bartizan_sensor_ebpf::abi::Kind;
+
 use super::btf::Btf;
+use super::libraries::Library;
 
 /// How a program is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +16,15 @@ pub enum Attach {
     Tracepoint(&'static str, &'static str),
     /// Task iterator.
     IterTask,
+    /// Entry or return (the program says which) of a function of a shared library, in every process.
+    Uprobe {
+        /// The library.
+        library: Library,
+        /// The function.
+        symbol: &'static str,
+        /// What the program is told about the place.
+        cookie: Option<u64>,
+    },
 }
 
 /// One program of a tier.
@@ -29,7 +41,7 @@ pub struct ProgramSpec {
 /// One way to carry a hook.
 #[derive(Debug, Clone, Copy)]
 pub struct Tier {
-    /// Name for status and `--disable-hook`: `tp_btf`, `fexit`, `syscall_tracepoint`, `iter`, `procfs`.
+    /// Name for status and `--disable-hook`: `tp_btf`, `fexit`, `syscall_tracepoint`, `uprobe`, `iter`, `procfs`.
     pub name: &'static str,
     /// Programs; all that are not optional must attach.
     pub programs: &'static [ProgramSpec],
@@ -60,10 +72,30 @@ const fn optional(program: &'static str, attach: Attach) -> ProgramSpec {
     ProgramSpec { program, attach, optional: true }
 }
 
+const fn syscall(program: &'static str, name: &'static str) -> ProgramSpec {
+    ProgramSpec { program, attach: Attach::Tracepoint("syscalls", name), optional: false }
+}
+
+const fn pam(program: &'static str, symbol: &'static str) -> ProgramSpec {
+    ProgramSpec { program, attach: Attach::Uprobe { library: Library::Pam, symbol, cookie: None }, optional: false }
+}
+
+/// A call into libpam whose verdict becomes a record of this kind.
+const fn pam_verdict(program: &'static str, symbol: &'static str, kind: Kind) -> ProgramSpec {
+    ProgramSpec { program, attach: Attach::Uprobe { library: Library::Pam, symbol, cookie: Some(kind as u64) }, optional: false }
+}
+
+const fn libc(program: &'static str, symbol: &'static str) -> ProgramSpec {
+    ProgramSpec { program, attach: Attach::Uprobe { library: Library::C, symbol, cookie: None }, optional: false }
+}
+
 const TASK: &str = "struct task_struct *";
 const SOCK: &str = "struct sock *";
 const ADDRESS: &[&str] = &[SOCK, "struct sockaddr *", "int"];
 const REGS: &[&str] = &["struct pt_regs *"];
+const SOCKET: &str = "struct socket *";
+const CRED: &str = "struct cred *";
+const CREDS: &[&str] = &[CRED, CRED, "int"];
 
 /// Every hook.
 pub const HOOKS: &[Hook] = &[
@@ -180,6 +212,129 @@ pub const HOOKS: &[Hook] = &[
         costs: &["runtime_watcher.reverse_shell (direction of UDP sockets)"],
     },
     Hook {
+        name: "network_accept",
+        kinds: &["network.accept"],
+        tiers: &[
+            Tier {
+                name: "fexit",
+                programs: &[program("fexit_inet_accept", Attach::Fexit("inet_accept", &[SOCKET, SOCKET, "struct proto_accept_arg *"]))],
+                blind: None,
+            },
+            Tier {
+                name: "fexit_before_6.10",
+                programs: &[program("fexit_inet_accept_flags", Attach::Fexit("inet_accept", &[SOCKET, SOCKET, "int", "bool"]))],
+                blind: None,
+            },
+            Tier {
+                name: "syscall_tracepoint",
+                programs: &[syscall("sys_exit_accept", "sys_exit_accept"), syscall("sys_exit_accept", "sys_exit_accept4")],
+                blind: Some("connections accepted by io_uring or 32-bit (int 0x80) callers"),
+            },
+        ],
+        without: "connections that programs accept",
+        costs: &["network_guardian.port_scan_in (open ports)", "network_guardian.login_hammering"],
+    },
+    Hook {
+        name: "network_listen",
+        kinds: &["network.listen"],
+        tiers: &[Tier {
+            name: "tp_btf",
+            programs: &[program("inet_sock_set_state_listen", Attach::TpBtf("inet_sock_set_state", &[SOCK, "int", "int"]))],
+            blind: None,
+        }],
+        without: "TCP sockets that begin to listen",
+        costs: &[],
+    },
+    Hook {
+        name: "network_probe",
+        kinds: &["network.probe"],
+        tiers: &[Tier {
+            name: "tp_btf",
+            programs: &[program("kfree_skb", Attach::TpBtf("kfree_skb", &["struct sk_buff *", "void *", "enum skb_drop_reason"]))],
+            blind: None,
+        }],
+        without: "packets to closed ports",
+        costs: &["network_guardian.port_scan_in", "network_guardian.raw_scan_out"],
+    },
+    Hook {
+        name: "process_credentials",
+        kinds: &["process.credentials"],
+        tiers: &[
+            Tier {
+                name: "fexit",
+                programs: &[
+                    program("fexit_task_fix_setuid", Attach::Fexit("security_task_fix_setuid", CREDS)),
+                    program("fexit_task_fix_setgid", Attach::Fexit("security_task_fix_setgid", CREDS)),
+                ],
+                blind: None,
+            },
+            Tier {
+                name: "syscall_tracepoint",
+                programs: &[
+                    syscall("sys_enter_setid", "sys_enter_setuid"),
+                    syscall("sys_enter_setid", "sys_enter_setgid"),
+                    syscall("sys_enter_setid", "sys_enter_setreuid"),
+                    syscall("sys_enter_setid", "sys_enter_setregid"),
+                    syscall("sys_enter_setid", "sys_enter_setresuid"),
+                    syscall("sys_enter_setid", "sys_enter_setresgid"),
+                    syscall("sys_enter_setid", "sys_enter_setfsuid"),
+                    syscall("sys_enter_setid", "sys_enter_setfsgid"),
+                    syscall("sys_exit_setid", "sys_exit_setuid"),
+                    syscall("sys_exit_setid", "sys_exit_setgid"),
+                    syscall("sys_exit_setid", "sys_exit_setreuid"),
+                    syscall("sys_exit_setid", "sys_exit_setregid"),
+                    syscall("sys_exit_setid", "sys_exit_setresuid"),
+                    syscall("sys_exit_setid", "sys_exit_setresgid"),
+                    syscall("sys_exit_setid", "sys_exit_setfsuid"),
+                    syscall("sys_exit_setid", "sys_exit_setfsgid"),
+                ],
+                blind: Some("changes of ids by 32-bit (int 0x80) callers"),
+            },
+        ],
+        without: "changes of user and group ids",
+        costs: &[],
+    },
+    Hook {
+        name: "auth_pam",
+        kinds: &["auth.start", "auth.authenticate", "auth.account", "auth.session_open", "auth.session_close"],
+        tiers: &[Tier {
+            name: "uprobe",
+            programs: &[
+                pam("pam_start", "pam_start"),
+                pam("pam_started", "pam_start"),
+                // Linux-PAM 1.4 and newer.
+                ProgramSpec { optional: true, ..pam("pam_start_confdir", "pam_start_confdir") },
+                ProgramSpec { optional: true, ..pam("pam_started", "pam_start_confdir") },
+                pam("pam_set_item", "pam_set_item"),
+                pam_verdict("pam_call", "pam_authenticate", Kind::PamAuthenticate),
+                pam_verdict("pam_called", "pam_authenticate", Kind::PamAuthenticate),
+                pam_verdict("pam_call", "pam_acct_mgmt", Kind::PamAccount),
+                pam_verdict("pam_called", "pam_acct_mgmt", Kind::PamAccount),
+                pam_verdict("pam_call", "pam_open_session", Kind::PamSessionOpen),
+                pam_verdict("pam_called", "pam_open_session", Kind::PamSessionOpen),
+                pam_verdict("pam_call", "pam_close_session", Kind::PamSessionClose),
+                pam_verdict("pam_called", "pam_close_session", Kind::PamSessionClose),
+                pam("pam_end", "pam_end"),
+            ],
+            blind: None,
+        }],
+        without: "logins, sudo, su and every other authentication through PAM, and which processes belong to which login",
+        costs: &[
+            "auth_fortress.brute_force",
+            "auth_fortress.spray",
+            "auth_fortress.success_after_failures",
+            "network_guardian.login_hammering (logins that succeed)",
+            "correlate.brute_force_to_shell",
+        ],
+    },
+    Hook {
+        name: "auth_sshd_log",
+        kinds: &["auth.authenticate", "auth.invalid_user"],
+        tiers: &[Tier { name: "uprobe", programs: &[libc("syslog", "syslog"), libc("syslog_chk", "__syslog_chk")], blind: None }],
+        without: "what PAM never sees of sshd: public keys, unknown users, and passwords of a server without PAM",
+        costs: &["auth_fortress.brute_force (public keys)", "auth_fortress.spray (unknown users)", "auth_fortress.success_after_failures"],
+    },
+    Hook {
         name: "process_seed",
         kinds: &["process.seed"],
         tiers: &[
@@ -226,6 +381,7 @@ pub fn refused_by_types(attach: Attach, btf: &Btf) -> Option<String> {
                 _ => mismatch(&format!("function {name}"), have, want),
             }
         }
+        Attach::Uprobe { .. } => None,
         Attach::IterTask => (!btf.has_function("bpf_iter_task")).then(|| "this kernel has no task iterator".to_owned()),
         Attach::Tracepoint(..) => None,
     }

@@ -4,14 +4,15 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use aya::maps::{HashMap, Map, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::iter::IterLink;
-use aya::programs::{BtfTracePoint, FExit, Iter, ProgramError, TracePoint};
+use aya::programs::{BtfTracePoint, FExit, Iter, ProgramError, TracePoint, UProbe};
 use aya::{Ebpf, EbpfLoader};
 use bartizan_sensor_ebpf::abi::Pending;
 
 use super::btf::{Btf, BtfError, VMLINUX};
 use super::hooks::{Attach, HOOKS, Hook, ProgramSpec, Tier, refused_by_types};
+use super::libraries::Libraries;
 use super::offsets::{self, OffsetsError};
 
 /// The kernel object that `cargo xtask build` made; empty in a build without it.
@@ -119,6 +120,12 @@ pub struct Loaded {
     pub counters: PerCpuArray<MapData, u64>,
     /// Connection attempts without a result.
     pub pending: PendingMap,
+    /// Packets to closed ports, gathered by source.
+    pub probes: MapData,
+    /// One word: not 0 while bulk kinds are to be left out.
+    pub shed: Array<MapData, u32>,
+    /// Files of libraries with programs on them.
+    pub libraries: Libraries,
     /// Every hook, in the order of [`HOOKS`].
     pub hooks: Vec<HookReport>,
 }
@@ -154,15 +161,19 @@ pub fn load(config: &LoadConfig) -> Result<Loaded, LoadError> {
     let counters = PerCpuArray::try_from(counters).map_err(|error| LoadError::Map("COUNTERS", error))?;
     let pending = HashMap::try_from(take(&mut ebpf, "PENDING")?).map_err(|error| LoadError::Map("PENDING", error))?;
 
-    let mut attacher = Attacher { ebpf: &mut ebpf, btf: &btf, types: &types, disabled: &config.disabled, seeds: None };
+    let Map::HashMap(probes) = take(&mut ebpf, "PROBES")? else { return Err(LoadError::NoMap("PROBES")) };
+    let shed = Array::try_from(take(&mut ebpf, "SHED")?).map_err(|error| LoadError::Map("SHED", error))?;
+
+    let mut attacher =
+        Attacher { ebpf: &mut ebpf, btf: &btf, types: &types, disabled: &config.disabled, seeds: None, libraries: Libraries::default() };
     let hooks: Vec<HookReport> = HOOKS.iter().map(|hook| attacher.attach(hook)).collect();
-    let seeds = attacher.seeds;
+    let Attacher { seeds, libraries, .. } = attacher;
     let carries_programs = |report: &HookReport| report.state == HookState::Active && !report.programs.is_empty();
     if !hooks.iter().any(carries_programs) && !hooks.iter().any(|report| report.state == HookState::Disabled) {
         let reasons: Vec<String> = hooks.iter().flat_map(|report| report.reasons.iter().cloned()).take(3).collect();
         return Err(LoadError::NoHook(reasons.join("; ")));
     }
-    Ok(Loaded { ebpf, seeds, priority, bulk, counters, pending, hooks })
+    Ok(Loaded { ebpf, seeds, priority, bulk, counters, pending, probes, shed, libraries, hooks })
 }
 
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, LoadError> {
@@ -186,6 +197,7 @@ struct Attacher<'a> {
     types: &'a Btf,
     disabled: &'a [String],
     seeds: Option<IterLink>,
+    libraries: Libraries,
 }
 
 /// Why a tier could not be taken.
@@ -218,7 +230,9 @@ impl Attacher<'_> {
                 report.held_back = true;
                 continue;
             }
-            match self.attach_tier(tier) {
+            let is_uprobe = tier.programs.iter().any(|spec| matches!(spec.attach, Attach::Uprobe { .. }));
+            let attached = if is_uprobe { self.attach_uprobes(hook, tier) } else { self.attach_tier(tier) };
+            match attached {
                 Ok(programs) => {
                     report.tier = Some(tier);
                     report.state = HookState::Active;
@@ -247,7 +261,10 @@ impl Attacher<'_> {
                 Ok(fd) => {
                     let verified = program_counters(&fd).map_or(0, |counters| counters.verified);
                     tracing::debug!(program = spec.program, tier = tier.name, verified, "attached");
-                    attached.push((spec.program, fd));
+                    // One program may be at several places.
+                    if attached.iter().all(|(program, _)| *program != spec.program) {
+                        attached.push((spec.program, fd));
+                    }
                 }
                 Err(Refusal::Kernel(reason)) if spec.optional => {
                     // A kernel without 32-bit calls lacks their entry points.
@@ -262,6 +279,35 @@ impl Attacher<'_> {
             }
         }
         Ok(attached)
+    }
+
+    /// Loads the programs of a tier and attaches them to every file of their library that is there. Where there is none yet, they wait
+    /// for it.
+    fn attach_uprobes(&mut self, hook: &'static Hook, tier: &'static Tier) -> Result<Vec<(&'static str, OwnedFd)>, Refusal> {
+        let mut programs: Vec<(&'static str, OwnedFd)> = Vec::new();
+        for spec in tier.programs {
+            if programs.iter().any(|(program, _)| *program == spec.program) {
+                continue;
+            }
+            let refuse = |error: ProgramError| refusal(spec.program, &error);
+            let Some(program) = self.ebpf.program_mut(spec.program) else {
+                return Err(Refusal::Bug(format!("the kernel object has no program {}", spec.program)));
+            };
+            let program: &mut UProbe = program.try_into().map_err(refuse)?;
+            program.load().map_err(refuse)?;
+            let fd = program.fd().map_err(refuse)?.as_fd().try_clone_to_owned();
+            programs.push((spec.program, fd.map_err(|error| Refusal::Bug(format!("{}: cannot keep a handle: {error}", spec.program)))?));
+        }
+        self.libraries.want(hook.name, tier.programs);
+        let changes = self.libraries.refresh(self.ebpf, true);
+        changes.iter().for_each(|change| tracing::debug!("{change}"));
+        if self.libraries.is_attached(hook.name) {
+            return Ok(programs);
+        }
+        Err(Refusal::Kernel(match changes.first() {
+            Some(change) => change.clone(),
+            None => "the library is not on this host; it is attached to when it appears".to_owned(),
+        }))
     }
 
     fn attach_program(&mut self, spec: &ProgramSpec) -> Result<OwnedFd, Refusal> {
@@ -285,9 +331,13 @@ impl Attacher<'_> {
                 program.attach().map_err(refuse)?;
                 program.fd().map_err(refuse)?.as_fd().try_clone_to_owned()
             }
+            Attach::Uprobe { .. } => return Err(Refusal::Bug(format!("{} is attached by file, not by name", spec.program))),
             Attach::Tracepoint(category, name) => {
                 let program: &mut TracePoint = program.try_into().map_err(refuse)?;
-                program.load().map_err(refuse)?;
+                // It may be at another place already.
+                if program.fd().is_err() {
+                    program.load().map_err(refuse)?;
+                }
                 program.attach(category, name).map_err(refuse)?;
                 program.fd().map_err(refuse)?.as_fd().try_clone_to_owned()
             }
@@ -309,6 +359,7 @@ impl Attacher<'_> {
             Some(Program::FExit(program)) => program.unload(),
             Some(Program::TracePoint(program)) => program.unload(),
             Some(Program::Iter(program)) => program.unload(),
+            Some(Program::UProbe(program)) => program.unload(),
             _ => Ok(()),
         };
         if let Err(error) = unloaded {

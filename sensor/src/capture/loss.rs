@@ -38,7 +38,9 @@ pub fn read(counters: &PerCpuArray<MapData, u64>, hooks: &[HookReport]) -> Resul
         *counts.emitted.entry(info.name).or_default() += sum(kind, Count::Emitted)?;
         *counts.filtered_self.entry(info.name).or_default() += sum(kind, Count::FilteredSelf)?;
         counts.pending_full += sum(kind, Count::PendingFull)?;
-        for (count, reason) in [(Count::RingFull, "ring_full"), (Count::NoResult, "no_result")] {
+        for (count, reason) in
+            [(Count::RingFull, "ring_full"), (Count::NoResult, "no_result"), (Count::TableFull, "table_full"), (Count::Shed, "shed")]
+        {
             let lost = sum(kind, count)?;
             if lost > 0 {
                 *counts.lost.entry((info.name.to_owned(), reason)).or_default() += lost;

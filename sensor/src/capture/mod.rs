@@ -10,10 +10,12 @@
 
 pub mod btf;
 pub mod hooks;
+pub mod libraries;
 pub mod load;
 pub mod loss;
 pub mod mounts;
 pub mod offsets;
+pub mod probes;
 pub mod rings;
 pub mod seed;
 

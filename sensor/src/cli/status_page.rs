@@ -11,7 +11,10 @@ use serde_json::Value;
 use super::clock::uptime;
 use super::escape::escape;
 use super::paint::Paint;
-use crate::status::{Blind, ConsumerStatus, HookState, HookStatus, KindCount, StatusReport, StreamStatus, Verdict, skipped_runs};
+use crate::status::{
+    AuthStatus, Blind, ConsumerStatus, CpuStatus, HookState, HookStatus, KindCount, LibraryStatus, ProcessTable, StatusReport,
+    StreamStatus, Verdict, skipped_runs,
+};
 
 /// The report with `verdict` (`working` or `degraded`) and `reasons` beside its own fields, on one line.
 pub(crate) fn json(report: &StatusReport, verdict: &Verdict) -> Result<String, serde_json::Error> {
@@ -37,6 +40,7 @@ pub(crate) fn render(report: &StatusReport, verdict: &Verdict, paint: Paint) -> 
     let skipped = report.kinds.iter().filter(|row| row.skipped() > 0);
     let skipped = skipped.map(|row| paint.yellow(&skipped_runs(&escape(&row.kind), row.skipped())));
     page.list("Records", lines(&kinds(&report.kinds), paint).into_iter().chain(skipped));
+    page.list("Libraries", report.libraries.iter().map(|library| self::library(library, paint)));
     page.section("Streams", streams(&report.streams));
     page.section("Consumers", consumers(&report.consumers));
     page.section("Sinks", sinks::sinks(report));
@@ -46,6 +50,8 @@ pub(crate) fn render(report: &StatusReport, verdict: &Verdict, paint: Paint) -> 
         "Itself",
         [
             format!("process table: {} of {} entries, {} evicted", table.entries, table.max, table.evicted),
+            authentications(report.auth),
+            ceiling(report.cpu),
             format!("memory: {}, processor time: {:.1} s", about(usage.rss_bytes), usage.cpu_seconds),
         ],
     );
@@ -167,6 +173,25 @@ fn blind(blind: &Blind, paint: Paint) -> String {
     } else {
         paint.yellow(&format!("{what}: this kernel could do better, see above{costs}"))
     }
+}
+
+fn library(library: &LibraryStatus, paint: Paint) -> String {
+    let LibraryStatus { hook, path, inode, problem } = library;
+    match problem {
+        None => format!("{} on {} (inode {inode})", escape(hook), escape(path)),
+        Some(problem) => paint.red(&format!("{} not on {} (inode {inode}): {}", escape(hook), escape(path), escape(problem))),
+    }
+}
+
+fn authentications(auth: AuthStatus) -> String {
+    let AuthStatus { transactions: ProcessTable { entries, max, evicted }, said_again } = auth;
+    format!("authentications under way: {entries} of {max}, {evicted} evicted; lines of sshd's log that PAM had told: {said_again}")
+}
+
+fn ceiling(cpu: CpuStatus) -> String {
+    let CpuStatus { limit_percent, used_percent, shedding } = cpu;
+    let limit = if limit_percent == 0 { "no ceiling".to_owned() } else { format!("ceiling {limit_percent} %") };
+    format!("processor now: {used_percent} % of one, {limit}{}", if shedding { ", bulk kinds are left out" } else { "" })
 }
 
 fn kinds(kinds: &[KindCount]) -> Vec<Row> {

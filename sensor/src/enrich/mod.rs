@@ -7,21 +7,31 @@
 //! - **What is not known stays `None`.** A subject that was never seen is its pid, its start and its credentials.
 //! - **Nothing here reads a clock or a file**, except [`users`] and [`clock`], which the caller drives.
 
+mod auth;
 pub mod clock;
 pub mod container;
 pub mod table;
 pub mod users;
 
+use std::collections::HashMap;
+
 use bartizan_bus::event::{
-    Body, BootId, Cgroup, EventId, ExeFile, Exec, ExecId, Fork, Outcome, Process, Relay, SecurityEvent, Seed, Severity,
+    Body, BootId, Cgroup, EventId, ExeFile, Exec, ExecId, Fork, Outcome, Probe, Process, Relay, SecurityEvent, Seed, Severity,
 };
 
 use crate::project::{Child, Image, Observation, Subject, What};
+use auth::{Caller, Step, Transactions, Who};
 use table::Table;
 use users::Users;
 
 /// Sequence numbers of the sensor's own events; the upper half, because seeds from /proc use pids in the lower.
 const OWN_SEQUENCES: u32 = 1 << 31;
+
+/// Why an event of incoming packets has no subject: whoever runs on the CPU then has nothing to do with them.
+const SOFTIRQ: &str = "softirq";
+
+/// Ancestors in which a PAM handle is looked for.
+const HANDLE_ANCESTORS: usize = 8;
 
 /// Turns observations into events.
 #[derive(Debug)]
@@ -32,12 +42,27 @@ pub struct Enricher {
     table: Table,
     users: Users,
     own: u32,
+    transactions: Transactions,
+    /// Logins of processes that an earlier run of the sensor knew, by pid and start in ticks: taken by their seeds.
+    known_logins: HashMap<(u32, u64), EventId>,
+    /// Some process was put into a login: there is something to remember for the next run.
+    any_login: bool,
 }
 
 impl Enricher {
     /// An enricher with an empty table for at most `max_processes`.
     pub fn new(boot: BootId, host: String, wall_offset: i64, users: Users, max_processes: usize) -> Self {
-        Self { boot, host, wall_offset, table: Table::new(max_processes), users, own: OWN_SEQUENCES }
+        Self {
+            boot,
+            host,
+            wall_offset,
+            table: Table::new(max_processes),
+            users,
+            own: OWN_SEQUENCES,
+            transactions: Transactions::default(),
+            known_logins: HashMap::new(),
+            any_login: false,
+        }
     }
 
     /// The wall clock moved: later events are told by the new offset.
@@ -55,10 +80,36 @@ impl Enricher {
         &self.table
     }
 
+    /// Authentications that are under way.
+    pub fn transactions(&self) -> &Transactions {
+        &self.transactions
+    }
+
+    /// Takes the logins that an earlier run left: the seeds of their processes will belong to them.
+    pub fn remember_logins(&mut self, logins: impl IntoIterator<Item = (ExecId, EventId)>) {
+        let boot = self.boot;
+        let of_this_boot = logins.into_iter().filter(|(id, _)| id.boot == boot);
+        self.known_logins.extend(of_this_boot.map(|(id, login)| ((id.pid, id.start_ticks()), login)));
+        self.any_login |= !self.known_logins.is_empty();
+    }
+
+    /// Every living process that belongs to a login, for the next run; `None` while there never was one.
+    pub fn logins(&self) -> Option<Vec<(ExecId, EventId)>> {
+        let of = |id: ExecId| self.table.get(&id).and_then(|entry| Some((id, entry.process.login?)));
+        self.any_login.then(|| self.table.living().into_iter().filter_map(of).collect())
+    }
+
+    /// The event of packets that were taken out of the kernel's map. `last` is the time of the last one.
+    pub fn probe(&mut self, last: u64, probe: Probe) -> SecurityEvent {
+        let event = self.own(last, Severity::Info, Body::Probe(probe));
+        SecurityEvent { no_subject: Some(SOFTIRQ.to_owned()), ..event }
+    }
+
     /// Marks processes as ended whose exit was never seen.
     pub fn forget(&mut self, gone: &[ExecId]) {
         for id in gone {
             self.table.exit(id);
+            self.transactions.forget(who(id));
         }
     }
 
@@ -77,14 +128,16 @@ impl Enricher {
         }
     }
 
-    /// The event of an observation. `approximate` marks seeds that come from /proc.
-    pub fn event(&mut self, observation: Observation, approximate: bool) -> SecurityEvent {
+    /// The event of an observation; `None` when it only adds to what later ones will say. `approximate` marks seeds that come from /proc.
+    pub fn event(&mut self, observation: Observation, approximate: bool) -> Option<SecurityEvent> {
         let Observation { kind: _, subject, what } = observation;
         let id = self.exec_id(subject.tgid, subject.start_boottime, subject.exec_id);
+        let event_id = EventId::from_kernel(self.boot, subject.ktime, subject.cpu, subject.seq);
         let (process, outcome, body) = match what {
             What::Exec { image, requested, requested_truncated } => {
                 let process = self.image(&subject, id, &image, false);
                 self.replace(&process, subject.ktime);
+                self.transactions.forget(who(&id));
                 let Image { stdio, relay, .. } = *image;
                 let relay = relay.map(|relay| self.relay(relay));
                 let body = Exec { requested, error: None, stdio, relay, requested_truncated };
@@ -104,6 +157,7 @@ impl Enricher {
             What::Exit(exit) => {
                 let process = self.subject(&subject, id);
                 self.table.exit(&id);
+                self.transactions.forget(who(&id));
                 (process, Outcome::Unknown, Body::Exit(exit))
             }
             What::Seed(image) => {
@@ -117,9 +171,26 @@ impl Enricher {
                 let outcome = if connect.error.is_none() { Outcome::Success } else { Outcome::Failure };
                 (self.subject(&subject, id), outcome, Body::Connect(connect))
             }
+            What::Accept(accept) => (self.subject(&subject, id), Outcome::Success, Body::Accept(accept)),
+            What::Listen(listen) => (self.subject(&subject, id), Outcome::Success, Body::Listen(listen)),
+            What::Credentials(credentials) => (self.subject(&subject, id), Outcome::Success, Body::Credentials(credentials)),
+            What::Probe(probe) => {
+                let event = self.own(subject.ktime, Severity::Info, Body::Probe(probe));
+                return Some(SecurityEvent { id: event_id, no_subject: Some(SOFTIRQ.to_owned()), ..event });
+            }
+            What::Pam(pam) => {
+                let caller = self.caller(&subject, &id);
+                let step = self.transactions.pam(pam, &caller, event_id)?;
+                self.step(&subject, id, step)
+            }
+            What::SshdLog { text, truncated } => {
+                let caller = self.caller(&subject, &id);
+                let step = self.transactions.sshd_log(&text, truncated, &caller, event_id)?;
+                self.step(&subject, id, step)
+            }
         };
-        SecurityEvent {
-            id: EventId::from_kernel(self.boot, subject.ktime, subject.cpu, subject.seq),
+        Some(SecurityEvent {
+            id: event_id,
             time: clock::event_time(subject.ktime, self.wall_offset),
             host: self.host.clone(),
             severity: Severity::Info,
@@ -127,7 +198,27 @@ impl Enricher {
             process: Some(process),
             no_subject: None,
             body,
+        })
+    }
+
+    /// Who calls into libpam, or into syslog.
+    fn caller(&self, subject: &Subject, id: &ExecId) -> Caller {
+        let parent = |id: &ExecId| self.table.get(id)?.process.parent;
+        let ancestors = std::iter::successors(parent(id), parent).take(HANDLE_ANCESTORS);
+        Caller { who: who(id), ancestors: ancestors.map(|id| who(&id)).collect(), euid: subject.euid }
+    }
+
+    /// A step of a login: from a login on, the process belongs to it.
+    fn step(&mut self, subject: &Subject, id: ExecId, step: Step) -> (Process, Outcome, Body) {
+        let Step { body, outcome, logs_in } = step;
+        if let Some(login) = logs_in {
+            self.any_login = true;
+            if let Some(entry) = self.table.get_mut(&id) {
+                entry.process.login = Some(login);
+            }
         }
+        let process = self.subject(subject, id);
+        (Process { login: logs_in.or(process.login), ..process }, outcome, body)
     }
 
     fn exec_id(&self, pid: u32, start_ns: u64, exec: u32) -> ExecId {
@@ -233,7 +324,19 @@ impl Enricher {
             pid_ns: Some(image.pid_ns).filter(|ns| *ns != 0),
             kernel_thread: subject.kernel_thread,
             approximate,
-            login: self.table.get(&exec_id).and_then(|entry| entry.process.login),
+            login: self.login(&exec_id, parent.as_ref()),
+        }
+    }
+
+    /// The login that a process belongs to: its own as far as it is known, its parent's when the fork was not seen, or what an earlier run
+    /// of the sensor left.
+    fn login(&self, id: &ExecId, parent: Option<&ExecId>) -> Option<EventId> {
+        match self.table.get(id) {
+            Some(entry) => entry.process.login,
+            None => {
+                let of_parent = || self.table.get(parent?)?.process.login;
+                self.known_logins.get(&(id.pid, id.start_ticks())).copied().or_else(of_parent)
+            }
         }
     }
 
@@ -241,6 +344,11 @@ impl Enricher {
         let crate::project::Relay { tgid, start_boottime, exec_id, fds, sockets, truncated } = relay;
         Relay { by: Some(self.exec_id(tgid, start_boottime, exec_id)), pid: tgid, fds, sockets, truncated }
     }
+}
+
+/// A process as the key of its PAM handles.
+fn who(id: &ExecId) -> Who {
+    (id.pid, id.start_ns)
 }
 
 #[cfg(test)]
@@ -298,7 +406,7 @@ mod tests {
         enricher.event(exec(subject(10, 5, 1, 2), "/bin/bash"), false);
         enricher.event(fork(subject(20, 5, 1, 2), 6, 19), false);
         enricher.event(exec(subject(25, 5, 1, 3), "/bin/other"), false);
-        let event = enricher.event(exec(subject(30, 6, 19, 3), "/bin/ls"), false);
+        let event = enricher.event(exec(subject(30, 6, 19, 3), "/bin/ls"), false).unwrap();
         let process = event.process.unwrap();
         assert_eq!(process.parent.unwrap(), enricher.exec_id(5, 1, 2), "the image that forked, not the one that came after");
         assert_eq!(process.exe_path(), Some("/bin/ls"));
@@ -308,7 +416,7 @@ mod tests {
     fn an_old_record_is_told_but_does_not_undo_a_seed() {
         let mut enricher = enricher();
         enricher.event(seed(subject(100, 5, 1, 7), "/bin/new"), false);
-        let event = enricher.event(exec(subject(50, 5, 1, 6), "/bin/old"), false);
+        let event = enricher.event(exec(subject(50, 5, 1, 6), "/bin/old"), false).unwrap();
         assert_eq!(event.process.unwrap().exe_path(), Some("/bin/old"));
         let known = enricher.table().get(&enricher.exec_id(5, 1, 7)).unwrap();
         assert_eq!(known.process.exe_path(), Some("/bin/new"));
@@ -319,7 +427,7 @@ mod tests {
         let mut enricher = enricher();
         enricher.event(seed(subject(100, 5, 20_000_000, 0), "/bin/old"), true);
         let exit = Observation { kind: Kind::Exit, subject: subject(200, 5, 23_456_789, 4), what: What::Exit(Exit::default()) };
-        let process = enricher.event(exit, false).process.unwrap();
+        let process = enricher.event(exit, false).unwrap().process.unwrap();
         assert_eq!(process.exe_path(), Some("/bin/old"));
         assert_eq!((process.exec_id.start_ns, process.approximate), (23_456_789, false));
     }
@@ -330,8 +438,12 @@ mod tests {
         enricher.event(exec(subject(10, 5, 1, 2), "/usr/bin/python3"), false);
         enricher.event(exec(subject(20, 5, 1, 3), "/bin/sleep"), false);
         let late = |exec_id| Observation { kind: Kind::Exit, subject: subject(30, 5, 1, exec_id), what: What::Exit(Exit::default()) };
-        assert_eq!(enricher.event(late(2), false).process.unwrap().exe_path(), Some("/usr/bin/python3"));
-        assert_eq!(enricher.event(late(1), false).process.unwrap().exe_path(), None, "an image that nobody remembers is not guessed");
+        assert_eq!(enricher.event(late(2), false).unwrap().process.unwrap().exe_path(), Some("/usr/bin/python3"));
+        assert_eq!(
+            enricher.event(late(1), false).unwrap().process.unwrap().exe_path(),
+            None,
+            "an image that nobody remembers is not guessed"
+        );
     }
 
     #[test]
@@ -339,7 +451,7 @@ mod tests {
         let mut enricher = enricher();
         enricher.event(exec(subject(100, 5, 90_000_000, 2), "/bin/living"), false);
         let late = Observation { kind: Kind::Exit, subject: subject(200, 5, 10_000_000, 9), what: What::Exit(Exit::default()) };
-        assert_eq!(enricher.event(late, false).process.unwrap().exe_path(), None);
+        assert_eq!(enricher.event(late, false).unwrap().process.unwrap().exe_path(), None);
         let living = enricher.exec_id(5, 90_000_000, 2);
         assert_eq!(enricher.table().get(&living).unwrap().process.exe_path(), Some("/bin/living"));
     }
@@ -348,7 +460,7 @@ mod tests {
     fn an_unknown_subject_is_its_id_and_nothing_else() {
         let mut enricher = enricher();
         let exit = Observation { kind: Kind::Exit, subject: subject(5, 77, 3, 0), what: What::Exit(Exit::default()) };
-        let event = enricher.event(exit, false);
+        let event = enricher.event(exit, false).unwrap();
         let process = event.process.unwrap();
         assert_eq!((process.pid, process.exe, process.user), (77, None, None));
         assert_eq!(event.time.wall_ns, 1_005);

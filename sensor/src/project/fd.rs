@@ -34,15 +34,18 @@ fn end(fd: &Fd) -> StdioEnd {
     }
 }
 
+/// An address in network order: sixteen bytes, or four and padding. An IPv4-mapped one is given as IPv4.
+pub(super) fn address(bytes: [u8; 16], v6: bool) -> IpAddr {
+    if v6 {
+        let six = Ipv6Addr::from(bytes);
+        return six.to_ipv4_mapped().map_or(IpAddr::V6(six), IpAddr::V4);
+    }
+    IpAddr::V4(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]))
+}
+
 /// An INET socket.
 pub(super) fn socket(fd: &Fd) -> InetSocket {
-    let address = |bytes: [u8; 16]| match FdKind::from_raw(fd.kind) {
-        FdKind::Inet6 => {
-            let six = Ipv6Addr::from(bytes);
-            six.to_ipv4_mapped().map_or(IpAddr::V6(six), IpAddr::V4)
-        }
-        _ => IpAddr::V4(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3])),
-    };
+    let address = |bytes| address(bytes, FdKind::from_raw(fd.kind) == FdKind::Inet6);
     let (local, peer) = (address(fd.local), address(fd.peer));
     InetSocket {
         transport: match fd.protocol {

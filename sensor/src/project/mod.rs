@@ -1,16 +1,21 @@
 //! From a kernel record to owned values: what happened, and to whom, without looking anything up. One file per activity.
 
+mod accept;
 mod connect;
+mod credentials;
 mod exec;
 mod exit;
 mod fd;
 mod fork;
+pub mod pam;
+pub mod probe;
 mod seed;
 mod text;
 
-use bartizan_bus::event::{Connect, Errno, Exit, InetSocket, Stdio};
+use bartizan_bus::event::{Accept, Connect, Credentials, Errno, Exit, InetSocket, Listen, Probe, Stdio};
 use bartizan_sensor_ebpf::abi::{DecodeError, FLAG_KERNEL_THREAD, Header, Kind, Record, decode};
 
+pub use pam::Pam;
 pub use text::escape_bytes;
 
 /// One record, projected.
@@ -103,6 +108,23 @@ pub enum What {
     Seed(Box<Image>),
     /// A connection attempt.
     Connect(Connect),
+    /// A connection that a peer made.
+    Accept(Accept),
+    /// A listening socket.
+    Listen(Listen),
+    /// Packets to closed ports; without a subject.
+    Probe(Probe),
+    /// Other user or group ids.
+    Credentials(Credentials),
+    /// A call into libpam.
+    Pam(Pam),
+    /// A message of sshd to syslog.
+    SshdLog {
+        /// The message.
+        text: String,
+        /// It was cut.
+        truncated: bool,
+    },
 }
 
 /// The child of a fork.
@@ -204,6 +226,7 @@ pub struct Relay {
 pub fn project(bytes: &[u8]) -> Result<Observation, DecodeError> {
     let record = decode(bytes)?;
     let header = record.header();
+    let kind = record.kind();
     let what = match record {
         Record::Exec(fixed, bytes) => exec::project(fixed, bytes),
         Record::ExecFailed(fixed, bytes) => exec::project_failed(fixed, bytes),
@@ -211,6 +234,18 @@ pub fn project(bytes: &[u8]) -> Result<Observation, DecodeError> {
         Record::Exit(fixed, _) => exit::project(fixed),
         Record::Seed(fixed, bytes) => seed::project(fixed, bytes),
         Record::Connect(fixed, _) => connect::project(fixed),
+        Record::Accept(fixed, _) => accept::project(fixed),
+        Record::Listen(fixed, _) => accept::project_listen(fixed),
+        Record::Probe(fixed, _) => probe::project(fixed),
+        Record::Credentials(fixed, _) => credentials::project(fixed),
+        Record::PamStart(fixed, _) => pam::project_start(fixed),
+        Record::PamItem(fixed, _) => pam::project_item(fixed),
+        Record::PamAuthenticate(fixed, _) => pam::project_verdict(header, kind, fixed.handle, fixed.result),
+        Record::PamAccount(fixed, _) => pam::project_verdict(header, kind, fixed.handle, fixed.result),
+        Record::PamSessionOpen(fixed, _) => pam::project_verdict(header, kind, fixed.handle, fixed.result),
+        Record::PamSessionClose(fixed, _) => pam::project_verdict(header, kind, fixed.handle, fixed.result),
+        Record::PamEnd(fixed, _) => pam::project_end(header, fixed.handle),
+        Record::SshdLog(fixed, _) => pam::project_log(fixed),
     };
-    Ok(Observation { kind: record.kind(), subject: Subject::from(header), what })
+    Ok(Observation { kind, subject: Subject::from(header), what })
 }

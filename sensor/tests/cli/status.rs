@@ -39,6 +39,9 @@ fn report(state: HookState) -> StatusReport {
         detectors: serde_json::json!({}),
         sinks: serde_json::json!([]),
         process_table: ProcessTable::default(),
+        libraries: Vec::new(),
+        auth: Default::default(),
+        cpu: Default::default(),
         self_usage: SelfUsage::default(),
     }
 }

@@ -1,0 +1,85 @@
+//! A program took a connection that a peer made.
+//!
+//! Best tier: fexit on `inet_accept`, which both address families end in, when the new socket has its file already: it sees io_uring
+//! and 32-bit callers. Linux 6.10 put its last two parameters into one. Fallback: the exit of accept(2) and accept4(2), where the new
+//! descriptor names the socket.
+
+use aya_ebpf::macros::{fexit, tracepoint};
+use aya_ebpf::programs::{FExitContext, TracePointContext};
+use bartizan_sensor_ebpf::abi::{Accept, Count, Kind};
+
+use super::connect::{AF_INET, AF_INET6};
+use super::exec_failed::at_exit;
+use crate::kernel::maps::BULK;
+use crate::kernel::{emit, fd, field, task, zero};
+
+const S_IFMT: u16 = 0o170_000;
+const S_IFSOCK: u16 = 0o140_000;
+
+/// Sends one record about the accepted `sk`.
+#[inline(always)]
+fn report(sk: u64) {
+    let family: u16 = field!(sk, sock_family);
+    if family != AF_INET && family != AF_INET6 {
+        return;
+    }
+    let current = task::current();
+    let tgid: u32 = field!(current, task_tgid);
+    if emit::is_self(Kind::Accept, tgid) || emit::is_shed(Kind::Accept) {
+        return;
+    }
+    let Some(mut entry) = BULK.reserve::<Accept>(0) else {
+        emit::count(Kind::Accept, Count::RingFull);
+        return;
+    };
+    let record = entry.as_mut_ptr();
+    // SAFETY: reserved memory of the record's size, submitted below with nothing in between that could leave.
+    unsafe {
+        task::subject(&raw mut (*record).header, current);
+        zero(&raw mut (*record).socket);
+        fd::inet(&raw mut (*record).socket, sk, family);
+        emit::stamp(&raw mut (*record).header, Kind::Accept, size_of::<Accept>() as u32);
+    }
+    entry.submit(emit::wakeup(&BULK));
+    emit::count(Kind::Accept, Count::Emitted);
+}
+
+/// The function returned `result` for the new `struct socket` in its second parameter.
+#[inline(always)]
+fn accepted(ctx: &FExitContext, result: i32) -> i32 {
+    if result == 0 {
+        let socket = ctx.arg::<*const u8>(1) as u64;
+        report(field!(socket, socket_sk));
+    }
+    0
+}
+
+/// (struct socket *sock, struct socket *newsock, struct proto_accept_arg *arg), then the result.
+#[fexit]
+fn fexit_inet_accept(ctx: FExitContext) -> i32 {
+    accepted(&ctx, ctx.arg::<i32>(3))
+}
+
+/// (struct socket *sock, struct socket *newsock, int flags, bool kern), then the result: before Linux 6.10.
+#[fexit]
+fn fexit_inet_accept_flags(ctx: FExitContext) -> i32 {
+    accepted(&ctx, ctx.arg::<i32>(4))
+}
+
+#[tracepoint]
+fn sys_exit_accept(ctx: TracePointContext) -> u32 {
+    let (_, result) = at_exit(&ctx);
+    if result < 0 {
+        return 0;
+    }
+    let file = fd::file_of(task::current(), result as u32);
+    if file == 0 {
+        return 0;
+    }
+    let inode: u64 = field!(file, file_inode);
+    let mode: u16 = field!(inode, inode_mode);
+    if mode & S_IFMT == S_IFSOCK {
+        report(fd::sock_of(file));
+    }
+    0
+}

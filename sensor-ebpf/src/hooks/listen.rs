@@ -1,0 +1,49 @@
+//! A TCP socket begins to take connections: its own state says so, in the caller's context and whichever system call caused it.
+
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
+use bartizan_sensor_ebpf::abi::{Count, Kind, Listen};
+
+use super::connect::IPPROTO_TCP;
+use crate::kernel::maps::BULK;
+use crate::kernel::{emit, fd, field, task, zero};
+
+/// include/net/tcp_states.h.
+const TCP_LISTEN: i32 = 10;
+
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn inet_sock_set_state_listen(ctx: BtfTracePointContext) -> u32 {
+    // (const struct sock *sk, const int oldstate, const int newstate)
+    if ctx.arg::<i32>(2) != TCP_LISTEN {
+        return 0;
+    }
+    let sk = ctx.arg::<*const u8>(0) as u64;
+    // An MPTCP socket listens by a TCP socket: that one is told.
+    let protocol: u16 = field!(sk, sock_protocol);
+    if protocol != IPPROTO_TCP {
+        return 0;
+    }
+    let current = task::current();
+    let tgid: u32 = field!(current, task_tgid);
+    if emit::is_self(Kind::Listen, tgid) {
+        return 0;
+    }
+    let Some(mut entry) = BULK.reserve::<Listen>(0) else {
+        emit::count(Kind::Listen, Count::RingFull);
+        return 0;
+    };
+    let record = entry.as_mut_ptr();
+    let family: u16 = field!(sk, sock_family);
+    // SAFETY: reserved memory of the record's size, submitted below with nothing in between that could leave.
+    unsafe {
+        task::subject(&raw mut (*record).header, current);
+        zero(&raw mut (*record).socket);
+        fd::inet(&raw mut (*record).socket, sk, family);
+        (*record).backlog = field!(sk, sock_max_ack_backlog);
+        (*record).pad = 0;
+        emit::stamp(&raw mut (*record).header, Kind::Listen, size_of::<Listen>() as u32);
+    }
+    entry.submit(emit::wakeup(&BULK));
+    emit::count(Kind::Listen, Count::Emitted);
+    0
+}
