@@ -16,6 +16,7 @@ mod binary;
 mod folder;
 mod need;
 mod outcome;
+pub mod pam;
 mod port;
 mod process;
 mod rsyslog;

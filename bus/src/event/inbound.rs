@@ -28,7 +28,7 @@ pub struct Listen {
     pub backlog: u32,
 }
 
-/// Body of `network.probe`: packets of one source that reached ports on which nothing listens, gathered over at most a second or until
+/// Body of `network.probe`: packets of one source, with the same flags, that reached ports on which nothing listens, gathered over at most a second or until
 /// [`PROBE_PORTS`] ports. The event's time is that of the last packet. It has no subject: packets come in softirq.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
 #[cbor(map)]
@@ -51,7 +51,8 @@ pub struct Probe {
     /// From the first packet to the last, nanoseconds.
     #[n(5)]
     pub span_ns: u64,
-    /// TCP flags of all packets, or-ed: FIN 1, SYN 2, RST 4, PSH 8, ACK 16, URG 32 (RFC 9293 §3.1). 0 for UDP and for null scans.
+    /// TCP flags, the same of all these packets: FIN 1, SYN 2, RST 4, PSH 8, ACK 16, URG 32 (RFC 9293 §3.1). 0 for UDP and for null scans.
+    /// Packets of one source with other flags are an event of their own.
     #[n(6)]
     pub tcp_flags: u8,
 }

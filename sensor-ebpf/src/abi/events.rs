@@ -200,7 +200,7 @@ events! {
         family: u16,
         /// Ports in `ports`.
         found: u16,
-        /// TCP flags, or-ed.
+        /// TCP flags, the same of all packets.
         flags: u16,
         /// Ports, each once, host order.
         ports: [u16; PROBE_PORTS],

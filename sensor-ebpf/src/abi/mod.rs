@@ -145,9 +145,11 @@ pub struct ProbeSource {
     /// Source address, network order; IPv4 in the first four bytes.
     pub source: [u8; 16],
     /// `IPPROTO_TCP` or `IPPROTO_UDP`.
-    pub protocol: u32,
+    pub protocol: u16,
     /// `AF_INET` or `AF_INET6`.
-    pub family: u32,
+    pub family: u16,
+    /// TCP flags: a scan's packets and a peer's answers are two things. 0 for UDP.
+    pub flags: u32,
 }
 
 /// What was gathered: the value of the map `PROBES`.
@@ -164,8 +166,8 @@ pub struct ProbeGathered {
     pub local: [u8; 16],
     /// Ports in `ports`.
     pub found: u32,
-    /// TCP flags, or-ed.
-    pub flags: u32,
+    /// Zero.
+    pub pad: u32,
     /// Ports, each once, host order.
     pub ports: [u16; PROBE_PORTS],
 }

@@ -22,6 +22,8 @@ const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const DESTINATION: u8 = 60;
+/// FIN, SYN, RST, PSH, ACK, URG (RFC 9293 §3.1).
+const TCP_FLAGS: u8 = 0x3f;
 /// Extension headers that are passed over.
 const EXTENSIONS: usize = 4;
 
@@ -42,18 +44,18 @@ fn kfree_skb(ctx: BtfTracePointContext) -> u32 {
 /// Takes the packet with these headers.
 #[inline(always)]
 fn gather(network: u64, transport: u64) {
-    let mut key = ProbeSource { source: [0; 16], protocol: 0, family: 0 };
+    let mut key = ProbeSource { source: [0; 16], protocol: 0, family: 0, flags: 0 };
     let mut local = [0_u8; 16];
     let version: u8 = read(network);
     // SAFETY: both arrays have 16 bytes. Offsets: RFC 791 §3.1, RFC 8200 §3.
     let protocol = unsafe {
         if version >> 4 == 6 {
-            key.family = u32::from(AF_INET6);
+            key.family = AF_INET6;
             copy((&raw mut key.source).cast(), 16, network + 8);
             copy((&raw mut local).cast(), 16, network + 24);
             transport_of_v6(network)
         } else {
-            key.family = u32::from(AF_INET);
+            key.family = AF_INET;
             copy((&raw mut key.source).cast(), 4, network + 12);
             copy((&raw mut local).cast(), 4, network + 16);
             u16::from(read::<u8>(network + 9))
@@ -62,14 +64,16 @@ fn gather(network: u64, transport: u64) {
     if protocol != IPPROTO_TCP && protocol != IPPROTO_UDP {
         return;
     }
-    key.protocol = u32::from(protocol);
+    key.protocol = protocol;
     // The destination port is at 2 in both headers; the flags are at 13 (RFC 9293 §3.1, RFC 768).
     let port = u16::from_be(read(transport + 2));
-    let flags: u8 = if protocol == IPPROTO_TCP { read(transport + 13) } else { 0 };
+    if protocol == IPPROTO_TCP {
+        key.flags = u32::from(read::<u8>(transport + 13) & TCP_FLAGS);
+    }
     // SAFETY: the helper takes nothing.
     let now = unsafe { bpf_ktime_get_boot_ns() };
     if PROBES.get_ptr(&key).is_none() {
-        let fresh = ProbeGathered { first: now, last: now, packets: 0, local, found: 0, flags: 0, ports: [0; PROBE_PORTS] };
+        let fresh = ProbeGathered { first: now, last: now, packets: 0, local, found: 0, pad: 0, ports: [0; PROBE_PORTS] };
         // Somebody else may have put it there meanwhile: as good.
         let _ = PROBES.insert(&key, &fresh, BPF_NOEXIST);
     }
@@ -77,7 +81,7 @@ fn gather(network: u64, transport: u64) {
         emit::count(Kind::Probe, Count::TableFull);
         return;
     };
-    add(&key, gathered, port, u32::from(flags & 0x3f), now);
+    add(&key, gathered, port, now);
 }
 
 /// The transport protocol of an IPv6 packet.
@@ -98,12 +102,11 @@ fn transport_of_v6(network: u64) -> u16 {
 
 /// Adds one packet.
 #[inline(always)]
-fn add(key: &ProbeSource, gathered: *mut ProbeGathered, port: u16, flags: u32, now: u64) {
+fn add(key: &ProbeSource, gathered: *mut ProbeGathered, port: u16, now: u64) {
     // SAFETY: a map value lives for ever; the map is preallocated.
     unsafe {
         emit::add_one(&raw mut (*gathered).packets);
         (*gathered).last = now;
-        (*gathered).flags |= flags;
         let found = bound::<{ PROBE_PORTS as u32 * 2 - 1 }>(u64::from((&raw const (*gathered).found).read_volatile()));
         let ports = (&raw mut (*gathered).ports).cast::<u16>();
         for index in 0..PROBE_PORTS {
@@ -123,7 +126,6 @@ fn add(key: &ProbeSource, gathered: *mut ProbeGathered, port: u16, flags: u32, n
             send(key, gathered);
             (*gathered).first = now;
             (&raw mut (*gathered).packets).write_volatile(0);
-            (*gathered).flags = 0;
             (&raw mut (*gathered).found).write_volatile(0);
         }
     }
@@ -144,10 +146,10 @@ unsafe fn send(key: &ProbeSource, gathered: *const ProbeGathered) {
         copy((&raw mut (*record).local).cast(), 16, (&raw const (*gathered).local) as u64);
         (*record).first = (*gathered).first;
         (*record).packets = (*gathered).packets;
-        (*record).protocol = key.protocol as u16;
-        (*record).family = key.family as u16;
+        (*record).protocol = key.protocol;
+        (*record).family = key.family;
         (*record).found = PROBE_PORTS as u16;
-        (*record).flags = (*gathered).flags as u16;
+        (*record).flags = key.flags as u16;
         copy((&raw mut (*record).ports).cast(), 2 * PROBE_PORTS as u32, (&raw const (*gathered).ports) as u64);
         emit::stamp(&raw mut (*record).header, Kind::Probe, size_of::<Probe>() as u32);
     }

@@ -59,7 +59,7 @@ fn element(map: &MapData, key: u64, value: u64) -> bpf_attr {
 
 /// Any key: what was taken is gone, so the first one is always another.
 fn first_key(map: &MapData) -> io::Result<Option<ProbeSource>> {
-    let mut key = ProbeSource { source: [0; 16], protocol: 0, family: 0 };
+    let mut key = ProbeSource { source: [0; 16], protocol: 0, family: 0, flags: 0 };
     let mut attr = element(map, 0, (&raw mut key) as u64);
     Ok(bpf(bpf_cmd::BPF_MAP_GET_NEXT_KEY, &mut attr)?.then_some(key))
 }

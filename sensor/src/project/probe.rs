@@ -8,20 +8,20 @@ use bartizan_sensor_ebpf::abi::{Probe, ProbeGathered, ProbeSource};
 use super::{What, fd};
 
 /// include/uapi/linux/in.h.
-const IPPROTO_TCP: u32 = 6;
+const IPPROTO_TCP: u16 = 6;
 /// include/linux/socket.h.
-const AF_INET6: u32 = 10;
+const AF_INET6: u16 = 10;
 
 pub(super) fn project(record: &Probe) -> What {
     let Probe { header, source, local, first, packets, protocol, family, found, flags, ports } = record;
-    let key = ProbeSource { source: *source, protocol: u32::from(*protocol), family: u32::from(*family) };
+    let key = ProbeSource { source: *source, protocol: *protocol, family: *family, flags: u32::from(*flags) };
     let gathered = ProbeGathered {
         first: *first,
         last: header.ktime,
         packets: *packets,
         local: *local,
         found: u32::from(*found),
-        flags: u32::from(*flags),
+        pad: 0,
         ports: *ports,
     };
     What::Probe(gather(&key, &gathered))
@@ -29,8 +29,8 @@ pub(super) fn project(record: &Probe) -> What {
 
 /// What was gathered of one source.
 pub fn gather(key: &ProbeSource, gathered: &ProbeGathered) -> event::Probe {
-    let ProbeSource { source, protocol, family } = *key;
-    let ProbeGathered { first, last, packets, local, found, flags, ports } = *gathered;
+    let ProbeSource { source, protocol, family, flags } = *key;
+    let ProbeGathered { first, last, packets, local, found, pad: _, ports } = *gathered;
     let address = |bytes| -> IpAddr { fd::address(bytes, family == AF_INET6) };
     let mut distinct: Vec<u16> = Vec::new();
     for port in ports.into_iter().take(found as usize) {
@@ -60,8 +60,8 @@ mod tests {
         source[..4].copy_from_slice(&[192, 0, 2, 7]);
         let mut ports = [0; bartizan_sensor_ebpf::abi::PROBE_PORTS];
         ports[..4].copy_from_slice(&[22, 80, 22, 9]);
-        let gathered = ProbeGathered { first: 5, last: 9, packets: 4, local: source, found: 3, flags: 2, ports };
-        let probe = gather(&ProbeSource { source, protocol: IPPROTO_TCP, family: 2 }, &gathered);
+        let gathered = ProbeGathered { first: 5, last: 9, packets: 4, local: source, found: 3, pad: 0, ports };
+        let probe = gather(&ProbeSource { source, protocol: IPPROTO_TCP, family: 2, flags: 2 }, &gathered);
         assert_eq!((probe.ports, probe.packets, probe.span_ns, probe.tcp_flags), (vec![22, 80], 4, 4, 2));
         assert_eq!(probe.source_ip.to_string(), "192.0.2.7");
     }
