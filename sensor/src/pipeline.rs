@@ -186,6 +186,7 @@ impl Pipeline {
         }
         events.push(self.enricher.own(now, Severity::Info, start));
         let Seeds { found, problem: _ } = seeds;
+        self.shared.lock().libraries = self.libraries.report();
         match self.logins.load() {
             Ok(logins) => self.enricher.remember_logins(logins),
             Err(problem) => tracing::warn!("{problem}"),

@@ -14,6 +14,8 @@
 mod attacker;
 mod binary;
 mod folder;
+mod login_server;
+mod namespace;
 mod need;
 mod outcome;
 pub mod pam;
@@ -30,6 +32,8 @@ mod wait;
 pub use attacker::{Attacker, Line};
 pub use binary::bartizan;
 pub use folder::Folder;
+pub use login_server::{Account, LoginServer, LoginServerConfig};
+pub use namespace::Namespace;
 pub use need::{need, need_root};
 pub use outcome::{Outcome, run};
 pub use port::free_port;
