@@ -15,8 +15,10 @@ const ETIMEDOUT: i32 = 110;
 const ECONNREFUSED: i32 = 111;
 const EHOSTUNREACH: i32 = 113;
 
-/// How many times the threshold is remembered of each, so that their shares are known too.
+/// How many times the threshold is remembered of what failed, so that its share is known too.
 const KEPT_PER_THRESHOLD: usize = 4;
+/// So much is remembered of what was reached: a server with more peers that all fail at once is told.
+const KEPT_REACHED: usize = 256;
 
 /// How an attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +56,7 @@ pub(super) struct Attempts<K> {
     #[n(0)]
     pub(super) failed: Recent<K>,
     #[n(1)]
-    reached: Recent<K>,
+    pub(super) reached: Recent<K>,
     #[n(2)]
     last_ns: u64,
     #[n(3)]
@@ -103,7 +105,7 @@ impl<K: Copy + Eq> Attempts<K> {
     pub(super) fn reached(&mut self, key: K, now: u64, thresholds: &Thresholds) {
         self.at(now, thresholds);
         self.failed.remove(&key);
-        self.reached.note(key, now, thresholds.keep());
+        self.reached.note(key, now, thresholds.keep().max(KEPT_REACHED));
     }
 
     /// An attempt failed. Whether that counts: not where the same was reached within the slow window.
@@ -125,7 +127,7 @@ impl<K: Copy + Eq> Attempts<K> {
         let enough = |from: u64, least: usize| {
             let (failed, reached) = (self.failed.count_since(from), self.reached.count_since(from));
             let counted = if reached_count { failed + reached } else { failed };
-            counted >= least && failed * 100 >= (failed + reached) * usize::from(min_failed_percent)
+            counted >= least && failed * 100 > (failed + reached) * usize::from(min_failed_percent)
         };
         let (from, slow_from) = (now.saturating_sub(fast_ns), now.saturating_sub(slow_ns));
         if enough(from, fast) { Some((from, false)) } else { enough(slow_from, slow).then_some((slow_from, true)) }

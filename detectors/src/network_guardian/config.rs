@@ -84,7 +84,7 @@ pub struct PortScanInConfig {
     pub slow_window: Period,
     /// So many alerts may be raised within `window`; sources beyond are named in the newest of them.
     pub max_new_alerts: usize,
-    /// Most sources that are remembered: as many again with few ports as with four and more.
+    /// Most sources that are remembered with fewer than four ports, as many again with more, and as many peers of UDP sockets.
     pub max_sources: usize,
     /// Most scans that are followed at the same time.
     pub max_scans: usize,
@@ -119,7 +119,7 @@ pub struct PortScanOutConfig {
     pub slow_ports: usize,
     /// See `slow_ports`.
     pub slow_window: Period,
-    /// Only when at least so many of a hundred tried ports failed.
+    /// Only when more than so many of a hundred tried ports failed.
     pub min_failed_percent: u8,
     /// Most pairs of an origin and a host that are remembered.
     pub max_targets: usize,
@@ -156,7 +156,7 @@ pub struct SweepOutConfig {
     pub slow_hosts: usize,
     /// See `slow_hosts`.
     pub slow_window: Period,
-    /// Only when at least so many of a hundred tried hosts failed.
+    /// Only when more than so many of a hundred tried hosts failed.
     pub min_failed_percent: u8,
     /// Most pairs of an origin and a port that are remembered.
     pub max_targets: usize,
@@ -272,12 +272,12 @@ impl NetworkGuardianConfig {
             ("network_guardian.port_scan_in.max_scans", port_scan_in.max_scans, 16, usize::MAX),
             ("network_guardian.port_scan_out.ports", port_scan_out.ports, 2, most),
             ("network_guardian.port_scan_out.slow_ports", port_scan_out.slow_ports, 2, most),
-            ("network_guardian.port_scan_out.min_failed_percent", port_scan_out.min_failed_percent.into(), 1, 100),
+            ("network_guardian.port_scan_out.min_failed_percent", port_scan_out.min_failed_percent.into(), 0, 99),
             ("network_guardian.port_scan_out.max_targets", port_scan_out.max_targets, 64, usize::MAX),
             ("network_guardian.port_scan_out.max_scans", port_scan_out.max_scans, 16, usize::MAX),
             ("network_guardian.sweep_out.hosts", sweep_out.hosts, 2, most),
             ("network_guardian.sweep_out.slow_hosts", sweep_out.slow_hosts, 2, most),
-            ("network_guardian.sweep_out.min_failed_percent", sweep_out.min_failed_percent.into(), 1, 100),
+            ("network_guardian.sweep_out.min_failed_percent", sweep_out.min_failed_percent.into(), 0, 99),
             ("network_guardian.sweep_out.max_targets", sweep_out.max_targets, 64, usize::MAX),
             ("network_guardian.sweep_out.max_scans", sweep_out.max_scans, 16, usize::MAX),
             ("network_guardian.raw_scan_out.answers", raw_scan_out.answers, 2, usize::MAX),

@@ -23,6 +23,8 @@ mod table;
 #[cfg(test)]
 mod hammering_tests;
 #[cfg(test)]
+mod made_up;
+#[cfg(test)]
 mod property_tests;
 #[cfg(test)]
 mod scan_in_tests;
@@ -153,7 +155,12 @@ impl Detector for NetworkGuardian {
         self.enter_boot(event);
         let Self { config, boot: _, scan_in, scan_out, raw_out, hammering } = self;
         match &event.body {
-            Body::Connect(connect) => scan_out.connected(event, connect, config, context, out),
+            Body::Connect(connect) => {
+                if let Some(rule) = scan_in {
+                    rule.connected(event, &connect.socket);
+                }
+                scan_out.connected(event, connect, config, context, out);
+            }
             Body::Accept(accept) => {
                 if let Some(rule) = scan_in {
                     rule.accepted(event, &accept.socket, config, out);

@@ -38,12 +38,15 @@ impl Origin {
     pub(super) fn of(process: &Process, lineage: &Lineage) -> Self {
         let mut login = process.login;
         let mut leader = ProcessKey::from(&process.exec_id);
-        let mut same_session = process.sid.is_some() && process.sid != Some(process.pid);
+        let mut climbing = process.sid.is_some() && process.sid != Some(process.pid);
         for node in ancestry(process, lineage) {
             login = node.process.login.or(login);
-            same_session &= node.process.sid == process.sid;
-            if same_session {
+            // A daemon calls setsid() after its exec was told: its own number tells better than its session then.
+            let leads = process.sid == Some(node.process.pid);
+            climbing &= leads || node.process.sid == process.sid;
+            if climbing {
                 leader = ProcessKey::from(&node.process.exec_id);
+                climbing = !leads;
             }
         }
         let group = login.map_or(Group::Session(leader), Group::Login);

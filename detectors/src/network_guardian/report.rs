@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use bartizan_bus::event::{Attack, Confidence, Entity, ExecId, LineageEntry, Severity};
 
@@ -145,7 +145,7 @@ pub(super) fn scan_in(scan: &scan_in::Scan) -> Finding {
 
 /// Finding of `port_scan_out` or `sweep_out`.
 pub(super) fn scan_out(rule: &'static str, origin: &Origin, scan: &scan_out::Scan) -> Finding {
-    let scan_out::Scan { episode, exec_id, name, uid, host, port, refused } = scan;
+    let scan_out::Scan { episode, exec_id, name, uid, host, port, refused, reached } = scan;
     let (ports, hosts) = (episode.ports.len(), episode.hosts.len() as u64);
     let sweep = rule == scan_out::SWEEP;
     let pid = exec_id.pid;
@@ -166,8 +166,12 @@ pub(super) fn scan_out(rule: &'static str, origin: &Origin, scan: &scan_out::Sca
         list(episode.hosts.iter(), hosts + episode.hosts_over),
         list(episode.ports.iter(), ports),
     );
+    if !reached.is_empty() {
+        let ends = reached.iter().map(|(ip, port)| SocketAddr::new(*ip, *port));
+        explanation.push_str(&format!(" Reached: {}.", list(ends, reached.len() as u64)));
+    }
     let confidence = match (*refused, episode.slow) {
-        (0, _) => {
+        (0, _) if reached.is_empty() => {
             explanation.push_str(" Nothing answered at all: a network that is down looks the same.");
             Confidence::Low
         }

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use bartizan_bus::event::{EventId, InetSocket, Probe, SecurityEvent};
+use bartizan_bus::event::{EventId, InetSocket, PROBE_PORTS, Probe, SecurityEvent, Transport};
 use minicbor::{Decode, Encode};
 
 use super::config::{NetworkGuardianConfig, PortScanInConfig};
@@ -25,6 +25,8 @@ pub const RULE: &str = "network_guardian.port_scan_in";
 
 /// A source with so many closed ports is remembered apart from those with fewer.
 const SUSPECT_PORTS: usize = 4;
+/// UDP packets of a host that a socket of ours was connected to so recently are late answers.
+const UDP_ANSWER_NS: u64 = 120_000_000_000;
 /// Addresses of this host that one scan names, at most.
 const MAX_LOCAL: usize = 8;
 
@@ -51,6 +53,20 @@ pub(super) struct Source {
 impl Ranked for Source {
     fn rank(&self) -> (u8, u64) {
         (weight(self.closed.len() as u64), self.last_ns)
+    }
+}
+
+/// A host that this host asked over UDP, and when it did last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(super) struct Asked {
+    #[n(0)]
+    last_ns: u64,
+}
+
+impl Ranked for Asked {
+    fn rank(&self) -> (u8, u64) {
+        (0, self.last_ns)
     }
 }
 
@@ -108,17 +124,20 @@ pub(super) struct Saved {
     scans: SavedTable<EventId, Scan>,
     #[n(3)]
     counters: Counters,
+    #[n(4)]
+    asked: SavedTable<IpAddr, Asked>,
 }
 
 /// The rule and its state.
 pub(super) struct PortScanIn {
     config: PortScanInConfig,
     quiet_ns: u64,
-    /// Most closed and most open ports remembered of one source.
+    /// Most closed and most open ports remembered of one source: a whole report more than a scan needs, so that all of it is told.
     keep: usize,
     few: Table<IpAddr, Source>,
     many: Table<IpAddr, Source>,
     scans: Table<EventId, Scan>,
+    asked: Table<IpAddr, Asked>,
     /// Scan that each source takes part in.
     members: BTreeMap<IpAddr, EventId>,
     counters: Counters,
@@ -129,10 +148,11 @@ impl PortScanIn {
         let config = module.port_scan_in.clone();
         Self {
             quiet_ns: module.quiet.ns(),
-            keep: config.ports.max(config.slow_ports),
+            keep: config.ports.max(config.slow_ports) + PROBE_PORTS,
             few: Table::new("scan_in_sources", config.max_sources),
             many: Table::new("scan_in_suspects", config.max_sources),
             scans: Table::new("scan_in_scans", config.max_scans),
+            asked: Table::new("scan_in_udp_peers", config.max_sources),
             members: BTreeMap::new(),
             counters: Counters::default(),
             config,
@@ -156,6 +176,12 @@ impl PortScanIn {
             return;
         }
         let now = event.time.boot_ns;
+        let asked = || self.asked.get(&ip).is_some_and(|asked| now.saturating_sub(asked.last_ns) <= UDP_ANSWER_NS);
+        if probe.transport == Transport::Udp && asked() {
+            // A resolver that answers late, to a port that is closed by now.
+            self.counters.late += ports.len() as u64;
+            return;
+        }
         if self.is_member(ip, event, out) {
             self.goes_on(ip, event, probe.packets, out, |scan| {
                 ports.iter().for_each(|port| {
@@ -181,6 +207,14 @@ impl PortScanIn {
             add_local(&mut source.local, probe.local_ip);
         });
         self.judge(ip, event, out);
+    }
+
+    /// A socket of this host was connected to `socket`'s peer.
+    pub(super) fn connected(&mut self, event: &SecurityEvent, socket: &InetSocket) {
+        if let (Transport::Udp, Some(ip)) = (socket.transport, socket.peer_ip) {
+            // What made room is counted by the table.
+            let _ = self.asked.insert(ip, Asked { last_ns: event.time.boot_ns });
+        }
     }
 
     /// A program took a connection.
@@ -218,6 +252,7 @@ impl PortScanIn {
         for (_, scan) in self.scans.take_if(|scan| scan.is_over(now, quiet_ns, slow_ns)) {
             self.close(scan, out);
         }
+        drop(self.asked.take_if(|asked| now.saturating_sub(asked.last_ns) > UDP_ANSWER_NS));
         for table in [&mut self.few, &mut self.many] {
             drop(table.take_if(|source| now.saturating_sub(source.last_ns) > slow_ns));
         }
@@ -227,12 +262,13 @@ impl PortScanIn {
         self.few.clear();
         self.many.clear();
         self.scans.clear();
+        self.asked.clear();
         self.members.clear();
     }
 
     pub(super) fn state(&self, into: &mut StateInfo) {
         let Counters { scans, joined, crowded, excepted, late } = self.counters;
-        into.tables.extend([self.few.info(), self.many.info(), self.scans.info()]);
+        into.tables.extend([self.few.info(), self.many.info(), self.scans.info(), self.asked.info()]);
         into.counters.extend([
             ("scan_in_found", scans),
             ("scan_in_sources_joined", joined),
@@ -243,11 +279,18 @@ impl PortScanIn {
     }
 
     pub(super) fn save(&self) -> Saved {
-        Saved { few: self.few.save(), many: self.many.save(), scans: self.scans.save(), counters: self.counters.clone() }
+        Saved {
+            few: self.few.save(),
+            many: self.many.save(),
+            scans: self.scans.save(),
+            counters: self.counters.clone(),
+            asked: self.asked.save(),
+        }
     }
 
     pub(super) fn restore(&mut self, saved: Saved) {
-        let Saved { few, many, scans, counters } = saved;
+        let Saved { few, many, scans, counters, asked } = saved;
+        self.asked.restore(asked);
         self.few.restore(few);
         self.many.restore(many);
         self.scans.restore(scans);

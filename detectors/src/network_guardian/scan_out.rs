@@ -3,6 +3,7 @@
 //!
 //! Both count the same attempts, each from its side. All hosts and ports that one origin scans are one alert of each rule.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use bartizan_bus::event::{Connect, EventId, ExecId, InetSocket, Process, SecurityEvent};
@@ -18,6 +19,9 @@ use crate::detector::{Context, Findings, StateInfo};
 
 /// Id of the rule about ports.
 pub const PORT_SCAN: &str = "network_guardian.port_scan_out";
+/// Answers that one scan names, at most.
+const MAX_REACHED: usize = 64;
+
 /// Id of the rule about hosts.
 pub const SWEEP: &str = "network_guardian.sweep_out";
 
@@ -43,6 +47,9 @@ pub(super) struct Scan {
     /// Attempts that were refused, among [`Episode::attempts`].
     #[n(6)]
     pub(super) refused: u64,
+    /// What it found: hosts and ports that answered, the first of them.
+    #[n(7)]
+    pub(super) reached: BTreeSet<(IpAddr, u16)>,
 }
 
 impl Ranked for Scan {
@@ -81,8 +88,8 @@ struct Side<F, K> {
     quiet_ns: u64,
     /// Whether `F` is part of a scan.
     part_of: fn(&Episode, F) -> bool,
-    /// Adds what was tried.
-    add: fn(&mut Episode, F, K),
+    /// The host and the port.
+    end: fn(F, K) -> (IpAddr, u16),
     tried: Table<(Origin, F), Attempts<K>>,
     scans: Table<Origin, Scan>,
     found: u64,
@@ -97,6 +104,10 @@ impl<F: Copy + Ord, K: Copy + Eq> Side<F, K> {
             // What made room is counted by the table.
             drop(self.tried.insert((origin, same), attempts));
         }
+        if self.scans.get(&origin).is_some_and(|scan| !self.is_over(scan, now) && (self.part_of)(&scan.episode, same)) {
+            let end = (self.end)(same, key);
+            self.scans.change(&origin, |scan| scan.reaches(end));
+        }
     }
 
     fn failed(&mut self, attempt: &Attempt<'_>, same: F, key: K, out: &mut Findings) {
@@ -106,10 +117,10 @@ impl<F: Copy + Ord, K: Copy + Eq> Side<F, K> {
         {
             self.close(&origin, scan, out);
         }
-        let (part_of, add) = (self.part_of, self.add);
+        let (part_of, end) = (self.part_of, self.end);
         if self.scans.get(&origin).is_some_and(|scan| part_of(&scan.episode, same)) {
             self.scans.change(&origin, |scan| {
-                add(&mut scan.episode, same, key);
+                scan.tries(end(same, key));
                 scan.goes_on(attempt, 1, u64::from(refused));
             });
             self.tell(&origin, out);
@@ -136,7 +147,8 @@ impl<F: Copy + Ord, K: Copy + Eq> Side<F, K> {
             }
         }
         self.scans.change(&origin, |scan| {
-            before.failed.since(from).for_each(|key| add(&mut scan.episode, same, key));
+            before.failed.since(from).for_each(|key| scan.tries(end(same, key)));
+            before.reached.since(from).for_each(|key| scan.reaches(end(same, key)));
             scan.episode.evidence.merge(&before.evidence);
             scan.goes_on(attempt, before.count, before.refused);
         });
@@ -190,7 +202,28 @@ impl<F: Copy + Ord, K: Copy + Eq> Side<F, K> {
 impl Scan {
     fn new(episode: Episode, attempt: &Attempt<'_>) -> Self {
         let Attempt { id: _, now: _, origin: _, process, ip, port, refused: _ } = attempt;
-        Self { episode, exec_id: process.exec_id, name: process.name.clone(), uid: process.uid, host: *ip, port: *port, refused: 0 }
+        Self {
+            episode,
+            exec_id: process.exec_id,
+            name: process.name.clone(),
+            uid: process.uid,
+            host: *ip,
+            port: *port,
+            refused: 0,
+            reached: BTreeSet::new(),
+        }
+    }
+
+    fn tries(&mut self, (host, port): (IpAddr, u16)) {
+        self.episode.ports.insert(port);
+        self.episode.add_host(host);
+    }
+
+    fn reaches(&mut self, end: (IpAddr, u16)) {
+        self.tries(end);
+        if self.reached.len() < MAX_REACHED {
+            self.reached.insert(end);
+        }
     }
 
     fn goes_on(&mut self, attempt: &Attempt<'_>, attempts: u64, refused: u64) {
@@ -245,10 +278,7 @@ impl ScanOut {
             },
             quiet_ns,
             part_of: |episode, host| episode.hosts.contains(&host),
-            add: |episode, host, port| {
-                episode.ports.insert(port);
-                episode.add_host(host);
-            },
+            end: |host, port| (host, port),
             tried: Table::new("scan_out_hosts", max_targets),
             scans: Table::new("scan_out_scans", max_scans),
             found: 0,
@@ -267,10 +297,7 @@ impl ScanOut {
             },
             quiet_ns,
             part_of: |episode, port| episode.ports.contains(port),
-            add: |episode, port, host| {
-                episode.ports.insert(port);
-                episode.add_host(host);
-            },
+            end: |port, host| (host, port),
             tried: Table::new("sweep_out_ports", max_targets),
             scans: Table::new("sweep_out_sweeps", max_scans),
             found: 0,
