@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
+use crate::network_guardian::NetworkGuardianConfig;
+
 /// Settings of all detectors and of the engine that runs them.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -16,11 +18,18 @@ pub struct Config {
     pub snapshot_every_events: u64,
     /// Module `runtime_watcher`.
     pub runtime_watcher: RuntimeWatcherConfig,
+    /// Module `network_guardian`.
+    pub network_guardian: NetworkGuardianConfig,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { max_processes: 16_384, snapshot_every_events: 50_000, runtime_watcher: RuntimeWatcherConfig::default() }
+        Self {
+            max_processes: 16_384,
+            snapshot_every_events: 50_000,
+            runtime_watcher: RuntimeWatcherConfig::default(),
+            network_guardian: NetworkGuardianConfig::default(),
+        }
     }
 }
 
@@ -190,6 +199,26 @@ pub enum ConfigError {
         /// What it must be at least.
         least: u64,
     },
+    /// More than the detectors can count.
+    #[error("detectors.{key} is {value}; it must be at most {most}")]
+    TooLarge {
+        /// Which setting.
+        key: &'static str,
+        /// What it is.
+        value: u64,
+        /// What it may be at most.
+        most: u64,
+    },
+    /// A path that is not absolute matches nothing.
+    #[error("detectors.{module}.{key} has {path:?}; write the absolute path as the kernel resolves it")]
+    NotAbsolute {
+        /// Which module.
+        module: &'static str,
+        /// Which setting.
+        key: &'static str,
+        /// What it is.
+        path: String,
+    },
     /// A path that is not absolute matches nothing.
     #[error("detectors.runtime_watcher.reverse_shell.{key} has {path:?}; write the absolute path as the kernel resolves it")]
     RelativePath {
@@ -214,7 +243,8 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] names the first setting that cannot be used.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let Self { max_processes, snapshot_every_events, runtime_watcher } = self;
+        let Self { max_processes, snapshot_every_events, runtime_watcher, network_guardian } = self;
+        network_guardian.validate()?;
         let ReverseShellConfig {
             enabled: _,
             extra_shells,

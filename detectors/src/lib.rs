@@ -14,7 +14,9 @@ pub mod config;
 pub mod detector;
 pub mod engine;
 pub mod lineage;
+pub mod network_guardian;
 pub mod panel;
+pub mod period;
 pub mod runtime_watcher;
 pub mod snapshot;
 pub mod status;
@@ -35,6 +37,9 @@ pub fn detectors(config: &Config) -> Vec<Box<dyn Detector>> {
     let mut all: Vec<Box<dyn Detector>> = Vec::new();
     if config.runtime_watcher.enabled {
         all.push(Box::new(runtime_watcher::RuntimeWatcher::new(&config.runtime_watcher)));
+    }
+    if config.network_guardian.enabled {
+        all.push(Box::new(network_guardian::NetworkGuardian::new(&config.network_guardian)));
     }
     all
 }

@@ -287,3 +287,13 @@ pub(crate) fn run(detector: &mut dyn Detector, lineage: &mut Lineage, first_seq:
     }
     alerts
 }
+
+impl Host {
+    /// Any event, by `pid` or by nobody.
+    pub(crate) fn publish(&mut self, pid: Option<u32>, outcome: Outcome, body: Body) -> EventId {
+        let process = pid.map(|pid| self.process(pid));
+        let id = self.push(process, body);
+        self.events.iter_mut().filter(|event| event.id == id).for_each(|event| event.outcome = outcome);
+        id
+    }
+}
