@@ -205,7 +205,7 @@ fn a_health_checker_of_twenty_open_ports_is_silent_and_a_scanner_s_open_ports_co
     ports(8_000, 8).into_iter().for_each(|port| net.accept(INETD, port, SCANNER));
     let alerts = net.alerts();
     assert_eq!(told(&alerts), [("port_scan_in", 1)]);
-    assert!(alerts[0].explanation.contains("Complete connections came from 203.0.113.9: not forged"), "{}", alerts[0].explanation);
+    assert!(alerts[0].explanation.contains("Complete connections came from 203.0.113.9: a real host"), "{}", alerts[0].explanation);
     assert!(alerts[0].explanation.contains("8007"), "{}", alerts[0].explanation);
 }
 
@@ -264,6 +264,21 @@ fn decoys_are_one_alert_that_names_each_and_says_that_they_may_be_forged() {
     let alerts = net.alerts();
     let last = alerts.last().expect("found");
     assert!(last.explanation.contains("Complete connections came from 203.0.113.9"), "{}", last.explanation);
+}
+
+#[test]
+fn a_client_whose_address_a_scanner_forges_does_not_make_the_scan_last() {
+    let mut net = Net::new();
+    net.tcp("198.51.100.7", &ports(1, 60), SYN);
+    for _ in 0..20 {
+        net.wait(300);
+        net.accept(INETD, 443, "198.51.100.7");
+    }
+    net.tcp(SCANNER, &ports(1, 20), SYN);
+    let alerts = net.alerts();
+    assert_eq!(told(&alerts), [("port_scan_in", 1), ("port_scan_in", 2), ("port_scan_in", 1)]);
+    assert_ne!(alerts[0].id, alerts[2].id);
+    assert!(alerts[1].explanation.contains("that scans or that a scanner hides behind"), "{}", alerts[1].explanation);
 }
 
 #[test]
