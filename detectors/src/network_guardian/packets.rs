@@ -1,4 +1,6 @@
 //! What packets to closed ports are: questions of a scanner, answers, or late comers.
+//!
+//! The sensor gathers packets of the same flags, so nobody hides a scan by mixing answers into it.
 
 use bartizan_bus::event::{Probe, Transport};
 
@@ -39,7 +41,7 @@ pub(super) fn read(probe: &Probe, ephemeral: [u16; 2]) -> Packets {
     let Probe { transport, source_ip: _, local_ip: _, ports, packets: _, span_ns: _, tcp_flags } = probe;
     let flags = tcp_flags & ALL;
     let (way, late_possible) = match transport {
-        // An answer with SYN has ACK too, so a RST among them does not make them answers.
+        // An answer with SYN has ACK too: SYN+RST is no answer.
         Transport::Tcp if flags & SYN != 0 && flags & ACK == 0 => (way::SYN, false),
         Transport::Tcp if flags & (SYN | RST) != 0 => return Packets::Answers,
         Transport::Tcp if flags & ACK != 0 => (way::ACK, true),
@@ -88,10 +90,10 @@ mod tests {
     #[test]
     fn flags_tell_questions_from_answers() {
         let tcp = |flags| way_of(Transport::Tcp, flags);
-        assert_eq!([tcp(2), tcp(2 | 64 | 128), tcp(3), tcp(6)], [Some(way::SYN); 4], "SYN, with ECN, with FIN, among bare RSTs");
+        assert_eq!([tcp(2), tcp(2 | 64 | 128), tcp(3), tcp(6)], [Some(way::SYN); 4], "SYN, with ECN, with FIN, with RST");
         assert_eq!([tcp(0), tcp(1), tcp(1 | 8 | 32)], [Some(way::STEALTH); 3], "null, FIN, Xmas");
         assert_eq!([tcp(16), tcp(17), tcp(24)], [Some(way::ACK); 3], "ACK, Maimon, data");
-        assert_eq!([tcp(4), tcp(18), tcp(20), tcp(22)], [None; 4], "RST, SYN+ACK, RST+ACK, both kinds of answers");
+        assert_eq!([tcp(4), tcp(18), tcp(20), tcp(22)], [None; 4], "RST, SYN+ACK, RST+ACK, no kind that TCP knows");
         assert_eq!(way_of(Transport::Udp, 0), Some(way::UDP));
     }
 

@@ -114,7 +114,10 @@ pub(super) fn scan_in(scan: &scan_in::Scan) -> Finding {
     if proven.is_empty() {
         explanation.push_str(" No connection was completed, so nothing proves the address.");
     } else {
-        explanation.push_str(&format!(" Complete connections came from {}: not forged.", list(proven.iter(), proven.len() as u64)));
+        explanation.push_str(&format!(
+            " Complete connections came from {}: a real host, that scans or that a scanner hides behind.",
+            list(proven.iter(), proven.len() as u64)
+        ));
     }
     if *crowd {
         explanation.push_str(" More sources scan at once than are told apart; they stand here together.");

@@ -83,7 +83,7 @@ pub(super) struct Scan {
     pub(super) ways: u8,
     #[n(3)]
     pub(super) local: BTreeSet<IpAddr>,
-    /// Sources that completed a connection, and so are not forged.
+    /// Sources that completed a connection: the address is real, whoever sent the probes.
     #[n(4)]
     pub(super) proven: BTreeSet<IpAddr>,
     /// It also stands for sources that probed other ports, because there were too many scans.
@@ -224,11 +224,14 @@ impl PortScanIn {
             return;
         }
         if self.is_member(ip, event, out) {
-            self.goes_on(ip, event, 1, out, |scan| {
+            // It does not make the scan last: a forged source may be a client that goes on with its work.
+            let Some(key) = self.members.get(&ip).copied() else { return };
+            self.scans.change(&key, |scan| {
                 scan.episode.ports.insert(port);
                 scan.ways |= way::CONNECT;
                 scan.proven.insert(ip);
             });
+            self.tell(&key, out);
             return;
         }
         // Only who probed a closed port is remembered: a busy server has many clients.
