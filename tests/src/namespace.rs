@@ -29,7 +29,7 @@ impl Namespace {
         let (process, number) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let net = [198, 18 + (process % 2) as u8, (process / 2 % 250) as u8];
         let [a, b, c] = net;
-        let base = number.wrapping_mul(4);
+        let base = (number % 4) * 64;
         let namespace = Self {
             name: format!("bz-{process}-{number}"),
             // Interface names have 15 bytes at most.
@@ -41,22 +41,25 @@ impl Namespace {
         let ip = |words: &str| run(Command::new(need("ip", "iproute2")).args(words.split(' '))).ok();
         ip(&format!("netns add {name}"));
         ip(&format!("link add {cable} type veth peer name eth0 netns {name}"));
-        ip(&format!("addr add {host}/30 dev {cable}"));
+        ip(&format!("addr add {host}/26 dev {cable}"));
         ip(&format!("link set {cable} up"));
-        ip(&format!("-n {name} addr add {guest}/30 dev eth0"));
+        ip(&format!("-n {name} addr add {guest}/26 dev eth0"));
         ip(&format!("-n {name} link set eth0 up"));
         ip(&format!("-n {name} link set lo up"));
         namespace
     }
 
-    /// Gives the other host one more address of the cable's network, for a second client there.
+    /// Gives the other host one more address of the cable's network, as if it were one more host; `number` is 3 to 62.
     ///
     /// # Panics
     /// iproute2 refuses.
     #[track_caller]
-    pub fn add_address(&self, address: Ipv4Addr) {
+    pub fn add_address(&self, number: u8) -> Ipv4Addr {
+        let [a, b, c, host] = self.host.octets();
+        let address = Ipv4Addr::new(a, b, c, host - 1 + number);
         let words = format!("-n {} addr add {address}/32 dev eth0", self.name);
         run(Command::new(need("ip", "iproute2")).args(words.split(' '))).ok();
+        address
     }
 
     /// This host, as the other one sees it.

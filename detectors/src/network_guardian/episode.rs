@@ -1,7 +1,7 @@
 //! One scan from its detection to its end: what it amounts to, and when that is told again.
 //!
-//! The first revision is the detection. A next one follows when the ports or the hosts are five times as many as at the last one, and
-//! once at the end when there is more than was told. With at most 65,536 ports and [`MAX_HOSTS`] hosts that makes at most
+//! The first revision is the detection. A next one follows when the ports or the targets are five times, or the sources
+//! twice, as many as at the last one (a second source is news to whoever blocks the first), and once at the end when there is more than was told. With at most 65,536 ports and [`MAX_HOSTS`] hosts that makes at most
 //! [`MAX_REVISIONS`].
 
 use std::collections::{BTreeSet, VecDeque};
@@ -18,11 +18,13 @@ pub(super) const MAX_HOSTS: usize = 1_024;
 const MAX_EVIDENCE: usize = 32;
 /// So many times as much as was told is told again.
 pub(super) const STEP: u64 = 5;
+/// The same of sources of one scan.
+pub(super) const SOURCE_STEP: u64 = 2;
 /// Where packets or connections are counted, which have no highest number: so many revisions, and the last.
 pub(super) const MAX_STEPS: u32 = 7;
-/// Revisions of one alert, at most: the first, 5, 25 ... 15,625 ports, 5, 25, 125, 625 hosts, and the last.
+/// Revisions of one alert, at most: the first, 5, 25 ... 15,625 ports, 2, 4 ... 1,024 hosts, and the last.
 #[cfg(test)]
-pub(super) const MAX_REVISIONS: u32 = 1 + 6 + 4 + 1;
+pub(super) const MAX_REVISIONS: u32 = 1 + 6 + 10 + 1;
 
 /// Newest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
@@ -135,9 +137,9 @@ impl Episode {
         self.evidence.add(event);
     }
 
-    /// Whether it is to be told now; if so, it counts as told.
-    pub(super) fn step(&mut self) -> bool {
-        let due = self.ports.len() >= self.told_ports * STEP || self.hosts.len() as u64 >= self.told_hosts * STEP;
+    /// Whether it is to be told now, with so many times as many hosts; if so, it counts as told.
+    pub(super) fn step(&mut self, host_step: u64) -> bool {
+        let due = self.ports.len() >= self.told_ports * STEP || self.hosts.len() as u64 >= self.told_hosts * host_step;
         if due {
             self.tell();
         }
@@ -178,7 +180,7 @@ mod tests {
         let mut told = Vec::new();
         for port in 0..=u16::MAX {
             episode.ports.insert(port);
-            if port >= 19 && episode.step() {
+            if port >= 19 && episode.step(SOURCE_STEP) {
                 told.push(u32::from(port) + 1);
             }
         }
@@ -187,7 +189,7 @@ mod tests {
         assert!(!episode.end());
         for host in 1..3_000u32 {
             episode.add_host(IpAddr::from(host.to_be_bytes()));
-            episode.step();
+            episode.step(SOURCE_STEP);
         }
         assert_eq!((episode.hosts.len(), episode.hosts_over), (MAX_HOSTS, 3_000 - MAX_HOSTS as u64));
         assert!(episode.revision <= MAX_REVISIONS, "{}", episode.revision);

@@ -13,7 +13,7 @@ use bartizan_bus::event::{EventId, InetSocket, PROBE_PORTS, Probe, SecurityEvent
 use minicbor::{Decode, Encode};
 
 use super::config::{NetworkGuardianConfig, PortScanInConfig};
-use super::episode::{Episode, Evidence};
+use super::episode::{Episode, Evidence, SOURCE_STEP};
 use super::packets::way;
 use super::recent::Recent;
 use super::report;
@@ -415,7 +415,7 @@ impl PortScanIn {
     }
 
     fn tell(&mut self, key: &EventId, out: &mut Findings) {
-        let due = self.scans.change(key, |scan| scan.episode.step());
+        let due = self.scans.change(key, |scan| scan.episode.step(SOURCE_STEP));
         if due == Some(true)
             && let Some(scan) = self.scans.get(key)
         {

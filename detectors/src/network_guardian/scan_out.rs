@@ -168,7 +168,7 @@ impl<F: Copy + Ord, K: Copy + Eq> Side<F, K> {
     }
 
     fn tell(&mut self, origin: &Origin, out: &mut Findings) {
-        if self.scans.change(origin, |scan| scan.episode.step()) == Some(true)
+        if self.scans.change(origin, |scan| scan.episode.step(STEP)) == Some(true)
             && let Some(scan) = self.scans.get(origin)
         {
             out.push(report::scan_out(self.rule, origin, scan));
