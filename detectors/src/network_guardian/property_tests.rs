@@ -77,7 +77,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (201u32..204, 0u8..250, 0u16..60_000).prop_map(|(pid, host, port)| Step::Burst { pid, host, port }),
         1 => (source(), any::<bool>(), any::<bool>()).prop_map(|(source, log, success)| Step::Login { source, log, success }),
         1 => prop_oneof![Just(SHELL), Just(201)].prop_map(|pid| Step::Odd { pid }),
-        2 => prop_oneof![0u64..20, 60u64..400, Just(4_000)].prop_map(|seconds| Step::Wait { seconds }),
+        2 => prop_oneof![0u64..20, 60u64..400, Just(3_700)].prop_map(|seconds| Step::Wait { seconds }),
     ]
 }
 
@@ -132,7 +132,7 @@ fn check_revisions(alerts: &[Alert]) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     #[test]
     fn a_state_that_is_saved_and_restored_anywhere_gives_the_same_alerts(steps in proptest::collection::vec(step(), 1..120), cut in any::<prop::sample::Index>()) {
@@ -153,7 +153,7 @@ proptest! {
     }
 
     #[test]
-    fn tables_keep_their_bounds(steps in proptest::collection::vec(step(), 1..200)) {
+    fn tables_keep_their_bounds(steps in proptest::collection::vec(step(), 1..120)) {
         let events = events(&steps);
         let (mut guardian, mut lineage) = (NetworkGuardian::new(&config()), Lineage::new(100));
         for (event, seq) in events.iter().zip(1..) {
@@ -183,6 +183,9 @@ fn the_steps_reach_every_rule_and_every_table_s_bound() {
         let alerts = run(&mut guardian, &mut Lineage::new(100), 1, &events(&steps));
         rules.extend(alerts.into_iter().map(|alert| alert.rule));
         evicted.extend(guardian.state().tables.into_iter().filter(|table| table.evicted > 0).map(|table| table.name));
+        if (rules.len(), evicted.len()) == (5, 10) {
+            break;
+        }
     }
     assert_eq!(rules.len(), 5, "{rules:?}");
     assert_eq!(evicted.len(), 10, "{evicted:?}");
