@@ -11,7 +11,7 @@ use minicbor::{Decode, Encode};
 
 use super::attempts::{Attempts, Ending, Thresholds, ending};
 use super::config::{NetworkGuardianConfig, PortScanOutConfig, SweepOutConfig};
-use super::episode::Episode;
+use super::episode::{Episode, STEP};
 use super::origin::{Origin, excepted};
 use super::report;
 use super::table::{Ranked, SavedTable, Table};
