@@ -9,7 +9,7 @@ use bartizan_bus::event::{
     Alert, AlertId, AlertJson, Attack, BootId, Confidence, Entity, EventId, EventTime, ExecId, LineageEntry, Severity, Status, encode_alert,
 };
 use bartizan_bus::{Bus, BusConfig, Message, StreamName};
-use bartizan_forward::{Address, DurationSetting, SinkConfig, SinkName, SinkStatus, StatusHandle};
+use bartizan_forward::{Address, DurationSetting, Protocol, SinkConfig, SinkName, SinkStatus, StatusHandle, SyslogConfig};
 
 /// Longer than anything here takes on a loaded machine: a test that hits it has failed.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
@@ -84,14 +84,27 @@ pub(crate) async fn open_bus(dir: &Path) -> Bus {
     }
 }
 
+pub(crate) fn ms(ms: u64) -> DurationSetting {
+    DurationSetting(Duration::from_millis(ms))
+}
+
 /// A sink with short pauses, so that tests do not wait for nothing.
-pub(crate) fn sink_config(name: &str, address: &str) -> SinkConfig {
-    let ms = |ms| DurationSetting(Duration::from_millis(ms));
-    SinkConfig {
-        confirm_after: ms(300),
-        retry_min: ms(50),
-        retry_max: ms(400),
-        ..SinkConfig::syslog(SinkName::try_from(name.to_owned()).unwrap(), Address::try_from(address.to_owned()).unwrap())
+pub(crate) fn sink_config(name: &str, address: &str, protocol: Protocol) -> SinkConfig {
+    let name = SinkName::try_from(name.to_owned()).unwrap();
+    let address = Address::try_from(address.to_owned()).unwrap();
+    SinkConfig { retry_min: ms(50), retry_max: ms(400), retry_config: ms(400), ..SinkConfig::new(name, address, protocol) }
+}
+
+/// A syslog sink with short pauses and a short grace period.
+pub(crate) fn syslog_config(address: &str) -> SinkConfig {
+    sink_config("siem", address, Protocol::Syslog(SyslogConfig { confirm_after: ms(300), ..SyslogConfig::default() }))
+}
+
+/// The part of a syslog sink that is its own.
+pub(crate) fn syslog(config: &mut SinkConfig) -> &mut SyslogConfig {
+    match &mut config.protocol {
+        Protocol::Syslog(syslog) => syslog,
+        Protocol::Nats(nats) => panic!("{nats:?} is no syslog sink"),
     }
 }
 
