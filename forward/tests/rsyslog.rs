@@ -4,10 +4,8 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use bartizan_bus::StreamName;
@@ -17,22 +15,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::sync::watch;
 
-use common::{DEADLINE, alert, expected_json, message, ms, open_bus, publish, syslog, syslog_config, until};
+use common::{DEADLINE, alert, expected_json, free_port, message, ms, open_bus, publish, syslog, syslog_config, until};
 
 const RSYSLOGD: &str = "/usr/sbin/rsyslogd";
-
-/// A port that is free and outside of the ephemeral range, so that while the receiver is down no other test's connection
-/// gets it as its own end.
-fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let base = 20_000 + (std::process::id() % 500) as u16 * 20;
-    loop {
-        let port = base + NEXT.fetch_add(1, Ordering::Relaxed);
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-}
 
 /// rsyslogd in the foreground with everything of its own in one folder.
 struct Rsyslog {

@@ -2,7 +2,9 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+use std::net::TcpListener;
 use std::path::Path;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use bartizan_bus::event::{
@@ -13,6 +15,19 @@ use bartizan_forward::{Address, DurationSetting, Protocol, SinkConfig, SinkName,
 
 /// Longer than anything here takes on a loaded machine: a test that hits it has failed.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
+
+/// A port that is free and outside of the ephemeral range, so that while the receiver is down no other test's connection
+/// gets it as its own end.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let base = 20_000 + (std::process::id() % 500) as u16 * 20;
+    loop {
+        let port = base + NEXT.fetch_add(1, Ordering::Relaxed);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
 
 pub(crate) fn alert(number: u64) -> Alert {
     let mut id = [0xa1; 16];
