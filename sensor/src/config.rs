@@ -316,6 +316,11 @@ mod tests {
             ("data_dir = /var", "line 1, column"),
             ("[[forward]]\nname = \"siem\"\ntype = \"syslog\"\naddress = \"siem\"", "key `forward.address`"),
             ("[[forward]]\nname = \"siem\"", "line 1"),
+            (
+                "[[forward]]\nname = \"hub\"\ntype = \"nats\"\naddress = \"hub:4222\"\nframing = \"lf\"",
+                "line 1, column 1, key `forward`: key `framing` of [[forward]] \"hub\" belongs to type = \"syslog\"",
+            ),
+            ("[[forward]]\nname = \"hub\"\ntype = \"nats\"\naddress = \"hub:4222\"\nstraem = \"A\"", "did you mean `stream`?"),
         ] {
             let error = error(text);
             assert!(error.contains(expected), "{error:?} does not say {expected:?}");

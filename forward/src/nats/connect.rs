@@ -101,22 +101,22 @@ pub(super) async fn connect(settings: &Settings, address: &Address) -> Result<Li
     let (sender, ending) = watch::channel(Ending::default());
     let seen = (Arc::new(sender), Arc::new(address.clone()), Arc::new(nats.login.clone()));
     let end = End { ending, address: Arc::clone(&seen.1) };
-    let options = options(&nats.login, nats.tls.as_ref())
-        .await?
-        .name(format!("bartizan {}", name.consumer()))
-        .connection_timeout(connect_timeout.0)
-        .request_timeout(Some(nats.ack_timeout.0))
-        .ping_interval(PING_INTERVAL)
-        // Each name's addresses are tried by us and by DNS, not by what a server advertises.
-        .ignore_discovered_servers()
-        // The least that async-nats takes, 0 being its word for "no limit". See NOWHERE for where the one attempt goes.
-        .max_reconnects(1)
-        .event_callback(move |event| {
-            let (sender, address, login) = seen.clone();
-            async move { note(&sender, &address, &login, event) }
-        });
     let limit = connect_timeout.0 * ATTEMPT;
     let work = async {
+        let options = options(&nats.login, nats.tls.as_ref())
+            .await?
+            .name(format!("bartizan {}", name.consumer()))
+            .connection_timeout(connect_timeout.0)
+            .request_timeout(Some(nats.ack_timeout.0))
+            .ping_interval(PING_INTERVAL)
+            // Each name's addresses are tried by us and by DNS, not by what a server advertises.
+            .ignore_discovered_servers()
+            // The least that async-nats takes, 0 being its word for "no limit". See NOWHERE for where the one attempt goes.
+            .max_reconnects(1)
+            .event_callback(move |event| {
+                let (sender, address, login) = seen.clone();
+                async move { note(&sender, &address, &login, event) }
+            });
         let client = options.connect(server).await.map_err(|error| errors::connect_error(address, &nats.login, &error))?;
         // From here on there is nowhere to reconnect to: after a loss the client ends, its acknowledgements fail, and what
         // still waited in it is not sent behind the engine's back.

@@ -20,7 +20,8 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
 /// gets it as its own end.
 pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let base = 20_000 + (std::process::id() % 500) as u16 * 20;
+    // A hundred for each process, all below 32768, where Linux's ephemeral range begins.
+    let base = 20_000 + (std::process::id() % 127) as u16 * 100;
     loop {
         let port = base + NEXT.fetch_add(1, Ordering::Relaxed);
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {

@@ -46,6 +46,7 @@ against_both_servers! {
     a_hub_that_is_down_at_first_gets_everything
     a_killed_hub_has_each_alert_once
     a_stopped_hub_has_each_alert_once
+    a_hub_that_hangs_is_left_and_has_each_alert_once
     an_engine_that_dies_between_alert_and_acknowledgement_repeats_nothing
     an_engine_with_an_old_cursor_repeats_nothing
     an_update_is_not_swallowed
@@ -230,6 +231,25 @@ async fn a_killed_hub_has_each_alert_once(version: Version) {
 
 async fn a_stopped_hub_has_each_alert_once(version: Version) {
     interrupted_by(version, Signal::SIGTERM).await;
+}
+
+async fn a_hub_that_hangs_is_left_and_has_each_alert_once(version: Version) {
+    let server = NatsServer::started(version).await;
+    let mut edge = Edge::new(&server);
+    edge.nats().ack_timeout = ms(500);
+    edge.config.connect_timeout = ms(500);
+    let bus = edge.bus().await;
+    let last = publish(&bus, 1..=50);
+    let run = edge.run(&bus);
+    run.until_confirmed(last).await;
+    server.signal(Signal::SIGSTOP);
+    let last = publish(&bus, 51..=400);
+    let now = until(&run.status, "two failed attempts", |now| now.failed_attempts >= 2).await;
+    assert_eq!((now.confirmed, now.state == SinkState::Misconfigured), (50, false));
+    server.signal(Signal::SIGCONT);
+    run.until_confirmed(last).await;
+    run.stop().await;
+    check_once(&stored(&server.jetstream().await).await, last);
 }
 
 async fn an_engine_that_dies_between_alert_and_acknowledgement_repeats_nothing(version: Version) {
