@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::backoff::Backoff;
 use crate::config::{SinkName, Start};
-use crate::sink::{Item, Sink, SinkError};
+use crate::sink::{Item, Sink, SinkCounts, SinkError};
 use crate::status::{Poison, SinkState, StatusHandle};
 use crate::window::Window;
 
@@ -23,9 +23,6 @@ pub const WINDOW_BYTES: usize = 8 << 20;
 
 /// Alerts fetched and handed over at once.
 const BATCH: usize = 64;
-
-/// Pause after an error that somebody must mend.
-const CONFIG_PAUSE: Duration = Duration::from_secs(300);
 
 /// The window holds what is in flight and repeats it itself, so the consumer's own redelivery must not come before it.
 const ACK_WAIT: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -43,6 +40,8 @@ pub struct EngineOptions {
     pub retry_min: Duration,
     /// Longest pause between attempts.
     pub retry_max: Duration,
+    /// Pause after an error that somebody must mend.
+    pub retry_config: Duration,
     /// Longest time from the request to stop to the end of [`Engine::run`].
     pub drain: Duration,
     /// Seed of the pauses' jitter.
@@ -220,7 +219,7 @@ impl<S: Sink> Engine<S> {
         let (state, pause) = match error {
             SinkError::Retry { after, reason: _ } => (SinkState::Retrying, after.unwrap_or_else(|| self.backoff.next_pause())),
             SinkError::Throttled { after, reason: _ } => (SinkState::Throttled, after),
-            SinkError::Config { reason: _ } => (SinkState::Misconfigured, CONFIG_PAUSE),
+            SinkError::Config { reason: _ } => (SinkState::Misconfigured, self.options.retry_config),
             SinkError::Fatal { reason } => return Err(EngineError::Fatal { name: name.clone(), reason }),
             SinkError::Poison { items } => {
                 let mut stepped_over = 0;
@@ -253,6 +252,7 @@ impl<S: Sink> Engine<S> {
             opened = self.sink.open() => opened?,
         }
         self.status.set_state(SinkState::Connected);
+        self.show_warning();
         tracing::info!(sink = %self.options.name, in_flight = self.window.open(), "connected");
 
         let again = self.window.unsettled();
@@ -387,9 +387,9 @@ impl<S: Sink> Engine<S> {
     }
 
     fn count_hand_over(&self, sent: &Result<(), SinkError>, items: &[Arc<Item>]) {
-        let shrunk = self.sink.shrunk();
+        let SinkCounts { shrunk, duplicates } = self.sink.counts();
         self.status.update(|status| {
-            status.shrunk = shrunk;
+            (status.shrunk, status.duplicates) = (shrunk, duplicates);
             if sent.is_ok() {
                 status.sent += items.len() as u64;
             }
@@ -398,6 +398,8 @@ impl<S: Sink> Engine<S> {
 
     fn take_confirmed(&mut self, seqs: Vec<u64>) {
         let settled = seqs.into_iter().filter(|seq| self.window.settle(*seq)).count() as u64;
+        let SinkCounts { shrunk: _, duplicates } = self.sink.counts();
+        self.status.update(|status| status.duplicates = duplicates);
         if settled > 0 {
             self.backoff.reset();
             self.status.update(|status| {
@@ -406,6 +408,19 @@ impl<S: Sink> Engine<S> {
             });
         }
         self.show_window();
+    }
+
+    /// Shows what the session's opening found, and logs it when it is news.
+    fn show_warning(&self) {
+        let warning = self.sink.warning();
+        let mut news = false;
+        self.status.update(|status| {
+            news = status.warning != warning;
+            status.warning.clone_from(&warning);
+        });
+        if let Some(text) = warning.filter(|_| news) {
+            tracing::warn!(sink = %self.options.name, "{text}");
+        }
     }
 
     fn show_window(&self) {

@@ -5,8 +5,9 @@ use std::time::Duration;
 use bartizan_bus::Stream;
 use tokio::sync::watch;
 
-use crate::config::{SinkConfig, SinkType};
+use crate::config::{Protocol, SinkConfig};
 use crate::engine::{Engine, EngineError, EngineOptions};
+use crate::nats::NatsSink;
 use crate::status::StatusHandle;
 use crate::syslog_tcp::SyslogTcp;
 
@@ -18,8 +19,13 @@ const DRAIN_MAX: Duration = Duration::from_secs(10);
 
 /// One configured sink, ready to run.
 #[derive(Debug)]
-pub struct Forwarder {
-    engine: Engine<SyslogTcp>,
+pub struct Forwarder(Running);
+
+/// The engine of each type of sink.
+#[derive(Debug)]
+enum Running {
+    Syslog(Box<Engine<SyslogTcp>>),
+    Nats(Box<Engine<NatsSink>>),
 }
 
 impl Forwarder {
@@ -29,23 +35,35 @@ impl Forwarder {
     /// # Errors
     /// [`EngineError::Open`].
     pub fn new(config: &SinkConfig, stream: Stream, seed: u64) -> Result<Self, EngineError> {
+        let last_answer = match &config.protocol {
+            Protocol::Syslog(syslog) => syslog.confirm_after,
+            Protocol::Nats(nats) => nats.ack_timeout,
+        };
         let options = EngineOptions {
             name: config.name.clone(),
             min_severity: config.min_severity,
             start: config.start,
             retry_min: config.retry_min.0,
             retry_max: config.retry_max.0,
-            drain: (config.confirm_after.0 + DRAIN_MARGIN).min(DRAIN_MAX),
+            retry_config: config.retry_config.0,
+            drain: (last_answer.0 + DRAIN_MARGIN).min(DRAIN_MAX),
             seed,
         };
-        match config.kind {
-            SinkType::Syslog => Ok(Self { engine: Engine::new(stream, SyslogTcp::new(config, std::process::id()), options)? }),
-        }
+        Ok(Self(match &config.protocol {
+            Protocol::Syslog(syslog) => {
+                let sink = SyslogTcp::new(&config.address, config.connect_timeout, syslog, std::process::id());
+                Running::Syslog(Box::new(Engine::new(stream, sink, options)?))
+            }
+            Protocol::Nats(nats) => Running::Nats(Box::new(Engine::new(stream, NatsSink::new(config, nats), options)?)),
+        }))
     }
 
     /// The sink's state, also while [`run`](Self::run) runs and after it.
     pub fn status(&self) -> StatusHandle {
-        self.engine.status()
+        match &self.0 {
+            Running::Syslog(engine) => engine.status(),
+            Running::Nats(engine) => engine.status(),
+        }
     }
 
     /// Delivers until `shutdown` becomes true, then waits a bounded time for confirmations.
@@ -53,6 +71,9 @@ impl Forwarder {
     /// # Errors
     /// As [`Engine::run`].
     pub async fn run(self, shutdown: watch::Receiver<bool>) -> Result<(), EngineError> {
-        self.engine.run(shutdown).await
+        match self.0 {
+            Running::Syslog(engine) => engine.run(shutdown).await,
+            Running::Nats(engine) => engine.run(shutdown).await,
+        }
     }
 }

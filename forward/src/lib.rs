@@ -12,14 +12,15 @@
 //! - **A message is whole or it is not sent.** What exceeds the receiver's limit loses named fields in a fixed order and
 //!   says so inside; JSON is never cut in the middle.
 //! - **Nothing is silently off.** Every count, the last error and the next attempt are in [`SinkStatus`].
-//! - **Encoders, windows and confirmation are sans-I/O**: bytes, counters and instants are passed in; sockets, clocks
-//!   and the disk stay in the engine and in `tcp`.
+//! - **Encoders, windows, confirmation and the classes of a hub's errors are sans-I/O**: bytes, counters and instants are
+//!   passed in; sockets, clocks and the disk stay in the engine, in `tcp` and in `nats::session`.
 
 mod backoff;
 mod config;
 mod confirm;
 mod engine;
 mod forwarder;
+mod nats;
 mod shrink;
 mod sink;
 mod status;
@@ -30,13 +31,15 @@ mod window;
 
 pub use backoff::Backoff;
 pub use config::{
-    Address, AppName, ConfigError, DEFAULT_MAX_MESSAGE_BYTES, DurationSetting, Facility, Framing, MAX_MAX_MESSAGE_BYTES,
-    MIN_MAX_MESSAGE_BYTES, SinkConfig, SinkName, SinkType, Start, TextError, validate,
+    Address, AppName, ClientCertificate, ConfigError, DEFAULT_MAX_MESSAGE_BYTES, Domain, DurationSetting, Facility, FilePath, Framing,
+    HubStream, KeyError, Login, MAX_MAX_MESSAGE_BYTES, MIN_MAX_MESSAGE_BYTES, NatsConfig, Protocol, SinkConfig, SinkName, SinkType, Start,
+    SubjectPrefix, SyslogConfig, TextError, TlsConfig, validate,
 };
 pub use engine::{Engine, EngineError, EngineOptions, WINDOW_BYTES, WINDOW_ITEMS};
 pub use forwarder::Forwarder;
+pub use nats::NatsSink;
 pub use shrink::{Shrunk, render_alert};
-pub use sink::{Description, Item, Rejected, Sink, SinkError};
+pub use sink::{Description, Item, Rejected, Sink, SinkCounts, SinkError};
 pub use status::{POISON_KEPT, Poison, SinkState, SinkStatus, StatusHandle};
 pub use syslog::{SD_ID, SyslogEncoder};
 pub use syslog_tcp::SyslogTcp;

@@ -83,14 +83,26 @@ pub struct Description {
     pub address: String,
 }
 
+/// What a sink has counted since it was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SinkCounts {
+    /// Messages that were handed over with fields dropped to fit the receiver's limit, repeats included.
+    pub shrunk: u64,
+    /// Confirmations in which the receiver said that it had the alert already and did not store it again.
+    pub duplicates: u64,
+}
+
 /// One receiver's protocol. A sink holds at most one session; the engine holds the stream, the cursor and the items
 /// that are not confirmed, and sends those again in the next session.
 pub trait Sink: Send {
     /// Type and receiver.
     fn describe(&self) -> Description;
 
-    /// How many messages were handed over with fields dropped to fit the receiver's limit, repeats included.
-    fn shrunk(&self) -> u64;
+    /// What only the sink can count.
+    fn counts(&self) -> SinkCounts;
+
+    /// What is not as it should be at the receiver although delivery works, as found by the last [`open`](Self::open).
+    fn warning(&self) -> Option<String>;
 
     /// Ends the session, if there is one, forgets everything about it, and makes a new one. The engine may drop the
     /// returned future to give up.

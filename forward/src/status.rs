@@ -65,6 +65,9 @@ pub struct SinkStatus {
     pub last_error: Option<String>,
     /// When that was.
     pub last_error_at: Option<String>,
+    /// What is not as it should be at the receiver although delivery works.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
     /// Attempts since the last confirmation that failed.
     pub failed_attempts: u64,
     /// When the next attempt is due, while waiting for it.
@@ -81,6 +84,8 @@ pub struct SinkStatus {
     pub confirmed: u64,
     /// Hand-overs of alerts that were in flight when a session ended: possible duplicates at the receiver.
     pub resent: u64,
+    /// Alerts that the receiver had already and did not store again.
+    pub duplicates: u64,
     /// Alerts not sent because of `min_severity`.
     pub below_min_severity: u64,
     /// Hand-overs that lacked fields to fit the receiver's limit, repeats included; each says so inside.
@@ -121,6 +126,7 @@ impl StatusHandle {
             since: now(),
             last_error: None,
             last_error_at: None,
+            warning: None,
             failed_attempts: 0,
             next_retry: None,
             cursor: 0,
@@ -129,6 +135,7 @@ impl StatusHandle {
             sent: 0,
             confirmed: 0,
             resent: 0,
+            duplicates: 0,
             below_min_severity: 0,
             shrunk: 0,
             undecodable: 0,

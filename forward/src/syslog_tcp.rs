@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::config::{Address, SinkConfig, SinkType};
-use crate::sink::{Description, Item, Sink, SinkError};
+use crate::config::{Address, DurationSetting, SinkType, SyslogConfig};
+use crate::sink::{Description, Item, Sink, SinkCounts, SinkError};
 use crate::syslog::SyslogEncoder;
 use crate::tcp::{TcpLink, TcpOptions};
 
@@ -21,22 +21,19 @@ pub struct SyslogTcp {
 }
 
 impl SyslogTcp {
-    /// A sink as configured. `process_id` becomes the PROCID of every message.
-    pub fn new(config: &SinkConfig, process_id: u32) -> Self {
+    /// A sink that delivers to `address` as configured. `process_id` becomes the PROCID of every message.
+    pub fn new(address: &Address, connect_timeout: DurationSetting, config: &SyslogConfig, process_id: u32) -> Self {
+        let SyslogConfig { facility, app_name, framing, max_message_bytes, write_timeout, confirm_after } = config;
         Self {
-            address: config.address.clone(),
+            address: address.clone(),
             encoder: SyslogEncoder {
-                facility: config.facility,
-                app_name: config.app_name.clone(),
+                facility: *facility,
+                app_name: app_name.clone(),
                 process_id,
-                framing: config.framing,
-                max_message_bytes: config.max_message_bytes,
+                framing: *framing,
+                max_message_bytes: *max_message_bytes,
             },
-            options: TcpOptions {
-                connect_timeout: config.connect_timeout.0,
-                write_timeout: config.write_timeout.0,
-                confirm_after: config.confirm_after.0,
-            },
+            options: TcpOptions { connect_timeout: connect_timeout.0, write_timeout: write_timeout.0, confirm_after: confirm_after.0 },
             link: None,
             shrunk: 0,
         }
@@ -52,8 +49,12 @@ impl Sink for SyslogTcp {
         Description { kind: SinkType::Syslog.as_str(), address: self.address.to_string() }
     }
 
-    fn shrunk(&self) -> u64 {
-        self.shrunk
+    fn counts(&self) -> SinkCounts {
+        SinkCounts { shrunk: self.shrunk, duplicates: 0 }
+    }
+
+    fn warning(&self) -> Option<String> {
+        None
     }
 
     async fn open(&mut self) -> Result<(), SinkError> {

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use bartizan_bus::event::Severity;
 use bartizan_bus::{Bus, Message, StreamName};
-use bartizan_forward::{Description, Engine, EngineError, EngineOptions, Item, Rejected, Sink, SinkError, SinkName, SinkState, Start};
+use bartizan_forward::{
+    Description, Engine, EngineError, EngineOptions, Item, Rejected, Sink, SinkCounts, SinkError, SinkName, SinkState, Start,
+};
 use tokio::sync::watch;
 
 use common::{alert, message, open_bus, publish, until};
@@ -62,8 +64,12 @@ impl Sink for ScriptedSink {
         Description { kind: "script", address: "nowhere".to_owned() }
     }
 
-    fn shrunk(&self) -> u64 {
-        0
+    fn counts(&self) -> SinkCounts {
+        SinkCounts::default()
+    }
+
+    fn warning(&self) -> Option<String> {
+        None
     }
 
     async fn open(&mut self) -> Result<(), SinkError> {
@@ -120,6 +126,7 @@ fn options() -> EngineOptions {
         start: Start::All,
         retry_min: Duration::from_millis(5),
         retry_max: Duration::from_millis(20),
+        retry_config: Duration::from_secs(300),
         drain: Duration::from_secs(60),
         seed: 1,
     }

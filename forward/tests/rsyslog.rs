@@ -4,35 +4,20 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use bartizan_bus::StreamName;
 use bartizan_bus::event::Alert;
-use bartizan_forward::{AppName, DEFAULT_MAX_MESSAGE_BYTES, DurationSetting, Facility, Forwarder, Framing, SinkConfig, SyslogEncoder};
+use bartizan_forward::{AppName, DEFAULT_MAX_MESSAGE_BYTES, Facility, Forwarder, Framing, SinkConfig, SyslogEncoder};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::sync::watch;
 
-use common::{DEADLINE, alert, expected_json, message, open_bus, publish, sink_config, until};
+use common::{DEADLINE, alert, expected_json, free_port, message, ms, open_bus, publish, syslog, syslog_config, until};
 
 const RSYSLOGD: &str = "/usr/sbin/rsyslogd";
-
-/// A port that is free and outside of the ephemeral range, so that while the receiver is down no other test's connection
-/// gets it as its own end.
-fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let base = 20_000 + (std::process::id() % 500) as u16 * 20;
-    loop {
-        let port = base + NEXT.fetch_add(1, Ordering::Relaxed);
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-}
 
 /// rsyslogd in the foreground with everything of its own in one folder.
 struct Rsyslog {
@@ -172,11 +157,9 @@ struct Rig {
 
 impl Rig {
     fn new(rsyslog: &Rsyslog) -> Self {
-        let config = SinkConfig {
-            // Ample time for rsyslogd to write what it read, also on a loaded machine: it is what the guarantee rests on.
-            confirm_after: DurationSetting(Duration::from_secs(2)),
-            ..sink_config("siem", &rsyslog.address())
-        };
+        let mut config = syslog_config(&rsyslog.address());
+        // Ample time for rsyslogd to write what it read, also on a loaded machine: it is what the guarantee rests on.
+        syslog(&mut config).confirm_after = ms(2000);
         Self { dir: tempfile::tempdir().unwrap(), config }
     }
 }
@@ -187,8 +170,8 @@ async fn alerts_arrive_as_they_were_published_in_both_framings() {
         let mut rsyslog = Rsyslog::configured("", "");
         rsyslog.start().await;
         let mut rig = Rig::new(&rsyslog);
-        rig.config.framing = framing;
-        rig.config.facility = Facility::Authpriv;
+        syslog(&mut rig.config).framing = framing;
+        syslog(&mut rig.config).facility = Facility::Authpriv;
         let bus = open_bus(rig.dir.path()).await;
         let last = publish(&bus, 1..=100);
         let forwarder = Forwarder::new(&rig.config, bus.stream(StreamName::Alerts).clone(), 1).unwrap();
@@ -287,7 +270,7 @@ async fn an_engine_that_dies_in_the_middle_loses_nothing() {
     let mut rsyslog = Rsyslog::configured("", "");
     rsyslog.start().await;
     let mut rig = Rig::new(&rsyslog);
-    rig.config.confirm_after = DurationSetting(Duration::from_millis(100));
+    syslog(&mut rig.config).confirm_after = ms(100);
     let mut lives = 0;
     for life in 0..10_u64 {
         let bus = open_bus(rig.dir.path()).await;
@@ -322,8 +305,8 @@ async fn deliver(alerts: &[Alert], (global, imtcp): (&str, &str), max_message_by
     let mut rsyslog = Rsyslog::configured(global, imtcp);
     rsyslog.start().await;
     let mut rig = Rig::new(&rsyslog);
-    rig.config.max_message_bytes = max_message_bytes;
-    rig.config.confirm_after = DurationSetting(Duration::from_millis(50));
+    syslog(&mut rig.config).max_message_bytes = max_message_bytes;
+    syslog(&mut rig.config).confirm_after = ms(50);
     let bus = open_bus(rig.dir.path()).await;
     bus.stream(StreamName::Alerts).append_batch(alerts.iter().map(message).collect()).unwrap();
     let forwarder = Forwarder::new(&rig.config, bus.stream(StreamName::Alerts).clone(), 4).unwrap();

@@ -12,7 +12,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 
-use common::{DEADLINE, alert, expected_json, open_bus, publish, sink_config, until};
+use common::{DEADLINE, alert, expected_json, open_bus, publish, syslog, syslog_config, until};
 
 /// Reads whole frames strictly, to the end of the connection or until `count` have come. What is not a frame panics.
 async fn read_frames(stream: &mut TcpStream, framing: Framing, count: usize) -> Vec<String> {
@@ -72,7 +72,7 @@ struct Rig {
 async fn rig(listener: TcpListener) -> Rig {
     let dir = tempfile::tempdir().unwrap();
     let bus = open_bus(dir.path()).await;
-    let config = sink_config("siem", &listener.local_addr().unwrap().to_string());
+    let config = syslog_config(&listener.local_addr().unwrap().to_string());
     Rig { _dir: dir, bus, listener, config }
 }
 
@@ -88,7 +88,7 @@ async fn both_framings_carry_the_same_json_over_ipv4_ipv6_and_a_name() {
         [("127.0.0.1:0", Framing::OctetCounted, None), ("[::1]:0", Framing::Lf, None), ("127.0.0.1:0", Framing::Lf, Some("localhost"))]
     {
         let mut rig = rig(TcpListener::bind(bind).await.unwrap()).await;
-        rig.config.framing = framing;
+        syslog(&mut rig.config).framing = framing;
         if let Some(name) = name {
             let port = rig.listener.local_addr().unwrap().port();
             rig.config.address = bartizan_forward::Address::try_from(format!("{name}:{port}")).unwrap();
@@ -136,7 +136,7 @@ async fn a_receiver_that_reads_and_closes_within_the_grace_period_gets_everythin
     let rig = {
         let mut rig = rig(TcpListener::bind("127.0.0.1:0").await.unwrap()).await;
         // Longer than any pause of this test, so that the first connection ends within it.
-        rig.config.confirm_after = DurationSetting(Duration::from_secs(5));
+        syslog(&mut rig.config).confirm_after = DurationSetting(Duration::from_secs(5));
         rig
     };
     publish(&rig.bus, 1..=5);
@@ -183,9 +183,9 @@ async fn a_receiver_that_accepts_and_never_reads_is_left_and_its_alerts_are_sent
     socket.set_recv_buffer_size(4096).unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let mut rig = rig(socket.listen(8).unwrap()).await;
-    rig.config.write_timeout = DurationSetting(Duration::from_secs(1));
+    syslog(&mut rig.config).write_timeout = DurationSetting(Duration::from_secs(1));
     // What such a receiver's kernel acknowledged must not be confirmed before the stall is noticed.
-    rig.config.confirm_after = DurationSetting(Duration::from_secs(20));
+    syslog(&mut rig.config).confirm_after = DurationSetting(Duration::from_secs(20));
     publish(&rig.bus, 1..=3000);
     let forwarder = rig.forwarder();
     let status = forwarder.status();

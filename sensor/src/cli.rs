@@ -171,7 +171,8 @@ fn wrong_usage(error: &clap::Error) -> Exit {
 /// Logs to standard error. `--log` wins over `RUST_LOG`.
 fn start_log(common: &Common, verb: &Verb) -> Result<(), Failure> {
     use std::io::IsTerminal;
-    let default = if matches!(verb, Verb::Run(_)) { "info" } else { "warn" };
+    // What async-nats calls an error is a lost connection, which the forwarder tells itself, with what it does about it.
+    let default = if matches!(verb, Verb::Run(_)) { "info,async_nats=off" } else { "warn" };
     let from_environment = std::env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty());
     let text = common.log.clone().or(from_environment).unwrap_or_else(|| default.to_owned());
     let filter = EnvFilter::builder().parse(&text).map_err(|error| {

@@ -321,6 +321,11 @@ mod tests {
             ("data_dir = /var", "line 1, column"),
             ("[[forward]]\nname = \"siem\"\ntype = \"syslog\"\naddress = \"siem\"", "key `forward.address`"),
             ("[[forward]]\nname = \"siem\"", "line 1"),
+            (
+                "[[forward]]\nname = \"hub\"\ntype = \"nats\"\naddress = \"hub:4222\"\nframing = \"lf\"",
+                "line 1, column 1, key `forward`: key `framing` of [[forward]] \"hub\" belongs to type = \"syslog\"",
+            ),
+            ("[[forward]]\nname = \"hub\"\ntype = \"nats\"\naddress = \"hub:4222\"\nstraem = \"A\"", "did you mean `stream`?"),
         ] {
             let error = error(text);
             assert!(error.contains(expected), "{error:?} does not say {expected:?}");
@@ -396,7 +401,8 @@ mod tests {
         let example = |line: &&str| line.starts_with("[[") && line.contains("]]") && !line.contains(' ') || line.contains(" = ");
         let examples: Vec<&str> = packaged.lines().filter_map(|line| line.strip_prefix("# ")).filter(example).collect();
         let config = load(&examples.join("\n")).expect("examples");
-        assert_eq!((config.forward.len(), config.forward[0].name.as_str()), (1, "siem"));
+        let names: Vec<&str> = config.forward.iter().map(|sink| sink.name.as_str()).collect();
+        assert_eq!(names, ["siem", "hub"]);
     }
 
     proptest::proptest! {

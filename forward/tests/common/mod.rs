@@ -2,17 +2,33 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+use std::net::TcpListener;
 use std::path::Path;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use bartizan_bus::event::{
     Alert, AlertId, AlertJson, Attack, BootId, Confidence, Entity, EventId, EventTime, ExecId, LineageEntry, Severity, Status, encode_alert,
 };
 use bartizan_bus::{Bus, BusConfig, Message, StreamName};
-use bartizan_forward::{Address, DurationSetting, SinkConfig, SinkName, SinkStatus, StatusHandle};
+use bartizan_forward::{Address, DurationSetting, Protocol, SinkConfig, SinkName, SinkStatus, StatusHandle, SyslogConfig};
 
 /// Longer than anything here takes on a loaded machine: a test that hits it has failed.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
+
+/// A port that is free and outside of the ephemeral range, so that while the receiver is down no other test's connection
+/// gets it as its own end.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // A hundred for each process, all below 32768, where Linux's ephemeral range begins.
+    let base = 20_000 + (std::process::id() % 127) as u16 * 100;
+    loop {
+        let port = base + NEXT.fetch_add(1, Ordering::Relaxed);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
 
 pub(crate) fn alert(number: u64) -> Alert {
     let mut id = [0xa1; 16];
@@ -84,14 +100,27 @@ pub(crate) async fn open_bus(dir: &Path) -> Bus {
     }
 }
 
+pub(crate) fn ms(ms: u64) -> DurationSetting {
+    DurationSetting(Duration::from_millis(ms))
+}
+
 /// A sink with short pauses, so that tests do not wait for nothing.
-pub(crate) fn sink_config(name: &str, address: &str) -> SinkConfig {
-    let ms = |ms| DurationSetting(Duration::from_millis(ms));
-    SinkConfig {
-        confirm_after: ms(300),
-        retry_min: ms(50),
-        retry_max: ms(400),
-        ..SinkConfig::syslog(SinkName::try_from(name.to_owned()).unwrap(), Address::try_from(address.to_owned()).unwrap())
+pub(crate) fn sink_config(name: &str, address: &str, protocol: Protocol) -> SinkConfig {
+    let name = SinkName::try_from(name.to_owned()).unwrap();
+    let address = Address::try_from(address.to_owned()).unwrap();
+    SinkConfig { retry_min: ms(50), retry_max: ms(400), retry_config: ms(400), ..SinkConfig::new(name, address, protocol) }
+}
+
+/// A syslog sink with short pauses and a short grace period.
+pub(crate) fn syslog_config(address: &str) -> SinkConfig {
+    sink_config("siem", address, Protocol::Syslog(SyslogConfig { confirm_after: ms(300), ..SyslogConfig::default() }))
+}
+
+/// The part of a syslog sink that is its own.
+pub(crate) fn syslog(config: &mut SinkConfig) -> &mut SyslogConfig {
+    match &mut config.protocol {
+        Protocol::Syslog(syslog) => syslog,
+        Protocol::Nats(nats) => panic!("{nats:?} is no syslog sink"),
     }
 }
 

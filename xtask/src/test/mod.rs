@@ -2,6 +2,7 @@
 
 pub(crate) mod binaries;
 pub(crate) mod libtest;
+mod nats_server;
 mod packages;
 mod stages;
 mod summary;

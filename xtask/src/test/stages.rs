@@ -23,7 +23,7 @@ const VM_LONGEST: u64 = 20 * 60;
 /// The stages, in the order in which they run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub(crate) enum Stage {
-    /// Install the Debian packages that the tests start programs of.
+    /// Install the Debian packages that the tests start programs of, and fetch a current nats-server.
     Packages,
     /// Everything that `cargo xtask build` does.
     Build,
@@ -56,7 +56,7 @@ impl Stage {
     /// What it is for, in a line.
     pub(crate) fn purpose(self) -> &'static str {
         match self {
-            Self::Packages => "Debian packages that the tests start programs of; installed when missing",
+            Self::Packages => "packages that the tests start programs of; installed or fetched when missing",
             Self::Build => "kernel object and binary, as `cargo xtask build`",
             Self::Format => "cargo fmt --all --check",
             Self::Clippy => "clippy on every crate, and on the kernel programs for their own target; warnings fail",
@@ -118,7 +118,7 @@ impl Bench {
     pub(crate) fn run(&mut self, stage: Stage) -> Report {
         let mut report = Report::default();
         let result = match stage {
-            Stage::Packages => packages::ensure().map(|done| eprintln!("      {done}")),
+            Stage::Packages => packages::ensure(&self.project).map(|done| eprintln!("      {done}")),
             Stage::Build => build::build(&self.project, self.release, &mut Steps::new(build::STEPS)).map(|built| self.built = Some(built)),
             Stage::Format => command::run(self.project.cargo().args(["fmt", "--all", "--check"]), "run `cargo fmt --all`"),
             Stage::Clippy => self.clippy(&mut report),

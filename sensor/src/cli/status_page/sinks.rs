@@ -7,8 +7,18 @@ use crate::cli::paint::Paint;
 use crate::status::StatusReport;
 
 /// What an operator reads of a sink only when it is not 0.
-const COUNTERS: [&str; 9] =
-    ["in_flight", "resent", "shrunk", "below_min_severity", "undecodable", "refused", "unreadable", "fell_off_retention", "cursor_errors"];
+const COUNTERS: [&str; 10] = [
+    "in_flight",
+    "resent",
+    "duplicates",
+    "shrunk",
+    "below_min_severity",
+    "undecodable",
+    "refused",
+    "unreadable",
+    "fell_off_retention",
+    "cursor_errors",
+];
 
 pub(super) fn sinks(report: &StatusReport) -> Vec<Row> {
     let mut rows = vec![heading(["sink", "type", "to", "state", "confirmed", "behind", ""])];
@@ -41,6 +51,7 @@ fn details(mut status: Fields) -> String {
     parts.extend(status.text("next_retry").map(|at| format!("next retry {at}")));
     let at = status.text("last_error_at").map(|at| format!(" ({at})")).unwrap_or_default();
     parts.extend(status.text("last_error").map(|error| format!("last error{at}: {error}")));
+    parts.extend(status.text("warning").map(|warning| format!("warning: {warning}")));
     parts.extend(COUNTERS.into_iter().filter_map(|name| status.counter(name)));
     if let Some(mut newest) = status.list("poison").pop() {
         let (seq, reason) = (newest.count("seq"), newest.text("reason").unwrap_or_default());
@@ -73,6 +84,7 @@ mod tests {
             since: "2026-01-31T08:00:00.000Z".into(),
             last_error: None,
             last_error_at: None,
+            warning: None,
             failed_attempts: 0,
             next_retry: None,
             cursor: 7,
@@ -81,6 +93,7 @@ mod tests {
             sent: 7,
             confirmed: 7,
             resent: 0,
+            duplicates: 0,
             below_min_severity: 0,
             shrunk: 0,
             undecodable: 0,
@@ -105,7 +118,15 @@ mod tests {
             ..status()
         };
         let poison = Poison { seq: 5, id: None, reason: "damaged".into() };
-        let worn = SinkStatus { name: "worn".into(), resent: 2, undecodable: 1, poison: [poison].into(), ..status() };
+        let worn = SinkStatus {
+            name: "worn".into(),
+            resent: 2,
+            duplicates: 1,
+            undecodable: 1,
+            warning: Some("short window".into()),
+            poison: [poison].into(),
+            ..status()
+        };
         let mut newer = serde_json::to_value(status()).expect("json");
         newer["colour"] = "blue".into();
         let expected = [
@@ -113,7 +134,7 @@ mod tests {
             "siem  syslog  127.0.0.1:514  connected  7          0",
             "far   syslog  127.0.0.1:514  retrying   7          3       failed_attempts 4; next retry \
              2026-01-31T08:05:00.000Z; last error (2026-01-31T08:04:30.000Z): cannot connect to 127.0.0.1:514: Connection refused",
-            "worn  syslog  127.0.0.1:514  connected  7          0       resent 2; undecodable 1; last stepped over: ALERTS 5: damaged",
+            "worn  syslog  127.0.0.1:514  connected  7          0       warning: short window; resent 2; duplicates 1; undecodable 1; last stepped over: ALERTS 5: damaged",
             "siem  syslog  127.0.0.1:514  connected  7          0       colour=blue",
         ];
         let drawn = drawn(serde_json::json!([status(), failing, worn, newer]));
