@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
+use crate::auth_fortress::config::AuthFortressConfig;
+
 /// Settings of all detectors and of the engine that runs them.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -16,11 +18,18 @@ pub struct Config {
     pub snapshot_every_events: u64,
     /// Module `runtime_watcher`.
     pub runtime_watcher: RuntimeWatcherConfig,
+    /// Module `auth_fortress`.
+    pub auth_fortress: AuthFortressConfig,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { max_processes: 16_384, snapshot_every_events: 50_000, runtime_watcher: RuntimeWatcherConfig::default() }
+        Self {
+            max_processes: 16_384,
+            snapshot_every_events: 50_000,
+            runtime_watcher: RuntimeWatcherConfig::default(),
+            auth_fortress: AuthFortressConfig::default(),
+        }
     }
 }
 
@@ -190,6 +199,24 @@ pub enum ConfigError {
         /// What it must be at least.
         least: u64,
     },
+    /// More than can be kept.
+    #[error("detectors.{key} is {value}; it must be at most {most}")]
+    TooLarge {
+        /// Which setting.
+        key: &'static str,
+        /// What it is.
+        value: u64,
+        /// What it may be at most.
+        most: u64,
+    },
+    /// An exception without a condition.
+    #[error(
+        "the exception {name:?} in detectors.auth_fortress.exceptions covers every attempt: give it sources, accounts or services, or set detectors.auth_fortress.enabled = false"
+    )]
+    ExceptsAll {
+        /// Its name.
+        name: String,
+    },
     /// A path that is not absolute matches nothing.
     #[error("detectors.runtime_watcher.reverse_shell.{key} has {path:?}; write the absolute path as the kernel resolves it")]
     RelativePath {
@@ -214,7 +241,8 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] names the first setting that cannot be used.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let Self { max_processes, snapshot_every_events, runtime_watcher } = self;
+        let Self { max_processes, snapshot_every_events, runtime_watcher, auth_fortress } = self;
+        auth_fortress.validate()?;
         let ReverseShellConfig {
             enabled: _,
             extra_shells,

@@ -47,6 +47,16 @@ impl EntityKey {
         bytes.extend_from_slice(&start_ticks.to_be_bytes());
         Self(bytes)
     }
+
+    /// Several parts, each preceded by its length.
+    pub fn parts(parts: &[&[u8]]) -> Self {
+        let mut bytes = Vec::new();
+        for part in parts {
+            bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
+            bytes.extend_from_slice(part);
+        }
+        Self(bytes)
+    }
 }
 
 /// Id of the alert that `rule` of `detector` raises about `entity`: the first 16 bytes of SHA-256 over the three, each

@@ -10,11 +10,13 @@
 //!   same alert, and the stream drops it.
 //! - **Every table has a bound**, and what made room is counted and shown.
 
+pub mod auth_fortress;
 pub mod config;
 pub mod detector;
 pub mod engine;
 pub mod lineage;
 pub mod panel;
+pub mod period;
 pub mod runtime_watcher;
 pub mod snapshot;
 pub mod status;
@@ -35,6 +37,9 @@ pub fn detectors(config: &Config) -> Vec<Box<dyn Detector>> {
     let mut all: Vec<Box<dyn Detector>> = Vec::new();
     if config.runtime_watcher.enabled {
         all.push(Box::new(runtime_watcher::RuntimeWatcher::new(&config.runtime_watcher)));
+    }
+    if config.auth_fortress.enabled {
+        all.push(Box::new(auth_fortress::AuthFortress::new(&config.auth_fortress)));
     }
     all
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use bartizan_bus::event::{
-    Alert, Body, BootId, Connect, EventId, EventTime, ExeFile, Exec, ExecId, Exit, Fork, Heartbeat, InetSocket, Outcome, Process, Relay,
-    SecurityEvent, Seed, Severity, Stdio, StdioEnd, Transport,
+    Alert, Auth, AuthSource, Body, BootId, Connect, EventId, EventTime, ExeFile, Exec, ExecId, Exit, Fork, Heartbeat, InetSocket, Outcome,
+    Process, Relay, SecurityEvent, Seed, Severity, Stdio, StdioEnd, Transport,
 };
 
 use crate::detector::{Context, Detector, step};
@@ -233,6 +233,34 @@ impl Host {
         self.push(Some(process), Body::Connect(Connect { socket, error: None, duration_ns: None, peer_from_caller: false }))
     }
 
+    /// A step of an authentication in process `pid`.
+    pub(crate) fn auth(&mut self, pid: u32, outcome: Outcome, body: Body) -> EventId {
+        let process = self.process(pid);
+        let id = self.push(Some(process), body);
+        if let Some(event) = self.events.last_mut() {
+            event.outcome = outcome;
+        }
+        id
+    }
+
+    /// What PAM answers to the password that `who` gives in process `pid`: `result` as in `security/_pam_types.h`.
+    pub(crate) fn pam(&mut self, pid: u32, who: &Client<'_>, result: i32) -> EventId {
+        let auth = Auth { service: Some(who.service.to_owned()), pam_result: Some(result), ..who.auth(AuthSource::Pam) };
+        self.auth(pid, if result == 0 { Outcome::Success } else { Outcome::Failure }, Body::Authenticate(auth))
+    }
+
+    /// What sshd logs of an attempt.
+    pub(crate) fn sshd_log(&mut self, pid: u32, who: &Client<'_>, method: &str, outcome: Outcome) -> EventId {
+        let auth = Auth { method: Some(method.to_owned()), ..who.auth(AuthSource::SshdLog) };
+        self.auth(pid, outcome, Body::Authenticate(auth))
+    }
+
+    /// PAM opens the session of a login in process `pid`.
+    pub(crate) fn session(&mut self, pid: u32, who: &Client<'_>) -> EventId {
+        let auth = Auth { service: Some(who.service.to_owned()), pam_result: Some(0), ..who.auth(AuthSource::Pam) };
+        self.auth(pid, Outcome::Success, Body::SessionOpen(auth))
+    }
+
     pub(crate) fn heartbeat(&mut self) {
         self.push(None, Body::Heartbeat(Heartbeat { uptime_s: 1 }));
     }
@@ -240,6 +268,43 @@ impl Host {
     pub(crate) fn relay(&mut self, by: u32, fds: &[u8], sockets: &[InetSocket]) -> Option<Relay> {
         Some(Relay { by: Some(self.id(by)), pid: by, fds: fds.to_vec(), sockets: sockets.to_vec(), truncated: false })
     }
+}
+
+/// Who proves to be whom from where, in one connection or one call of `su`.
+#[derive(Clone)]
+pub(crate) struct Client<'a> {
+    pub(crate) login: u64,
+    pub(crate) service: &'a str,
+    pub(crate) user: &'a str,
+    pub(crate) rhost: &'a str,
+    pub(crate) ruser: &'a str,
+    pub(crate) tty: &'a str,
+}
+
+impl<'a> Client<'a> {
+    pub(crate) fn ssh(login: u64, user: &'a str, rhost: &'a str) -> Self {
+        Self { login, service: "sshd", user, rhost, ruser: "", tty: "ssh" }
+    }
+
+    pub(crate) fn local(login: u64, service: &'a str, user: &'a str, ruser: &'a str) -> Self {
+        Self { login, service, user, rhost: "", ruser, tty: "/dev/pts/3" }
+    }
+
+    fn auth(&self, source: AuthSource) -> Auth {
+        Auth {
+            user: Some(self.user.to_owned()),
+            rhost: Some(self.rhost.to_owned()),
+            peer_ip: self.rhost.parse().ok(),
+            ruser: Some(self.ruser.to_owned()),
+            tty: Some(self.tty.to_owned()),
+            ..Auth::of(source, login_id(self.login))
+        }
+    }
+}
+
+/// The id of the made-up login of this number.
+pub(crate) fn login_id(number: u64) -> EventId {
+    EventId::from_kernel(BootId(1), number, 7, 0)
 }
 
 fn stdio_of(ends: &[StdioEnd]) -> Vec<Stdio> {
