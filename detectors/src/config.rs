@@ -7,6 +7,7 @@ use std::str::FromStr;
 use serde::Deserialize;
 
 use crate::auth_fortress::config::AuthFortressConfig;
+use crate::correlate::CorrelateConfig;
 
 /// Settings of all detectors and of the engine that runs them.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -20,6 +21,8 @@ pub struct Config {
     pub runtime_watcher: RuntimeWatcherConfig,
     /// Module `auth_fortress`.
     pub auth_fortress: AuthFortressConfig,
+    /// Correlation of the alerts.
+    pub correlate: CorrelateConfig,
 }
 
 impl Default for Config {
@@ -29,6 +32,7 @@ impl Default for Config {
             snapshot_every_events: 50_000,
             runtime_watcher: RuntimeWatcherConfig::default(),
             auth_fortress: AuthFortressConfig::default(),
+            correlate: CorrelateConfig::default(),
         }
     }
 }
@@ -241,8 +245,9 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] names the first setting that cannot be used.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let Self { max_processes, snapshot_every_events, runtime_watcher, auth_fortress } = self;
+        let Self { max_processes, snapshot_every_events, runtime_watcher, auth_fortress, correlate } = self;
         auth_fortress.validate()?;
+        correlate.validate()?;
         let ReverseShellConfig {
             enabled: _,
             extra_shells,

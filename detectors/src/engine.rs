@@ -33,15 +33,15 @@ use crate::status::{EngineInfo, EngineStatus, Recovery};
 /// Name of the durable consumer on EVENTS.
 pub const CONSUMER: &str = "detectors";
 /// Events taken from the consumer at a time.
-const BATCH: usize = 256;
+pub(crate) const BATCH: usize = 256;
 /// Alerts that may be on their way to the disk before the engine stops taking events.
 const MAX_ALERTS_IN_FLIGHT: usize = 4_096;
 /// Alerts of the end of ALERTS that are looked at after a restart.
 const MAX_KNOWN_ALERTS: u64 = 65_536;
 /// Pause before a failed publish, read or sync is tried again.
-const RETRY: Duration = Duration::from_secs(1);
+pub(crate) const RETRY: Duration = Duration::from_secs(1);
 /// How long acknowledgements may stay in memory.
-const CURSOR_INTERVAL: Duration = Duration::from_millis(500);
+pub(crate) const CURSOR_INTERVAL: Duration = Duration::from_millis(500);
 /// How long an orderly end waits for alerts to reach the disk.
 const END_WAIT: Duration = Duration::from_secs(10);
 /// An event is delivered again after this long without acknowledgement; the engine takes events in order and would
@@ -105,16 +105,9 @@ pub async fn run(
     status: EngineStatus,
 ) -> Result<EngineReport, EngineError> {
     config.validate()?;
-    let consumer_config = ConsumerConfig {
-        deliver: DeliverPolicy::All,
-        ack_wait: ACK_WAIT,
-        max_deliver: None,
-        max_ack_pending: MAX_ACK_PENDING,
-        sync_acks: false,
-    };
     let events = bus.stream(StreamName::Events).clone();
     let alerts = bus.stream(StreamName::Alerts).clone();
-    let consumer = events.consumer(CONSUMER, consumer_config)?;
+    let consumer = events.consumer(CONSUMER, consumer_config())?;
     let floor = consumer.ack_floor();
     let last_seq = events.info().last_seq;
 
@@ -150,6 +143,17 @@ pub async fn run(
     let ended = engine.run(shutdown).await;
     status.lock().running = false;
     ended
+}
+
+/// How the engines of this crate consume: everything, in order, with acknowledgements that may be lost.
+pub(crate) fn consumer_config() -> ConsumerConfig {
+    ConsumerConfig {
+        deliver: DeliverPolicy::All,
+        ack_wait: ACK_WAIT,
+        max_deliver: None,
+        max_ack_pending: MAX_ACK_PENDING,
+        sync_acks: false,
+    }
 }
 
 /// The state after `floor`: the snapshot, then everything after it again, silently. Returns the sequence up to which
@@ -555,7 +559,7 @@ impl SnapshotJob {
 }
 
 /// Waits for `future`, or for ever when there is none.
-async fn optional<F: Future>(future: Option<F>) -> F::Output {
+pub(crate) async fn optional<F: Future>(future: Option<F>) -> F::Output {
     match future {
         Some(future) => future.await,
         None => std::future::pending().await,

@@ -12,6 +12,7 @@
 
 pub mod auth_fortress;
 pub mod config;
+pub mod correlate;
 pub mod detector;
 pub mod engine;
 pub mod lineage;

@@ -8,8 +8,10 @@ use bartizan_bus::event::{
     Process, Relay, SecurityEvent, Seed, Severity, Stdio, StdioEnd, Transport,
 };
 
+use crate::config::Config;
 use crate::detector::{Context, Detector, step};
 use crate::lineage::Lineage;
+use crate::panel::Panel;
 
 /// Wall clock minus boot clock of the made-up host.
 const WALL_OFFSET: i64 = 1_700_000_000_000_000_000;
@@ -351,4 +353,64 @@ pub(crate) fn run(detector: &mut dyn Detector, lineage: &mut Lineage, first_seq:
         alerts.extend(step(detector, event, &Context { seq, lineage }));
     }
     alerts
+}
+
+/// What may follow a guess.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Chain {
+    /// Guessed, logged in, reverse shell in that login.
+    Whole,
+    /// The shell was there before the guessing was.
+    ShellFirst,
+    /// The shell is in the login of somebody else who comes from the same address.
+    OtherLogin,
+    /// A login after two typos, and a reverse shell in it.
+    TwoTypos,
+}
+
+/// The events of `kind`, and the alerts that the detectors raise.
+pub(crate) fn chain(kind: Chain) -> (Vec<SecurityEvent>, Vec<Alert>) {
+    const PEER: &str = "203.0.113.9";
+    let mut host = Host::new();
+    host.seed(1, 0, "/usr/lib/systemd/systemd", &["systemd"]);
+    host.seed(50, 1, "/usr/sbin/sshd", &["sshd"]);
+    let shell = |host: &mut Host, below: u32, port: u16| {
+        let socket = tcp(port, "198.51.100.66", 4444);
+        let pid = below + 5;
+        host.fork(below, pid);
+        host.connect(pid, socket);
+        host.exec_with(pid, "/usr/bin/bash", &["bash", "-i"], &[inet(socket), inet(socket), inet(socket)], None);
+    };
+    let log_in = |host: &mut Host, monitor: u32, client: &Client<'_>| {
+        host.pam(monitor, client, 0);
+        host.session(monitor, client);
+        host.fork(monitor, monitor + 1);
+        host.fork(monitor + 1, monitor + 2);
+        host.exec(monitor + 2, "/usr/bin/bash", &["-bash"]);
+    };
+    if kind == Chain::ShellFirst {
+        shell(&mut host, 50, 41_000);
+    }
+    for number in 0..if kind == Chain::TwoTypos { 2 } else { 12 } {
+        host.advance(2_000_000_000);
+        host.fork(50, 200 + number);
+        host.pam(200 + number, &Client::ssh(number.into(), "alice", PEER), 7);
+        host.exit(200 + number);
+    }
+    host.fork(50, 300);
+    log_in(&mut host, 300, &Client::ssh(90, "alice", PEER));
+    match kind {
+        Chain::Whole | Chain::TwoTypos => shell(&mut host, 302, 42_000),
+        Chain::ShellFirst => {}
+        Chain::OtherLogin => {
+            host.fork(50, 400);
+            log_in(&mut host, 400, &Client::ssh(91, "bob", PEER));
+            shell(&mut host, 402, 43_000);
+        }
+    }
+    let events = host.take();
+    let mut panel = Panel::new(&Config::default());
+    let raised = events.iter().zip(1..).flat_map(|(event, seq)| panel.observe(seq, event));
+    let alerts = raised.map(|raised| raised.alert).collect();
+    (events, alerts)
 }
