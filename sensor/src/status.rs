@@ -56,6 +56,9 @@ pub struct StatusReport {
     pub consumers: Vec<ConsumerStatus>,
     /// The detectors' own status.
     pub detectors: Value,
+    /// Correlation's own status; null when it is off.
+    #[serde(default)]
+    pub correlation: Value,
     /// The forwarders' own status: an array of objects with `name`, `type`, `address`, `state`, `last_error`.
     pub sinks: Value,
     /// The process table.
@@ -384,6 +387,13 @@ impl StatusReport {
         if refused > 0 {
             reasons.push(format!("{refused} alerts were given up because they are larger than ALERTS takes: see the log."));
         }
+        let lost = |key: &str| self.correlation.get(key).and_then(Value::as_u64).filter(|count| *count > 0);
+        if let Some(undecodable) = lost("undecodable") {
+            reasons.push(format!("Correlation could not read {undecodable} alerts: they were written by a newer Bartizan or are damaged."));
+        }
+        if let Some(refused) = lost("refused") {
+            reasons.push(format!("{refused} matches were given up because they are larger than MATCHES takes: see the log."));
+        }
         if reasons.is_empty() { Verdict::Working } else { Verdict::Degraded(reasons) }
     }
 }
@@ -524,6 +534,7 @@ pub(crate) mod tests {
                 "last_seq": 1000,
                 "detectors": [{ "id": "runtime_watcher", "observed": 1000, "published": 1 }],
             }),
+            correlation: Value::Null,
             sinks: json!([{ "name": "siem", "type": "syslog", "address": "127.0.0.1:514", "state": "connected", "confirmed": 1, "lag": 0 }]),
             process_table: ProcessTable { entries: 120, max: 65_536, evicted: 0 },
             self_usage: SelfUsage { rss_bytes: 31 << 20, cpu_seconds: 1.5 },

@@ -21,6 +21,10 @@ pub(super) const MAX_PER_SOURCE: usize = 128;
 /// PAM and sshd's log tell one attempt at most so far apart: sshd writes its line when PAM has answered.
 const FOLD_NS: u64 = 2_000_000_000;
 
+/// As long as sshd lets one connection try (its `LoginGraceTime`): keys that were offered for a user so long before the same source
+/// tries a password for that user belong to it, also where the two were told under different logins.
+const GRACE_NS: u64 = 120_000_000_000;
+
 /// Who told a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 #[cbor(index_only)]
@@ -54,6 +58,14 @@ pub(super) struct Failure {
     /// The user has shown to be the user since, from the same source.
     #[n(6)]
     answered: bool,
+}
+
+impl Failure {
+    /// Only keys, and offered by the client that then made `attempt`.
+    fn keys_of(&self, attempt: &Attempt) -> bool {
+        let shortly_before = || self.user == attempt.user && self.time_ns.abs_diff(attempt.time_ns) <= GRACE_NS;
+        self.keys_only && (self.login == attempt.login || shortly_before())
+    }
 }
 
 /// What became of a failure.
@@ -113,7 +125,7 @@ impl History {
                 return Noted::Folded;
             }
             // A client that tries its keys and then a password made one guess.
-            if let Some(keys) = self.0.iter_mut().find(|failure| failure.keys_only && failure.login == attempt.login) {
+            if let Some(keys) = self.0.iter_mut().find(|failure| failure.keys_of(attempt)) {
                 keys.keys_only = false;
                 return Noted::SameConnection;
             }
@@ -141,10 +153,10 @@ impl History {
         Noted::Counted(at)
     }
 
-    /// The connection was accepted after all: the keys that it offered before were no guesses. Returns how many were taken back.
-    pub(super) fn take_back_keys(&mut self, login: EventId) -> usize {
+    /// The client was accepted after all: the keys that it offered before were no guesses. Returns how many were taken back.
+    pub(super) fn take_back_keys(&mut self, success: &Attempt) -> usize {
         let before = self.0.len();
-        self.0.retain(|failure| !(failure.keys_only && failure.login == login));
+        self.0.retain(|failure| !failure.keys_of(success));
         before - self.0.len()
     }
 
@@ -272,11 +284,17 @@ mod tests {
         assert_eq!(history.note(&key(2, 9)), Noted::SameConnection);
         assert_eq!(history.note(&key(3, 8)), Noted::Counted(1));
         assert_eq!(history.unanswered("root", 0).count(), 0);
-        assert_eq!((history.take_back_keys(EventId([9; 20])), history.len()), (1, 1));
         // A password after the keys: one guess.
-        let password = Attempt { login: EventId([8; 20]), ..attempt(4, 11, "root") };
+        let password = Attempt { login: EventId([8; 20]), ..attempt(4, 200, "root") };
         assert_eq!(history.note(&password), Noted::SameConnection);
-        assert_eq!((history.unanswered("root", 0).count(), history.take_back_keys(EventId([8; 20]))), (1, 0));
+        assert_eq!(history.unanswered("root", 0).count(), 1);
+        assert_eq!((history.take_back_keys(&Attempt { login: EventId([9; 20]), ..password.clone() }), history.len()), (1, 1));
+        assert_eq!(history.take_back_keys(&password), 0, "a password is not taken back");
+        // The log's login is another one than PAM's: known by user and time.
+        assert_eq!(history.note(&key(5, 7)), Noted::Counted(1));
+        assert_eq!(history.take_back_keys(&attempt(6, 60, "alice")), 0);
+        assert_eq!(history.take_back_keys(&attempt(6, 131, "root")), 0);
+        assert_eq!(history.take_back_keys(&attempt(6, 130, "root")), 1);
     }
 
     #[test]

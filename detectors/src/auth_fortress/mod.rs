@@ -200,7 +200,7 @@ impl AuthFortress {
         let mut state = self.sources.take(&attempt.source);
         self.end_attacks(&mut state, attempt.time_ns);
         state.address = attempt.address;
-        self.counters.keys_taken_back += state.history.take_back_keys(attempt.login) as u64;
+        self.counters.keys_taken_back += state.history.take_back_keys(attempt) as u64;
         state.successes.push(attempt.time_ns);
         let beyond = state.successes.len().saturating_sub(self.config.brute_force.slow_max_successes + 1);
         state.successes.drain(..beyond);

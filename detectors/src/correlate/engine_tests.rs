@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use bartizan_bus::event::{Alert, PatternMatch, decode_match, encode_alert};
+use bartizan_bus::event::{Alert, PatternMatch, SecurityEvent, decode_match, encode_alert, encode_event};
 use bartizan_bus::{Bus, BusConfig, LogReader, Message, StreamName};
 use proptest::prelude::*;
 use tokio::sync::watch;
@@ -12,7 +12,9 @@ use tokio::sync::watch;
 use super::config::CorrelateConfig;
 use super::engine::{self, CorrelateInfo, CorrelateStatus};
 use super::sequence::Correlator;
+use crate::config::Config;
 use crate::engine_tests::{DEADLINE, copy, runtime};
+use crate::status::EngineStatus;
 use crate::testing::{Chain, chain, login_id};
 
 /// How often the story happens.
@@ -160,6 +162,41 @@ fn settings_that_cannot_be_used_are_refused() {
     assert!(ended.expect_err("refused").to_string().contains("detectors.correlate.max_alerts"));
 }
 
+/// Runs detectors and correlation on one bus until the detectors have taken `through` of EVENTS, and ends both; when they are not killed,
+/// not before everything is judged.
+async fn run_both(dir: &Path, more: &[SecurityEvent], through: u64, kill: bool) {
+    let bus = Bus::open(dir, &BusConfig::default()).expect("the folder opens");
+    let message = |event: &SecurityEvent| Message {
+        subject: event.subject(),
+        msg_id: None,
+        time_ns: event.time.wall_ns,
+        payload: encode_event(event).into(),
+    };
+    bus.stream(StreamName::Events).append_batch(more.iter().map(message).collect()).expect("room for events");
+    let (stop, stopping) = watch::channel(false);
+    let (judging, joining) = (EngineStatus::new(), CorrelateStatus::default());
+    let detectors = tokio::spawn(crate::engine::run(bus.clone(), Config::default(), dir.to_owned(), stopping.clone(), judging.clone()));
+    let correlation = tokio::spawn(engine::run(bus.clone(), CorrelateConfig::default(), dir.to_owned(), stopping, joining.clone()));
+    let there = async {
+        let judged = || if kill { judging.info().last_seq >= through } else { judging.info().acked_seq >= through };
+        let joined = || kill || joining.info().acked_seq >= bus.stream(StreamName::Alerts).info().last_seq;
+        while !(judged() && joined()) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, there).await.expect("both get there");
+    if kill {
+        (detectors.abort(), correlation.abort());
+        let (detectors, correlation) = (detectors.await, correlation.await);
+        assert!(detectors.is_err() && correlation.is_err(), "both were dropped");
+    } else {
+        stop.send(true).expect("both run");
+        detectors.await.expect("no panic").expect("an orderly end");
+        correlation.await.expect("no panic").expect("an orderly end");
+    }
+    bus.close().expect("the bus closes");
+}
+
 fn ends() -> impl Strategy<Value = End> {
     prop_oneof![Just(End::Orderly), Just(End::Dropped), Just(End::OldCursor), Just(End::NoCursor)]
 }
@@ -185,5 +222,24 @@ proptest! {
         }
         runtime.block_on(run_until(dir.path(), &alerts[given..], alerts.len() as u64, End::Orderly));
         prop_assert_eq!(published(dir.path()), expected(&alerts));
+    }
+
+    /// From events to the match, with an end between any two of them: what an unbroken run says, once.
+    #[test]
+    fn an_end_between_any_two_steps_changes_nothing(cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..4)) {
+        let (events, alerts) = chain(Chain::Whole);
+        let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.index(events.len())).collect();
+        cuts.sort_unstable();
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let runtime = runtime();
+        let mut given = 0;
+        for cut in cuts {
+            runtime.block_on(run_both(dir.path(), &events[given..cut], cut as u64, true));
+            given = cut;
+        }
+        runtime.block_on(run_both(dir.path(), &events[given..], events.len() as u64, false));
+        let matches = published(dir.path());
+        prop_assert_eq!(matches.len(), 1);
+        prop_assert_eq!(matches, expected(&alerts));
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! A reason stands on the page once: in the verdict if it is a fault, else behind what is not seen because of it.
 
+mod correlation;
 mod detectors;
 mod fields;
 mod sinks;
@@ -41,6 +42,7 @@ pub(crate) fn render(report: &StatusReport, verdict: &Verdict, paint: Paint) -> 
     page.section("Consumers", consumers(&report.consumers));
     page.section("Sinks", sinks::sinks(report));
     page.list("Detectors", detectors::detectors(report, paint));
+    page.list("Correlation", correlation::correlation(report, paint));
     let (table, usage) = (report.process_table, report.self_usage);
     page.list(
         "Itself",
