@@ -18,7 +18,8 @@ use std::time::Duration;
 
 use bartizan_bus::event::{decode_alert, decode_event, encode_alert};
 use bartizan_bus::{
-    Bus, Consumer, ConsumerConfig, DeliverPolicy, Delivery, LogReader, Message, OpenError, PublishError, ReadError, Stream, StreamName,
+    Bus, Consumer, ConsumerConfig, DeliverPolicy, Delivery, LogReader, Message, OpenError, PublishError, ReadError, Record, Stream,
+    StreamName,
 };
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -190,24 +191,38 @@ fn rebuild(config: &Config, data_dir: &Path, floor: u64, last_seq: u64) -> Resul
         None => (Panel::new(config), 0),
     };
     if covered < floor {
-        let mut reader = LogReader::open(data_dir, StreamName::Events)?;
-        reader.seek_seq(covered + 1)?;
-        loop {
-            match reader.next() {
-                Ok(Some(record)) if record.seq <= floor => {
-                    recovery.replayed += 1;
-                    if let Ok(event) = decode_event(&record.payload) {
-                        panel.observe(record.seq, &event);
-                    }
-                }
-                Ok(_) => break,
-                Err(ReadError::Damaged { .. }) => {}
-                Err(error) => return Err(error.into()),
+        recovery.replayed = replay(data_dir, StreamName::Events, covered, floor, |record| {
+            if let Ok(event) = decode_event(&record.payload) {
+                panel.observe(record.seq, &event);
             }
-        }
+        })?;
         recovery.missing = (floor - covered).saturating_sub(recovery.replayed);
     }
     Ok((panel, covered.max(floor), recovery))
+}
+
+/// Hands every readable record of `stream` behind `after`, up to and with `through`, to `each`; how many there were.
+pub(crate) fn replay(
+    data_dir: &Path,
+    stream: StreamName,
+    after: u64,
+    through: u64,
+    mut each: impl FnMut(&Record),
+) -> Result<u64, ReadError> {
+    let mut reader = LogReader::open(data_dir, stream)?;
+    reader.seek_seq(after + 1)?;
+    let mut replayed = 0;
+    loop {
+        match reader.next() {
+            Ok(Some(record)) if record.seq <= through => {
+                replayed += 1;
+                each(&record);
+            }
+            Ok(_) => return Ok(replayed),
+            Err(ReadError::Damaged { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// The newest alerts in ALERTS that events after `floor` triggered, by message id.

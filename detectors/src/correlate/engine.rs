@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bartizan_bus::event::{PatternMatch, decode_alert, encode_match};
-use bartizan_bus::{Bus, Consumer, Delivery, LogReader, Message, OpenError, PublishError, ReadError, Stream, StreamName};
+use bartizan_bus::{Bus, Consumer, Delivery, Message, OpenError, PublishError, ReadError, Stream, StreamName};
 use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::watch;
@@ -22,7 +22,7 @@ use super::config::CorrelateConfig;
 use super::sequence::Correlator;
 use crate::config::ConfigError;
 use crate::detector::StateInfo;
-use crate::engine::{BATCH, CURSOR_INTERVAL, RETRY, consumer_config, optional};
+use crate::engine::{BATCH, CURSOR_INTERVAL, RETRY, consumer_config, optional, replay};
 
 /// Name of the durable consumer on ALERTS.
 pub const CONSUMER: &str = "correlate";
@@ -141,24 +141,15 @@ pub async fn run(
 /// The state after `floor`, and how many alerts made it.
 fn rebuild(config: &CorrelateConfig, data_dir: &Path, floor: u64) -> Result<(Correlator, u64), CorrelateError> {
     let mut correlator = Correlator::new(config);
-    let mut replayed = 0;
     if floor == 0 {
-        return Ok((correlator, replayed));
+        return Ok((correlator, 0));
     }
-    let mut reader = LogReader::open(data_dir, StreamName::Alerts)?;
-    loop {
-        match reader.next() {
-            Ok(Some(record)) if record.seq <= floor => {
-                replayed += 1;
-                if let Ok(alert) = decode_alert(&record.payload) {
-                    correlator.observe(record.seq, &alert);
-                }
-            }
-            Ok(_) => return Ok((correlator, replayed)),
-            Err(ReadError::Damaged { .. }) => {}
-            Err(error) => return Err(error.into()),
+    let replayed = replay(data_dir, StreamName::Alerts, 0, floor, |record| {
+        if let Ok(alert) = decode_alert(&record.payload) {
+            correlator.observe(record.seq, &alert);
         }
-    }
+    })?;
+    Ok((correlator, replayed))
 }
 
 /// Message ids of the newest matches in MATCHES.

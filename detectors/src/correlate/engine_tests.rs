@@ -186,7 +186,8 @@ async fn run_both(dir: &Path, more: &[SecurityEvent], through: u64, kill: bool) 
     };
     tokio::time::timeout(DEADLINE, there).await.expect("both get there");
     if kill {
-        (detectors.abort(), correlation.abort());
+        detectors.abort();
+        correlation.abort();
         let (detectors, correlation) = (detectors.await, correlation.await);
         assert!(detectors.is_err() && correlation.is_err(), "both were dropped");
     } else {

@@ -11,67 +11,54 @@ use super::escape::escape;
 use super::paint::Paint;
 use crate::config::units::format_duration;
 
-/// Renders matches.
-pub(crate) struct MatchBlocks {
-    paint: Paint,
-    zone: TimeZone,
+/// The block, without a line feed at its end. `seq` is the match's sequence in MATCHES.
+pub(super) fn render(found: &PatternMatch, seq: u64, paint: Paint, zone: &TimeZone) -> String {
+    let PatternMatch {
+        id,
+        revision,
+        time,
+        host,
+        pattern,
+        title,
+        severity,
+        confidence: sureness,
+        attack: references,
+        entities,
+        login,
+        steps,
+        explanation,
+        next_steps,
+    } = found;
+    let mut block = Block::new(paint, *severity, &local(time.wall_ns, zone), pattern, host);
+    block.title(title);
+    block.field("Why", [escape(explanation)]);
+    block.field("About", entities.iter().map(entity));
+    block.field("Login", login.map(|login| login.to_string()));
+    block.field("Steps", timeline(steps, paint, zone));
+    block.field("ATT&CK", [attack(references)]);
+    block.field("Next", numbered(next_steps));
+    block.field("Id", [format!("{id} revision {revision}, confidence {}, MATCHES {seq}", confidence(*sureness))]);
+    block.finish()
 }
 
-impl MatchBlocks {
-    pub(crate) fn new(paint: Paint, zone: TimeZone) -> Self {
-        Self { paint, zone }
+/// A line for each step, and one below it that says which alert it is.
+fn timeline(steps: &[MatchStep], paint: Paint, zone: &TimeZone) -> Vec<String> {
+    let width = steps.iter().map(|step| step.name.chars().count()).max().unwrap_or_default();
+    let mut before = None;
+    let mut lines = Vec::new();
+    for step in steps {
+        let MatchStep { name, alert, revision, alert_seq, trigger_seq, time, rule, title } = step;
+        let after = before.map_or_else(String::new, |before| {
+            let ms = u64::try_from(time.wall_ns.saturating_sub(before) / 1_000_000).unwrap_or_default();
+            format!(" {}", paint.dim(&format!("+{}", elapsed(ms))))
+        });
+        before = Some(time.wall_ns);
+        let name = format!("{:<width$}", escape(name));
+        lines.push(format!("{}  {}  {}{after}", local(time.wall_ns, zone), paint.red(&name), escape(title)));
+        let which = format!("{}, alert {alert} revision {revision}, ALERTS {alert_seq}, trigger EVENTS {trigger_seq}", escape(rule));
+        lines.push(format!("  {}", paint.dim(&which)));
     }
-
-    /// The block, without a line feed at its end. `seq` is the match's sequence in MATCHES.
-    pub(crate) fn render(&self, found: &PatternMatch, seq: u64) -> String {
-        let Self { paint, zone } = self;
-        let PatternMatch {
-            id,
-            revision,
-            time,
-            host,
-            pattern,
-            title,
-            severity,
-            confidence: sureness,
-            attack: references,
-            entities,
-            login,
-            steps,
-            explanation,
-            next_steps,
-        } = found;
-        let mut block = Block::new(*paint, *severity, &local(time.wall_ns, zone), pattern, host);
-        block.title(title);
-        block.field("Why", [escape(explanation)]);
-        block.field("About", entities.iter().map(entity));
-        block.field("Login", login.map(|login| login.to_string()));
-        block.field("Steps", self.timeline(steps));
-        block.field("ATT&CK", [attack(references)]);
-        block.field("Next", numbered(next_steps));
-        block.field("Id", [format!("{id} revision {revision}, confidence {}, MATCHES {seq}", confidence(*sureness))]);
-        block.finish()
-    }
-
-    /// A line for each step, and one below it that says which alert it is.
-    fn timeline(&self, steps: &[MatchStep]) -> Vec<String> {
-        let width = steps.iter().map(|step| step.name.chars().count()).max().unwrap_or_default();
-        let mut before = None;
-        let mut lines = Vec::new();
-        for step in steps {
-            let MatchStep { name, alert, revision, alert_seq, trigger_seq, time, rule, title } = step;
-            let after = before.map_or_else(String::new, |before| {
-                let ms = u64::try_from(time.wall_ns.saturating_sub(before) / 1_000_000).unwrap_or_default();
-                format!(" {}", self.paint.dim(&format!("+{}", elapsed(ms))))
-            });
-            before = Some(time.wall_ns);
-            let name = format!("{:<width$}", escape(name));
-            lines.push(format!("{}  {}  {}{after}", local(time.wall_ns, &self.zone), self.paint.red(&name), escape(title)));
-            let which = format!("{}, alert {alert} revision {revision}, ALERTS {alert_seq}, trigger EVENTS {trigger_seq}", escape(rule));
-            lines.push(format!("  {}", self.paint.dim(&which)));
-        }
-        lines
-    }
+    lines
 }
 
 /// `850ms`, `12s`, `5m`, `3h`: cut, not exact.
@@ -87,7 +74,7 @@ mod tests {
     use crate::cli::samples::pattern_match;
 
     fn render(found: &PatternMatch) -> String {
-        MatchBlocks::new(Paint::new(ColorChoice::Never, false, None), TimeZone::UTC).render(found, 3)
+        super::render(found, 3, Paint::new(ColorChoice::Never, false, None), &TimeZone::UTC)
     }
 
     #[test]
