@@ -562,7 +562,7 @@ pub(crate) mod tests {
 
     #[test]
     fn every_fault_is_a_sentence() {
-        let faults: [(&str, Change); 14] = [
+        let faults: [(&str, Change); 16] = [
             ("Hook exec (process.exec) is not attached: --disable-hook.", |report| {
                 report.hooks[0].state = HookState::Disabled;
                 report.hooks[0].tier = "none".into();
@@ -585,6 +585,8 @@ pub(crate) mod tests {
             }),
             ("The detectors could not read 5 events", |report| report.detectors["undecodable"] = 5.into()),
             ("3 alerts were given up", |report| report.detectors["refused"] = 3.into()),
+            ("Correlation could not read 5 alerts", |report| report.correlation = json!({ "undecodable": 5 })),
+            ("3 matches were given up", |report| report.correlation = json!({ "refused": 3 })),
             ("Consumer forward-siem never saw 9 messages of ALERTS", |report| {
                 report.consumers[0].more.insert("fell_off_since_open".into(), 9.into());
             }),
@@ -648,7 +650,7 @@ pub(crate) mod tests {
     #[test]
     fn an_older_daemon_s_report_is_read() {
         let mut value = serde_json::to_value(report()).expect("json");
-        for key in ["problems", "recent_skipped"] {
+        for key in ["problems", "recent_skipped", "correlation"] {
             value.as_object_mut().and_then(|map| map.remove(key)).expect(key);
         }
         for key in ["filtered_self", "unknown_result"] {

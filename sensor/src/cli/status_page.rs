@@ -330,6 +330,7 @@ mod tests {
         evil.hooks[0].state = HookState::Failed;
         let detector = serde_json::json!({ "id": text, text: text, "state": { "tables": [{ "name": text }], "counters": { text: 1 } } });
         evil.detectors = serde_json::json!({ text: [text], "detectors": [detector], "first_undecodable": text });
+        evil.correlation = serde_json::json!({ text: [text], "first_undecodable": text, "state": { "tables": [{ "name": text }] } });
         evil.problems = vec![text.into()];
         evil.kinds.push(KindCount { lost: [("recursion".into(), 3)].into(), ..KindCount::new(text) });
         evil.blind[0].hook = text.into();
