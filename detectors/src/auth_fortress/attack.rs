@@ -103,9 +103,9 @@ impl Attack {
         passed
     }
 
-    /// The account was tried, and nobody has proved to be it.
+    /// The account is one of those that were tried.
     pub(super) fn tries(&self, user: &str) -> bool {
-        self.accounts.iter().any(|account| account.name == user && !account.hit)
+        self.accounts.iter().any(|account| account.name == user)
     }
 
     /// The source proved to be `user`, whom it had tried before. Says whether that is told: as the next revision.

@@ -19,7 +19,7 @@ use super::attempt::{Attempt, Verdict};
 pub(super) const MAX_PER_SOURCE: usize = 128;
 
 /// PAM and sshd's log tell one attempt at most so far apart: sshd writes its line when PAM has answered.
-const FOLD_NS: u64 = 2_000_000_000;
+pub(super) const FOLD_NS: u64 = 2_000_000_000;
 
 /// As long as sshd lets one connection try (its `LoginGraceTime`): keys that were offered for a user so long before the same source
 /// tries a password for that user belong to it, also where the two were told under different logins.

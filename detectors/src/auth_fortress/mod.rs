@@ -12,6 +12,7 @@ mod attack;
 pub(crate) mod attempt;
 pub mod config;
 mod history;
+mod hits;
 mod logins;
 mod report;
 mod sources;
@@ -28,6 +29,7 @@ use self::attack::{ACCOUNT_STEPS, Attack, FAILURE_STEPS, Pace};
 use self::attempt::{Attempt, Verdict};
 use self::config::AuthFortressConfig;
 use self::history::Noted;
+use self::hits::Login;
 use self::logins::{Logins, Reported};
 use self::report::{Case, Proof};
 use self::sources::{SavedSources, Sources, State};
@@ -65,6 +67,8 @@ struct Counters {
     keys_taken_back: u64,
     #[n(7)]
     attacks_over: u64,
+    #[n(8)]
+    logins_untold: u64,
 }
 
 /// Saved form of the module's state.
@@ -205,23 +209,34 @@ impl AuthFortress {
         let beyond = state.successes.len().saturating_sub(self.config.brute_force.slow_max_successes + 1);
         state.successes.drain(..beyond);
         // Whoever holds a key did not come by it by guessing passwords, and may be another one behind the same address.
-        if attempt.verdict == Verdict::Success {
-            self.judge_success(&mut state, attempt, process, out);
+        if attempt.verdict == Verdict::Success && !self.judge_success(&mut state, attempt, process, out) {
             state.history.answer(&attempt.user);
         }
         self.sources.put(attempt.source.clone(), state);
     }
 
-    fn judge_success(&mut self, state: &mut State, attempt: &Attempt, process: Option<&Process>, out: &mut Findings) {
+    /// Whether the success follows from too many failures. If so these stand: whoever guessed a password comes back with it.
+    fn judge_success(&mut self, state: &mut State, attempt: &Attempt, process: Option<&Process>, out: &mut Findings) -> bool {
         let rule = &self.config.success_after_failures;
         if !rule.enabled {
-            return;
+            return false;
         }
         let since = attempt.time_ns.saturating_sub(rule.window.ns());
         let failures: Vec<_> = state.history.unanswered(&attempt.user, since).map(|failure| failure.event).collect();
         let sprayed = state.spray.as_ref().is_some_and(|spray| spray.tries(&attempt.user));
         if failures.len() < rule.failures && !sprayed {
-            return;
+            return false;
+        }
+        match state.hits.note(attempt, rule.window.ns()) {
+            Login::New => {}
+            Login::Same => {
+                self.counters.folded += 1;
+                return true;
+            }
+            Login::OneMore => {
+                self.counters.logins_untold += 1;
+                return true;
+            }
         }
         let case = Case { attempt, process, address: state.address };
         // The attack is told first, now with this account in it: whoever joins the two finds it there.
@@ -247,6 +262,7 @@ impl AuthFortress {
             user: attempt.user.clone(),
         };
         self.logins.add(reported);
+        true
     }
 
     /// A session of a login that was told: the process at which it opened owns whatever it does.
@@ -276,6 +292,7 @@ impl AuthFortress {
         sources.sweep(|state| {
             counters.attacks_over += end_attacks(config, state, *now_ns);
             state.history.forget(now_ns.saturating_sub(keep));
+            state.hits.forget(*now_ns, config.success_after_failures.window.ns());
         });
     }
 
@@ -363,7 +380,8 @@ impl Detector for AuthFortress {
     }
 
     fn state(&self) -> StateInfo {
-        let Counters { failures, successes, not_judged, excepted, folded, same_connection, keys_taken_back, attacks_over } = self.counters;
+        let Counters { failures, successes, not_judged, excepted, folded, same_connection, keys_taken_back, attacks_over, logins_untold } =
+            self.counters;
         let mut tables = self.sources.tables();
         tables.push(self.logins.table());
         StateInfo {
@@ -377,6 +395,7 @@ impl Detector for AuthFortress {
                 ("folded_same_connection", same_connection),
                 ("keys_taken_back", keys_taken_back),
                 ("attacks_over", attacks_over),
+                ("logins_untold", logins_untold),
             ]),
         }
     }

@@ -8,6 +8,7 @@ use minicbor::{Decode, Encode};
 use super::attack::Attack;
 use super::attempt::Source;
 use super::history::History;
+use super::hits::Hits;
 use crate::detector::TableInfo;
 
 /// One source.
@@ -32,8 +33,10 @@ pub(super) struct State {
     /// The address of the last attempt.
     #[n(6)]
     pub(super) address: Option<IpAddr>,
-    /// Order of use.
     #[n(7)]
+    pub(super) hits: Hits,
+    /// Order of use.
+    #[n(8)]
     stamp: u64,
 }
 
@@ -41,7 +44,7 @@ impl State {
     /// What counts against the bound on entries.
     fn weight(&self) -> usize {
         let accounts = |attack: &Option<Attack>| attack.as_ref().map_or(0, |attack| attack.accounts.len());
-        1 + self.history.len() + accounts(&self.brute_force) + accounts(&self.spray)
+        1 + self.history.len() + self.hits.len() + accounts(&self.brute_force) + accounts(&self.spray)
     }
 
     fn idle(&self) -> bool {

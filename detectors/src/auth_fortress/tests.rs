@@ -265,7 +265,7 @@ fn the_brute_force_that_got_in_is_told_again_before_the_success() {
 }
 
 #[test]
-fn one_success_of_a_spray_is_enough_and_is_told_once() {
+fn one_success_of_a_spray_is_enough_and_so_is_the_next_login() {
     let mut host = server();
     for number in 0..9 {
         guess(&mut host, number, &format!("user{number}"), PEER, 1, 20 * SECOND);
@@ -274,9 +274,41 @@ fn one_success_of_a_spray_is_enough_and_is_told_once() {
     log_in(&mut host, 21, "user3", PEER);
     log_in(&mut host, 22, "bystander", PEER);
     let alerts = alerts_of(&mut module(), &host.take());
-    assert_eq!(told(&alerts), [("spray", 1), ("spray", 2), ("success_after_failures", 1), ("success_after_failures", 2)]);
+    let success = [("success_after_failures", 1), ("success_after_failures", 2)];
+    assert_eq!(told(&alerts), [&[("spray", 1), ("spray", 2)], &success[..], &success[..]].concat());
     assert_eq!((alerts[2].login, alerts[2].confidence), (Some(login_id(20)), Confidence::Medium));
+    assert_eq!(alerts[4].login, Some(login_id(21)));
     assert_eq!(alerts[1].entities[1], Entity::Account { name: "user3".into() }, "whom it got stands first");
+}
+
+#[test]
+fn whoever_guessed_it_comes_back_with_it_and_is_told_eight_times() {
+    let mut host = server();
+    let number = guess(&mut host, 0, "alice", PEER, 6, SECOND);
+    for again in 0..20 {
+        host.advance(60 * SECOND);
+        log_in(&mut host, number + again, "alice", PEER);
+    }
+    host.advance(31 * MINUTE);
+    log_in(&mut host, number + 50, "alice", PEER);
+    let mut module = module();
+    let alerts = alerts_of(&mut module, &host.take());
+    let logins: Vec<_> = alerts.iter().filter(|alert| alert.revision == 1).map(|alert| alert.login).collect();
+    let expected: Vec<_> = (0..8).map(|again| Some(login_id(u64::from(number + again)))).collect();
+    assert_eq!((logins, alerts.len()), (expected, 16));
+    assert_eq!(module.state().counters["logins_untold"], 12);
+}
+
+#[test]
+fn a_success_that_pam_and_the_log_both_tell_is_one() {
+    let mut host = server();
+    let number = guess(&mut host, 0, "alice", PEER, 6, SECOND);
+    let client = Client::ssh(number.into(), "alice", PEER);
+    host.pam(50, &client, 0);
+    host.sshd_log(50, &Client { login: 900, ..client.clone() }, "password", Outcome::Success);
+    // A second factor of the same login.
+    host.pam(50, &client, 0);
+    assert_eq!(told(&alerts_of(&mut module(), &host.take())), [("success_after_failures", 1)]);
 }
 
 #[test]
