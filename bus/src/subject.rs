@@ -26,6 +26,11 @@ impl Subject {
         Self(format!("sec.alerts.{}.{detector}", severity.as_str()).into())
     }
 
+    /// `sec.matches.<pattern>` of a pattern such as `correlate.brute_force_to_shell`.
+    pub(crate) fn pattern_match(pattern: &str) -> Self {
+        Self(format!("sec.matches.{pattern}").into())
+    }
+
     /// The subject as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
+use crate::auth_fortress::config::AuthFortressConfig;
+use crate::correlate::CorrelateConfig;
 use crate::network_guardian::NetworkGuardianConfig;
 
 /// Settings of all detectors and of the engine that runs them.
@@ -20,6 +22,10 @@ pub struct Config {
     pub runtime_watcher: RuntimeWatcherConfig,
     /// Module `network_guardian`.
     pub network_guardian: NetworkGuardianConfig,
+    /// Module `auth_fortress`.
+    pub auth_fortress: AuthFortressConfig,
+    /// Correlation of the alerts.
+    pub correlate: CorrelateConfig,
 }
 
 impl Default for Config {
@@ -29,6 +35,8 @@ impl Default for Config {
             snapshot_every_events: 50_000,
             runtime_watcher: RuntimeWatcherConfig::default(),
             network_guardian: NetworkGuardianConfig::default(),
+            auth_fortress: AuthFortressConfig::default(),
+            correlate: CorrelateConfig::default(),
         }
     }
 }
@@ -199,7 +207,7 @@ pub enum ConfigError {
         /// What it must be at least.
         least: u64,
     },
-    /// More than the detectors can count.
+    /// More than can be kept.
     #[error("detectors.{key} is {value}; it must be at most {most}")]
     TooLarge {
         /// Which setting.
@@ -218,6 +226,14 @@ pub enum ConfigError {
         key: &'static str,
         /// What it is.
         path: String,
+    },
+    /// An exception without a condition.
+    #[error(
+        "the exception {name:?} in detectors.auth_fortress.exceptions covers every attempt: give it sources, accounts or services, or set detectors.auth_fortress.enabled = false"
+    )]
+    ExceptsAll {
+        /// Its name.
+        name: String,
     },
     /// A path that is not absolute matches nothing.
     #[error("detectors.runtime_watcher.reverse_shell.{key} has {path:?}; write the absolute path as the kernel resolves it")]
@@ -243,8 +259,10 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] names the first setting that cannot be used.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let Self { max_processes, snapshot_every_events, runtime_watcher, network_guardian } = self;
+        let Self { max_processes, snapshot_every_events, runtime_watcher, network_guardian, auth_fortress, correlate } = self;
         network_guardian.validate()?;
+        auth_fortress.validate()?;
+        correlate.validate()?;
         let ReverseShellConfig {
             enabled: _,
             extra_shells,

@@ -49,7 +49,7 @@ impl EntityKey {
     }
 
     /// Whatever these parts name together. Each is preceded by its length, so that one part's end is not another's begin.
-    pub fn of(parts: &[&[u8]]) -> Self {
+    pub fn parts(parts: &[&[u8]]) -> Self {
         let mut bytes = Vec::new();
         for part in parts {
             bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
@@ -62,15 +62,20 @@ impl EntityKey {
 /// Id of the alert that `rule` of `detector` raises about `entity`: the first 16 bytes of SHA-256 over the three, each
 /// preceded by its length.
 pub fn alert_id(detector: &str, rule: &str, entity: &EntityKey) -> AlertId {
+    AlertId(digest(&[detector.as_bytes(), rule.as_bytes(), &entity.0]))
+}
+
+/// The first 16 bytes of SHA-256 over the parts, each preceded by its length.
+pub(crate) fn digest(parts: &[&[u8]]) -> [u8; 16] {
     let mut hash = Sha256::new();
-    for part in [detector.as_bytes(), rule.as_bytes(), &entity.0] {
+    for part in parts {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
     }
-    let digest = hash.finalize();
-    let mut id = [0; 16];
-    id.copy_from_slice(&digest[..16]);
-    AlertId(id)
+    let whole = hash.finalize();
+    let mut digest = [0; 16];
+    digest.copy_from_slice(&whole[..16]);
+    digest
 }
 
 /// One rule of a detector.

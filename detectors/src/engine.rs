@@ -18,7 +18,8 @@ use std::time::Duration;
 
 use bartizan_bus::event::{decode_alert, decode_event, encode_alert};
 use bartizan_bus::{
-    Bus, Consumer, ConsumerConfig, DeliverPolicy, Delivery, LogReader, Message, OpenError, PublishError, ReadError, Stream, StreamName,
+    Bus, Consumer, ConsumerConfig, DeliverPolicy, Delivery, LogReader, Message, OpenError, PublishError, ReadError, Record, Stream,
+    StreamName,
 };
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -33,15 +34,15 @@ use crate::status::{EngineInfo, EngineStatus, Recovery};
 /// Name of the durable consumer on EVENTS.
 pub const CONSUMER: &str = "detectors";
 /// Events taken from the consumer at a time.
-const BATCH: usize = 256;
+pub(crate) const BATCH: usize = 256;
 /// Alerts that may be on their way to the disk before the engine stops taking events.
 const MAX_ALERTS_IN_FLIGHT: usize = 4_096;
 /// Alerts of the end of ALERTS that are looked at after a restart.
 const MAX_KNOWN_ALERTS: u64 = 65_536;
 /// Pause before a failed publish, read or sync is tried again.
-const RETRY: Duration = Duration::from_secs(1);
+pub(crate) const RETRY: Duration = Duration::from_secs(1);
 /// How long acknowledgements may stay in memory.
-const CURSOR_INTERVAL: Duration = Duration::from_millis(500);
+pub(crate) const CURSOR_INTERVAL: Duration = Duration::from_millis(500);
 /// How long an orderly end waits for alerts to reach the disk.
 const END_WAIT: Duration = Duration::from_secs(10);
 /// An event is delivered again after this long without acknowledgement; the engine takes events in order and would
@@ -105,16 +106,9 @@ pub async fn run(
     status: EngineStatus,
 ) -> Result<EngineReport, EngineError> {
     config.validate()?;
-    let consumer_config = ConsumerConfig {
-        deliver: DeliverPolicy::All,
-        ack_wait: ACK_WAIT,
-        max_deliver: None,
-        max_ack_pending: MAX_ACK_PENDING,
-        sync_acks: false,
-    };
     let events = bus.stream(StreamName::Events).clone();
     let alerts = bus.stream(StreamName::Alerts).clone();
-    let consumer = events.consumer(CONSUMER, consumer_config)?;
+    let consumer = events.consumer(CONSUMER, consumer_config())?;
     let floor = consumer.ack_floor();
     let last_seq = events.info().last_seq;
 
@@ -152,6 +146,17 @@ pub async fn run(
     ended
 }
 
+/// How the engines of this crate consume: everything, in order, with acknowledgements that may be lost.
+pub(crate) fn consumer_config() -> ConsumerConfig {
+    ConsumerConfig {
+        deliver: DeliverPolicy::All,
+        ack_wait: ACK_WAIT,
+        max_deliver: None,
+        max_ack_pending: MAX_ACK_PENDING,
+        sync_acks: false,
+    }
+}
+
 /// The state after `floor`: the snapshot, then everything after it again, silently. Returns the sequence up to which
 /// the state reaches.
 fn rebuild(config: &Config, data_dir: &Path, floor: u64, last_seq: u64) -> Result<(Panel, u64, Recovery), EngineError> {
@@ -186,24 +191,38 @@ fn rebuild(config: &Config, data_dir: &Path, floor: u64, last_seq: u64) -> Resul
         None => (Panel::new(config), 0),
     };
     if covered < floor {
-        let mut reader = LogReader::open(data_dir, StreamName::Events)?;
-        reader.seek_seq(covered + 1)?;
-        loop {
-            match reader.next() {
-                Ok(Some(record)) if record.seq <= floor => {
-                    recovery.replayed += 1;
-                    if let Ok(event) = decode_event(&record.payload) {
-                        panel.observe(record.seq, &event);
-                    }
-                }
-                Ok(_) => break,
-                Err(ReadError::Damaged { .. }) => {}
-                Err(error) => return Err(error.into()),
+        recovery.replayed = replay(data_dir, StreamName::Events, covered, floor, |record| {
+            if let Ok(event) = decode_event(&record.payload) {
+                panel.observe(record.seq, &event);
             }
-        }
+        })?;
         recovery.missing = (floor - covered).saturating_sub(recovery.replayed);
     }
     Ok((panel, covered.max(floor), recovery))
+}
+
+/// Hands every readable record of `stream` behind `after`, up to and with `through`, to `each`; how many there were.
+pub(crate) fn replay(
+    data_dir: &Path,
+    stream: StreamName,
+    after: u64,
+    through: u64,
+    mut each: impl FnMut(&Record),
+) -> Result<u64, ReadError> {
+    let mut reader = LogReader::open(data_dir, stream)?;
+    reader.seek_seq(after + 1)?;
+    let mut replayed = 0;
+    loop {
+        match reader.next() {
+            Ok(Some(record)) if record.seq <= through => {
+                replayed += 1;
+                each(&record);
+            }
+            Ok(_) => return Ok(replayed),
+            Err(ReadError::Damaged { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// The newest alerts in ALERTS that events after `floor` triggered, by message id.
@@ -555,7 +574,7 @@ impl SnapshotJob {
 }
 
 /// Waits for `future`, or for ever when there is none.
-async fn optional<F: Future>(future: Option<F>) -> F::Output {
+pub(crate) async fn optional<F: Future>(future: Option<F>) -> F::Output {
     match future {
         Some(future) => future.await,
         None => std::future::pending().await,

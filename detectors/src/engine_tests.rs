@@ -18,7 +18,7 @@ use crate::status::{EngineInfo, EngineStatus};
 use crate::testing::{Host, inet, pipe, tcp, tty};
 
 /// Generous: nothing here takes a second.
-const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 const PEER: &str = "203.0.113.9";
 
@@ -148,7 +148,7 @@ async fn run_until(dir: &Path, more: &[SecurityEvent], through: u64, end: End) -
 }
 
 /// Copies a folder of folders of files; nothing when it is not there.
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     let Ok(entries) = fs::read_dir(from) else { return };
     fs::create_dir_all(to).expect("creatable");
     for entry in entries {
@@ -162,7 +162,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
 }
 

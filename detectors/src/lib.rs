@@ -10,7 +10,9 @@
 //!   same alert, and the stream drops it.
 //! - **Every table has a bound**, and what made room is counted and shown.
 
+pub mod auth_fortress;
 pub mod config;
+pub mod correlate;
 pub mod detector;
 pub mod engine;
 pub mod lineage;
@@ -40,6 +42,9 @@ pub fn detectors(config: &Config) -> Vec<Box<dyn Detector>> {
     }
     if config.network_guardian.enabled {
         all.push(Box::new(network_guardian::NetworkGuardian::new(&config.network_guardian)));
+    }
+    if config.auth_fortress.enabled {
+        all.push(Box::new(auth_fortress::AuthFortress::new(&config.auth_fortress)));
     }
     all
 }

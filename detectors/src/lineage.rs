@@ -55,19 +55,23 @@ impl Node {
 
     /// As a lineage names it.
     pub fn entry(&self) -> LineageEntry {
-        let process = &self.process;
-        LineageEntry {
-            exec_id: process.exec_id,
-            pid: process.pid,
-            name: process.name.clone(),
-            exe: process.exe.as_ref().map(|exe| exe.path.clone()),
-            argv: process.argv.clone(),
-            uid: process.uid,
-            user: process.user.clone(),
-            tty: process.tty.clone(),
-            exited: self.exited,
-            approximate: process.approximate,
-        }
+        entry(&self.process, self.exited)
+    }
+}
+
+/// A process as a lineage names it.
+pub(crate) fn entry(process: &Process, exited: bool) -> LineageEntry {
+    LineageEntry {
+        exec_id: process.exec_id,
+        pid: process.pid,
+        name: process.name.clone(),
+        exe: process.exe_path().map(str::to_owned),
+        argv: clip(&process.argv),
+        uid: process.uid,
+        user: process.user.clone(),
+        tty: process.tty.clone(),
+        exited,
+        approximate: process.approximate,
     }
 }
 

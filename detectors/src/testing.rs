@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use bartizan_bus::event::{
-    Alert, Body, BootId, Connect, EventId, EventTime, ExeFile, Exec, ExecId, Exit, Fork, Heartbeat, InetSocket, Outcome, Process, Relay,
-    SecurityEvent, Seed, Severity, Stdio, StdioEnd, Transport,
+    Alert, Auth, AuthSource, Body, BootId, Connect, EventId, EventTime, ExeFile, Exec, ExecId, Exit, Fork, Heartbeat, InetSocket, Outcome,
+    Process, Relay, SecurityEvent, Seed, Severity, Stdio, StdioEnd, Transport,
 };
 
+use crate::config::Config;
 use crate::detector::{Context, Detector, step};
 use crate::lineage::Lineage;
+use crate::panel::Panel;
 
 /// Wall clock minus boot clock of the made-up host.
 const WALL_OFFSET: i64 = 1_700_000_000_000_000_000;
@@ -233,6 +235,34 @@ impl Host {
         self.push(Some(process), Body::Connect(Connect { socket, error: None, duration_ns: None, peer_from_caller: false }))
     }
 
+    /// A step of an authentication in process `pid`.
+    pub(crate) fn auth(&mut self, pid: u32, outcome: Outcome, body: Body) -> EventId {
+        let process = self.process(pid);
+        let id = self.push(Some(process), body);
+        if let Some(event) = self.events.last_mut() {
+            event.outcome = outcome;
+        }
+        id
+    }
+
+    /// What PAM answers to the password that `who` gives in process `pid`: `result` as in `security/_pam_types.h`.
+    pub(crate) fn pam(&mut self, pid: u32, who: &Client<'_>, result: i32) -> EventId {
+        let auth = Auth { service: Some(who.service.to_owned()), pam_result: Some(result), ..who.auth(AuthSource::Pam) };
+        self.auth(pid, if result == 0 { Outcome::Success } else { Outcome::Failure }, Body::Authenticate(auth))
+    }
+
+    /// What sshd logs of an attempt.
+    pub(crate) fn sshd_log(&mut self, pid: u32, who: &Client<'_>, method: &str, outcome: Outcome) -> EventId {
+        let auth = Auth { method: Some(method.to_owned()), ..who.auth(AuthSource::SshdLog) };
+        self.auth(pid, outcome, Body::Authenticate(auth))
+    }
+
+    /// PAM opens the session of a login in process `pid`.
+    pub(crate) fn session(&mut self, pid: u32, who: &Client<'_>) -> EventId {
+        let auth = Auth { service: Some(who.service.to_owned()), pam_result: Some(0), ..who.auth(AuthSource::Pam) };
+        self.auth(pid, Outcome::Success, Body::SessionOpen(auth))
+    }
+
     pub(crate) fn heartbeat(&mut self) {
         self.push(None, Body::Heartbeat(Heartbeat { uptime_s: 1 }));
     }
@@ -240,6 +270,43 @@ impl Host {
     pub(crate) fn relay(&mut self, by: u32, fds: &[u8], sockets: &[InetSocket]) -> Option<Relay> {
         Some(Relay { by: Some(self.id(by)), pid: by, fds: fds.to_vec(), sockets: sockets.to_vec(), truncated: false })
     }
+}
+
+/// Who proves to be whom from where, in one connection or one call of `su`.
+#[derive(Clone)]
+pub(crate) struct Client<'a> {
+    pub(crate) login: u64,
+    pub(crate) service: &'a str,
+    pub(crate) user: &'a str,
+    pub(crate) rhost: &'a str,
+    pub(crate) ruser: &'a str,
+    pub(crate) tty: &'a str,
+}
+
+impl<'a> Client<'a> {
+    pub(crate) fn ssh(login: u64, user: &'a str, rhost: &'a str) -> Self {
+        Self { login, service: "sshd", user, rhost, ruser: "", tty: "ssh" }
+    }
+
+    pub(crate) fn local(login: u64, service: &'a str, user: &'a str, ruser: &'a str) -> Self {
+        Self { login, service, user, rhost: "", ruser, tty: "/dev/pts/3" }
+    }
+
+    fn auth(&self, source: AuthSource) -> Auth {
+        Auth {
+            user: Some(self.user.to_owned()),
+            rhost: Some(self.rhost.to_owned()),
+            peer_ip: self.rhost.parse().ok(),
+            ruser: Some(self.ruser.to_owned()),
+            tty: Some(self.tty.to_owned()),
+            ..Auth::of(source, login_id(self.login))
+        }
+    }
+}
+
+/// The id of the made-up login of this number.
+pub(crate) fn login_id(number: u64) -> EventId {
+    EventId::from_kernel(BootId(1), number, 7, 0)
 }
 
 fn stdio_of(ends: &[StdioEnd]) -> Vec<Stdio> {
@@ -296,4 +363,64 @@ impl Host {
         self.events.iter_mut().filter(|event| event.id == id).for_each(|event| event.outcome = outcome);
         id
     }
+}
+
+/// What may follow a guess.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Chain {
+    /// Guessed, logged in, reverse shell in that login.
+    Whole,
+    /// The shell was there before the guessing was.
+    ShellFirst,
+    /// The shell is in the login of somebody else who comes from the same address.
+    OtherLogin,
+    /// A login after two typos, and a reverse shell in it.
+    TwoTypos,
+}
+
+/// The events of `kind`, and the alerts that the detectors raise.
+pub(crate) fn chain(kind: Chain) -> (Vec<SecurityEvent>, Vec<Alert>) {
+    const PEER: &str = "203.0.113.9";
+    let mut host = Host::new();
+    host.seed(1, 0, "/usr/lib/systemd/systemd", &["systemd"]);
+    host.seed(50, 1, "/usr/sbin/sshd", &["sshd"]);
+    let shell = |host: &mut Host, below: u32, port: u16| {
+        let socket = tcp(port, "198.51.100.66", 4444);
+        let pid = below + 5;
+        host.fork(below, pid);
+        host.connect(pid, socket);
+        host.exec_with(pid, "/usr/bin/bash", &["bash", "-i"], &[inet(socket), inet(socket), inet(socket)], None);
+    };
+    let log_in = |host: &mut Host, monitor: u32, client: &Client<'_>| {
+        host.pam(monitor, client, 0);
+        host.session(monitor, client);
+        host.fork(monitor, monitor + 1);
+        host.fork(monitor + 1, monitor + 2);
+        host.exec(monitor + 2, "/usr/bin/bash", &["-bash"]);
+    };
+    if kind == Chain::ShellFirst {
+        shell(&mut host, 50, 41_000);
+    }
+    for number in 0..if kind == Chain::TwoTypos { 2 } else { 12 } {
+        host.advance(2_000_000_000);
+        host.fork(50, 200 + number);
+        host.pam(200 + number, &Client::ssh(number.into(), "alice", PEER), 7);
+        host.exit(200 + number);
+    }
+    host.fork(50, 300);
+    log_in(&mut host, 300, &Client::ssh(90, "alice", PEER));
+    match kind {
+        Chain::Whole | Chain::TwoTypos => shell(&mut host, 302, 42_000),
+        Chain::ShellFirst => {}
+        Chain::OtherLogin => {
+            host.fork(50, 400);
+            log_in(&mut host, 400, &Client::ssh(91, "bob", PEER));
+            shell(&mut host, 402, 43_000);
+        }
+    }
+    let events = host.take();
+    let mut panel = Panel::new(&Config::default());
+    let raised = events.iter().zip(1..).flat_map(|(event, seq)| panel.observe(seq, event));
+    let alerts = raised.map(|raised| raised.alert).collect();
+    (events, alerts)
 }

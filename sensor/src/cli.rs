@@ -14,7 +14,10 @@ mod escape;
 mod event_line;
 mod events;
 mod exit;
+mod latest;
 mod log;
+mod match_block;
+mod matches;
 mod out;
 mod paint;
 mod run;
@@ -120,6 +123,7 @@ enum Verb {
     Run(run::Args),
     Events(events::Args),
     Alerts(alerts::Args),
+    Matches(matches::Args),
     Status(status::Args),
     Version(version::Args),
 }
@@ -143,6 +147,7 @@ pub fn main() -> ExitCode {
         Verb::Run(args) => run::run(common, args).map_err(Stop::Failed),
         Verb::Events(args) => events::run(common, args),
         Verb::Alerts(args) => alerts::run(common, args),
+        Verb::Matches(args) => matches::run(common, args),
         Verb::Status(args) => status::run(common, args),
         Verb::Version(args) => version::run(args),
     };
@@ -198,7 +203,7 @@ mod tests {
 
     #[test]
     fn every_verb_takes_config_and_data_dir_on_either_side() {
-        for verb in ["run", "events", "alerts", "status", "version"] {
+        for verb in ["run", "events", "alerts", "matches", "status", "version"] {
             let after = Cli::try_parse_from(["bartizan", verb, "--config", "/c", "--data-dir", "/d"]).expect(verb);
             assert_eq!((after.common.config, after.common.data_dir), (Some("/c".into()), Some("/d".into())));
             Cli::try_parse_from(["bartizan", "--config", "/c", "--data-dir", "/d", verb]).expect(verb);

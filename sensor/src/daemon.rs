@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use bartizan_bus::event::{Alert, Body, Gap, Start, decode_alert};
 use bartizan_bus::{Bus, LogReader, OpenError, ReadError, Stream, StreamInfo, StreamName};
+use bartizan_detectors::correlate::{self, CorrelateConfig, CorrelateError, CorrelateStatus};
 use bartizan_detectors::{EngineError, EngineStatus};
 use bartizan_forward::{EngineError as ForwardError, Forwarder};
 use tokio::runtime::Runtime;
@@ -35,7 +36,7 @@ const FOLLOW: Duration = Duration::from_millis(100);
 /// Inode of the initial pid namespace: `PROC_PID_INIT_INO`, include/linux/proc_ns.h.
 const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
-/// At a stop, longest wait for the detectors to judge the last events.
+/// At a stop, longest wait for detectors and correlation to judge the last events.
 const LAST_EVENTS: Duration = Duration::from_secs(3);
 
 /// Why `bartizan run` cannot start, or ended.
@@ -77,6 +78,9 @@ pub enum DaemonError {
     /// The detectors ended.
     #[error("the detectors ended: {0}")]
     Detectors(#[source] Box<EngineError>),
+    /// Correlation ended.
+    #[error("correlation ended: {0}")]
+    Correlation(#[source] Box<CorrelateError>),
     /// A part of the system that is always there is not.
     #[error("{what}: {source}")]
     System {
@@ -143,8 +147,24 @@ struct Daemon {
     shared: Arc<Shared>,
     shutdown: watch::Sender<bool>,
     tasks: JoinSet<Result<(), DaemonError>>,
-    /// What the detectors have acknowledged, and what there is.
-    judged: (EngineStatus, Stream),
+    judged: Judged,
+}
+
+/// What has been judged, and what there is to judge.
+struct Judged {
+    detectors: EngineStatus,
+    events: Stream,
+    correlation: Option<CorrelateStatus>,
+    alerts: Stream,
+}
+
+impl Judged {
+    /// Whether the events up to `last` are, and every alert that there is.
+    fn through(&self, last: u64) -> bool {
+        let Self { detectors, events: _, correlation, alerts } = self;
+        let correlated = || correlation.as_ref().is_none_or(|correlation| correlation.info().acked_seq >= alerts.info().last_seq);
+        detectors.info().acked_seq >= last && correlated()
+    }
 }
 
 impl Daemon {
@@ -196,8 +216,18 @@ impl Daemon {
         let (shutdown, stopping) = watch::channel(false);
         let mut tasks = JoinSet::new();
         let detectors = EngineStatus::new();
-        let judged = (detectors.clone(), bus.stream(StreamName::Events).clone());
         tasks.spawn(detect(bus.clone(), config.detectors.clone(), config.data_dir.clone(), detectors.clone(), stopping.clone()));
+        let correlation = config.detectors.correlate.enabled.then(CorrelateStatus::default);
+        if let Some(status) = &correlation {
+            let (config, data_dir) = (config.detectors.correlate.clone(), config.data_dir.clone());
+            tasks.spawn(correlate(bus.clone(), config, data_dir, status.clone(), stopping.clone()));
+        }
+        let judged = Judged {
+            detectors: detectors.clone(),
+            events: bus.stream(StreamName::Events).clone(),
+            correlation: correlation.clone(),
+            alerts: bus.stream(StreamName::Alerts).clone(),
+        };
         let mut sinks = Vec::new();
         for sink in &config.forward {
             let seed = u64::from(std::process::id()) ^ clock::boot_now();
@@ -213,7 +243,8 @@ impl Daemon {
         }
         tasks.spawn(announce(config.data_dir.clone(), on_alert, stopping.clone()));
         let listener = control::bind(&config.data_dir)?;
-        let reporter = Reporter { bus, shared: Arc::clone(&shared), detectors, sinks, data_dir: config.data_dir.clone(), started };
+        let reporter =
+            Reporter { bus, shared: Arc::clone(&shared), detectors, correlation, sinks, data_dir: config.data_dir.clone(), started };
         let ready = reporter.ready_line();
         let provider: control::Provider = Arc::new(move || reporter.report());
         tasks.spawn(async move {
@@ -231,7 +262,7 @@ impl Daemon {
 
     /// Waits for a signal or the end of a part, then stops capture first, so that the rest sees its last events.
     fn run(self, runtime: &Runtime) -> Result<(), DaemonError> {
-        let Self { capture, shared, shutdown, mut tasks, judged: (detectors, events) } = self;
+        let Self { capture, shared, shutdown, mut tasks, judged } = self;
         let watched = runtime.block_on(async {
             let what = "cannot listen for signals";
             let mut terminate = signal(SignalKind::terminate()).map_err(|source| DaemonError::System { what, source })?;
@@ -253,9 +284,9 @@ impl Daemon {
         shared.stop();
         let captured = capture.join().map_err(|_| DaemonError::Panicked("the capture thread"));
         // What capture stored last is judged now rather than at the next start, unless that takes too long.
-        let last = events.info().last_seq;
+        let last = judged.events.info().last_seq;
         let patience = Instant::now();
-        while watched.is_ok() && detectors.info().acked_seq < last && patience.elapsed() < LAST_EVENTS {
+        while watched.is_ok() && !judged.through(last) && patience.elapsed() < LAST_EVENTS {
             thread::sleep(FOLLOW);
         }
         // Receivers are gone only when every task has ended already.
@@ -289,6 +320,16 @@ async fn detect(
         Ok(_) => Ok(()),
         Err(error) => Err(DaemonError::Detectors(Box::new(error))),
     }
+}
+
+async fn correlate(
+    bus: Bus,
+    config: CorrelateConfig,
+    data_dir: PathBuf,
+    status: CorrelateStatus,
+    stopping: watch::Receiver<bool>,
+) -> Result<(), DaemonError> {
+    correlate::run(bus, config, data_dir, stopping, status).await.map_err(|error| DaemonError::Correlation(Box::new(error)))
 }
 
 /// Follows ALERTS from its present end as any reader would, so that whoever watches the daemon sees what was stored.

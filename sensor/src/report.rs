@@ -8,6 +8,7 @@ use std::time::Instant;
 use bartizan_bus::event::Body;
 use bartizan_bus::{Bus, StreamName};
 use bartizan_detectors::EngineStatus;
+use bartizan_detectors::correlate::CorrelateStatus;
 use bartizan_forward::StatusHandle;
 use bartizan_sensor_ebpf::abi::{KINDS, Kind};
 use nix::sys::resource::{UsageWho, getrusage};
@@ -29,6 +30,8 @@ pub(crate) struct Reporter {
     pub(crate) bus: Bus,
     pub(crate) shared: Arc<Shared>,
     pub(crate) detectors: EngineStatus,
+    /// `None` when it is off.
+    pub(crate) correlation: Option<CorrelateStatus>,
     pub(crate) sinks: Vec<StatusHandle>,
     pub(crate) data_dir: PathBuf,
     pub(crate) started: Instant,
@@ -37,7 +40,7 @@ pub(crate) struct Reporter {
 impl Reporter {
     /// The report now.
     pub(crate) fn report(&self) -> StatusReport {
-        let Self { bus, shared, detectors, sinks, data_dir, started } = self;
+        let Self { bus, shared, detectors, correlation, sinks, data_dir, started } = self;
         let (counts, hooks) = (shared.counts(), &shared.hooks);
         let uptime = started.elapsed();
         let streams: Vec<_> = StreamName::ALL.iter().map(|name| bus.stream(*name)).collect();
@@ -60,6 +63,7 @@ impl Reporter {
             streams: streams.iter().map(|stream| (&stream.info()).into()).collect(),
             consumers: streams.iter().flat_map(|stream| stream.consumers()).map(|info| (&info).into()).collect(),
             detectors: value(&detectors.info()),
+            correlation: correlation.as_ref().map_or(Value::Null, |correlation| value(&correlation.info())),
             sinks: Value::Array(sinks.iter().map(|sink| value(&sink.snapshot())).collect()),
             process_table: ProcessTable { entries: entries as u64, max: max as u64, evicted },
             auth: auth(&counts),

@@ -56,6 +56,9 @@ pub struct StatusReport {
     pub consumers: Vec<ConsumerStatus>,
     /// The detectors' own status.
     pub detectors: Value,
+    /// Correlation's own status; null when it is off.
+    #[serde(default)]
+    pub correlation: Value,
     /// The forwarders' own status: an array of objects with `name`, `type`, `address`, `state`, `last_error`.
     pub sinks: Value,
     /// The process table.
@@ -437,6 +440,13 @@ impl StatusReport {
         if refused > 0 {
             reasons.push(format!("{refused} alerts were given up because they are larger than ALERTS takes: see the log."));
         }
+        let lost = |key: &str| self.correlation.get(key).and_then(Value::as_u64).filter(|count| *count > 0);
+        if let Some(undecodable) = lost("undecodable") {
+            reasons.push(format!("Correlation could not read {undecodable} alerts: they were written by a newer Bartizan or are damaged."));
+        }
+        if let Some(refused) = lost("refused") {
+            reasons.push(format!("{refused} matches were given up because they are larger than MATCHES takes: see the log."));
+        }
         if reasons.is_empty() { Verdict::Working } else { Verdict::Degraded(reasons) }
     }
 }
@@ -577,6 +587,7 @@ pub(crate) mod tests {
                 "last_seq": 1000,
                 "detectors": [{ "id": "runtime_watcher", "observed": 1000, "published": 1 }],
             }),
+            correlation: Value::Null,
             sinks: json!([{ "name": "siem", "type": "syslog", "address": "127.0.0.1:514", "state": "connected", "confirmed": 1, "lag": 0 }]),
             process_table: ProcessTable { entries: 120, max: 65_536, evicted: 0 },
             libraries: Vec::new(),
@@ -607,7 +618,7 @@ pub(crate) mod tests {
 
     #[test]
     fn every_fault_is_a_sentence() {
-        let faults: [(&str, Change); 14] = [
+        let faults: [(&str, Change); 16] = [
             ("Hook exec (process.exec) is not attached: --disable-hook.", |report| {
                 report.hooks[0].state = HookState::Disabled;
                 report.hooks[0].tier = "none".into();
@@ -630,6 +641,8 @@ pub(crate) mod tests {
             }),
             ("The detectors could not read 5 events", |report| report.detectors["undecodable"] = 5.into()),
             ("3 alerts were given up", |report| report.detectors["refused"] = 3.into()),
+            ("Correlation could not read 5 alerts", |report| report.correlation = json!({ "undecodable": 5 })),
+            ("3 matches were given up", |report| report.correlation = json!({ "refused": 3 })),
             ("Consumer forward-siem never saw 9 messages of ALERTS", |report| {
                 report.consumers[0].more.insert("fell_off_since_open".into(), 9.into());
             }),
@@ -693,7 +706,7 @@ pub(crate) mod tests {
     #[test]
     fn an_older_daemon_s_report_is_read() {
         let mut value = serde_json::to_value(report()).expect("json");
-        for key in ["problems", "recent_skipped"] {
+        for key in ["problems", "recent_skipped", "correlation"] {
             value.as_object_mut().and_then(|map| map.remove(key)).expect(key);
         }
         for key in ["filtered_self", "unknown_result"] {

@@ -2,7 +2,7 @@
 
 use minicbor::{Decode, Encode};
 
-use super::{Alert, SecurityEvent};
+use super::{Alert, PatternMatch, SecurityEvent};
 
 /// Version of the stored encoding. Raised only when an old reader could misread (not when it merely skips) a record.
 pub const SCHEMA_VERSION: u8 = 1;
@@ -64,5 +64,18 @@ pub fn encode_alert(alert: &Alert) -> Vec<u8> {
 /// # Errors
 /// [`CodecError`] when the bytes are empty, from a newer schema, or damaged.
 pub fn decode_alert(bytes: &[u8]) -> Result<Alert, CodecError> {
+    decode(bytes)
+}
+
+/// Encodes a match for the log.
+pub fn encode_match(found: &PatternMatch) -> Vec<u8> {
+    encode(found)
+}
+
+/// Reads a match from the log.
+///
+/// # Errors
+/// [`CodecError`] when the bytes are empty, from a newer schema, or damaged.
+pub fn decode_match(bytes: &[u8]) -> Result<PatternMatch, CodecError> {
     decode(bytes)
 }

@@ -125,6 +125,11 @@ impl EventId {
 #[cbor(transparent)]
 pub struct AlertId(#[cbor(n(0), with = "minicbor::bytes")] pub [u8; 16]);
 
+/// Names one match for ever: a digest over pattern and login. Text form: 32 hex digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
+#[cbor(transparent)]
+pub struct MatchId(#[cbor(n(0), with = "minicbor::bytes")] pub [u8; 16]);
+
 macro_rules! hex_id {
     ($name:ident, $len:expr, $what:literal) => {
         impl fmt::Display for $name {
@@ -159,3 +164,4 @@ macro_rules! hex_id {
 
 hex_id!(EventId, 20, "event id");
 hex_id!(AlertId, 16, "alert id");
+hex_id!(MatchId, 16, "match id");

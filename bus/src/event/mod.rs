@@ -1,4 +1,4 @@
-//! The schema of everything that travels on the bus: [`SecurityEvent`], [`Alert`] and the types they are made of.
+//! The schema of everything that travels on the bus: [`SecurityEvent`], [`Alert`], [`PatternMatch`] and the types they are made of.
 //!
 //! Invariants worth naming:
 //!
@@ -17,6 +17,7 @@ mod codec;
 mod credentials;
 mod ids;
 mod inbound;
+mod pattern_match;
 mod process;
 
 pub use alert::{Alert, AlertJson, Attack, Confidence, Entity, LineageEntry, Status};
@@ -25,10 +26,11 @@ pub use body::{
     Body, Connect, Errno, Exec, Exit, Fork, Gap, Heartbeat, InetSocket, KindLoss, Loss, Relay, Seed, Start, Stdio, StdioEnd, Stop,
     Transport,
 };
-pub use codec::{CodecError, SCHEMA_VERSION, decode_alert, decode_event, encode_alert, encode_event};
+pub use codec::{CodecError, SCHEMA_VERSION, decode_alert, decode_event, decode_match, encode_alert, encode_event, encode_match};
 pub use credentials::{Credentials, Ids};
-pub use ids::{AlertId, BootId, EventId, ExecId, NS_PER_TICK, ParseIdError};
+pub use ids::{AlertId, BootId, EventId, ExecId, MatchId, NS_PER_TICK, ParseIdError};
 pub use inbound::{Accept, Listen, PROBE_PORTS, Probe};
+pub use pattern_match::{MatchStep, PatternMatch, PatternMatchJson};
 pub use process::{Cgroup, ExeFile, Process};
 
 use minicbor::{Decode, Encode};

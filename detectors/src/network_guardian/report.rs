@@ -126,7 +126,7 @@ pub(super) fn scan_in(scan: &scan_in::Scan) -> Finding {
     let sure = ways & (way::SYN | way::STEALTH) != 0 && !episode.slow;
     Finding {
         rule: scan_in::RULE,
-        entity: EntityKey::of(&[&ip_bytes(*source), &episode.opened.0]),
+        entity: EntityKey::parts(&[&ip_bytes(*source), &episode.opened.0]),
         revision: episode.revision,
         title,
         severity: Severity::Medium,
@@ -187,7 +187,7 @@ pub(super) fn scan_out(rule: &'static str, origin: &Origin, scan: &scan_out::Sca
     entities.extend(host_entities(*host, &episode.hosts));
     Finding {
         rule,
-        entity: EntityKey::of(&[&origin.to_bytes(), &episode.opened.0]),
+        entity: EntityKey::parts(&[&origin.to_bytes(), &episode.opened.0]),
         revision: episode.revision,
         title,
         severity: Severity::High,
@@ -215,7 +215,7 @@ pub(super) fn raw_out(ip: IpAddr, episode: &Episode) -> Finding {
     let many = episode.attempts >= 100;
     Finding {
         rule: raw_out::RULE,
-        entity: EntityKey::of(&[&ip_bytes(ip), &episode.opened.0]),
+        entity: EntityKey::parts(&[&ip_bytes(ip), &episode.opened.0]),
         revision: episode.revision,
         title: format!("Answers of {ip} to packets that no socket of this host sent"),
         severity: Severity::Medium,
@@ -259,7 +259,7 @@ pub(super) fn hammering(ip: IpAddr, source: &Source, context: &Context<'_>) -> O
     entities.push(Entity::Socket { socket: source.socket });
     Some(Finding {
         rule: hammering::RULE,
-        entity: EntityKey::of(&[&ip_bytes(ip), &opened.0]),
+        entity: EntityKey::parts(&[&ip_bytes(ip), &opened.0]),
         revision: *revision,
         title: format!("Login hammering: {ip} made {} to {port}, with {}", count(tally.connections, "connection"), count(logins, "login")),
         severity: Severity::Medium,

@@ -1,6 +1,6 @@
 //! One alert as a block of lines, with the lineage that explains it drawn as a tree.
 
-use bartizan_bus::event::{Alert, Confidence, Entity, LineageEntry, Status};
+use bartizan_bus::event::{Alert, Attack, Confidence, Entity, LineageEntry, Severity, Status};
 use jiff::tz::TimeZone;
 
 use super::clock::local;
@@ -34,8 +34,8 @@ impl AlertBlocks {
             rule,
             title,
             severity,
-            confidence,
-            attack,
+            confidence: sureness,
+            attack: references,
             entities,
             evidence,
             trigger_seq,
@@ -45,52 +45,56 @@ impl AlertBlocks {
             status,
             login,
         } = alert;
-        let confidence = match confidence {
-            Confidence::Low => "low",
-            Confidence::Medium => "medium",
-            Confidence::High => "high",
-        };
         let closed = match status {
             Status::Open => "",
             Status::Closed => "  (closed)",
         };
-        let mut block = Block { paint: *paint, text: String::new() };
-        block.text.push_str(&format!(
-            "{} {} {} on {}{closed}",
-            paint.severity(*severity, &severity.as_str().to_uppercase()),
-            local(time.wall_ns, zone),
-            paint.cyan(&escape(rule)),
-            escape(host)
-        ));
-        block.text.push_str(&format!("\n  {}", paint.bold(&escape(title))));
+        let mut block = Block::new(*paint, *severity, &local(time.wall_ns, zone), rule, host);
+        block.text.push_str(closed);
+        block.title(title);
         block.field("Why", [escape(explanation)]);
         block.field("About", entities.iter().map(entity));
         block.field("Login", login.map(|login| login.to_string()));
         block.field("Lineage", tree(lineage, *paint));
-        block.field(
-            "ATT&CK",
-            [attack.iter().map(|a| format!("{} {}", escape(&a.tactic), escape(&a.technique))).collect::<Vec<_>>().join(", ")],
-        );
-        block.field("Next", next_steps.iter().enumerate().map(|(index, step)| format!("{}. {}", index + 1, escape(step))));
+        block.field("ATT&CK", [attack(references)]);
+        block.field("Next", numbered(next_steps));
         block.field(
             "Id",
             [format!(
-                "{id} revision {revision}, confidence {confidence}, ALERTS {seq}, trigger EVENTS {trigger_seq}, {} evidence events",
+                "{id} revision {revision}, confidence {}, ALERTS {seq}, trigger EVENTS {trigger_seq}, {} evidence events",
+                confidence(*sureness),
                 evidence.len()
             )],
         );
-        block.text
+        block.finish()
     }
 }
 
-struct Block {
+/// A block of lines: a heading, a title, named fields.
+pub(super) struct Block {
     paint: Paint,
     text: String,
 }
 
 impl Block {
+    /// With its heading: how much to care, when, what and where.
+    pub(super) fn new(paint: Paint, severity: Severity, when: &str, what: &str, host: &str) -> Self {
+        let severity = paint.severity(severity, &severity.as_str().to_uppercase());
+        let text = format!("{severity} {when} {} on {}", paint.cyan(&escape(what)), escape(host));
+        Self { paint, text }
+    }
+
+    pub(super) fn title(&mut self, title: &str) {
+        self.text.push_str(&format!("\n  {}", self.paint.bold(&escape(title))));
+    }
+
+    /// The block, without a line feed at its end.
+    pub(super) fn finish(self) -> String {
+        self.text
+    }
+
     /// A named field of one or more lines; nothing when there is none.
-    fn field(&mut self, name: &str, lines: impl IntoIterator<Item = String>) {
+    pub(super) fn field(&mut self, name: &str, lines: impl IntoIterator<Item = String>) {
         for (index, line) in lines.into_iter().filter(|line| !line.is_empty()).enumerate() {
             let name = if index == 0 { format!("{name}:") } else { String::new() };
             self.text.push_str(&format!("\n  {} {line}", self.paint.dim(&format!("{name:<8}"))));
@@ -98,7 +102,25 @@ impl Block {
     }
 }
 
-fn entity(entity: &Entity) -> String {
+pub(super) fn confidence(confidence: Confidence) -> &'static str {
+    match confidence {
+        Confidence::Low => "low",
+        Confidence::Medium => "medium",
+        Confidence::High => "high",
+    }
+}
+
+/// `TA0002 T1059.004, TA0011 T1095`
+pub(super) fn attack(references: &[Attack]) -> String {
+    references.iter().map(|a| format!("{} {}", escape(&a.tactic), escape(&a.technique))).collect::<Vec<_>>().join(", ")
+}
+
+/// `1. Isolate the host.`
+pub(super) fn numbered(steps: &[String]) -> impl Iterator<Item = String> {
+    steps.iter().enumerate().map(|(index, step)| format!("{}. {}", index + 1, escape(step)))
+}
+
+pub(super) fn entity(entity: &Entity) -> String {
     match entity {
         Entity::Process { exec_id, pid } => format!("process {pid} ({exec_id})"),
         Entity::Socket { socket: ends } => format!("peer {}", socket(ends)),

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use bartizan_bus::event::{
-    Alert, AlertId, Attack, Body, BootId, Confidence, Entity, EventId, EventTime, ExecId, InetSocket, LineageEntry, Outcome, Process,
-    SecurityEvent, Severity, Status, Transport,
+    Alert, AlertId, Attack, Body, BootId, Confidence, Entity, EventId, EventTime, ExecId, InetSocket, LineageEntry, MatchId, MatchStep,
+    Outcome, PatternMatch, Process, SecurityEvent, Severity, Status, Transport,
 };
 
 /// 2023-11-14 22:13:20 UTC.
@@ -88,5 +88,38 @@ pub(crate) fn alert() -> Alert {
         next_steps: vec!["Isolate the host.".to_owned(), "Look at python3 (pid 200).".to_owned()],
         status: Status::Open,
         login: None,
+    }
+}
+
+pub(crate) fn pattern_match() -> PatternMatch {
+    let step = |number: u8, name: &str, rule: &str, title: &str, seconds: i64| MatchStep {
+        name: name.to_owned(),
+        alert: AlertId([number; 16]),
+        revision: if number == 1 { 2 } else { 1 },
+        alert_seq: u64::from(number) + 4,
+        trigger_seq: u64::from(number) * 10,
+        time: EventTime { wall_ns: TIME.wall_ns - seconds * 1_000_000_000, ..TIME },
+        rule: rule.to_owned(),
+        title: title.to_owned(),
+    };
+    PatternMatch {
+        id: MatchId([0xcd; 16]),
+        revision: 1,
+        time: TIME,
+        host: "host1".to_owned(),
+        pattern: "correlate.brute_force_to_shell".to_owned(),
+        title: "Guessed password, login, reverse shell: alice from 203.0.113.9".to_owned(),
+        severity: Severity::Critical,
+        confidence: Confidence::High,
+        attack: vec![Attack { tactic: "TA0006".to_owned(), technique: "T1110.001".to_owned() }],
+        entities: vec![Entity::Host { ip: [203, 0, 113, 9].into() }, Entity::Account { name: "alice".to_owned() }],
+        login: Some(EventId([9; 20])),
+        steps: vec![
+            step(1, "guessing", "auth_fortress.brute_force", "Brute force", 1320),
+            step(2, "success", "auth_fortress.success_after_failures", "alice logged in", 12),
+            step(3, "shell", "runtime_watcher.reverse_shell", "Reverse shell", 0),
+        ],
+        explanation: "One after the other.".to_owned(),
+        next_steps: vec!["Isolate the host.".to_owned()],
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! A reason stands on the page once: in the verdict if it is a fault, else behind what is not seen because of it.
 
+mod correlation;
 mod detectors;
 mod fields;
 mod sinks;
@@ -45,6 +46,7 @@ pub(crate) fn render(report: &StatusReport, verdict: &Verdict, paint: Paint) -> 
     page.section("Consumers", consumers(&report.consumers));
     page.section("Sinks", sinks::sinks(report));
     page.list("Detectors", detectors::detectors(report, paint));
+    page.list("Correlation", correlation::correlation(report, paint));
     let (table, usage) = (report.process_table, report.self_usage);
     page.list(
         "Itself",
@@ -353,6 +355,7 @@ mod tests {
         evil.hooks[0].state = HookState::Failed;
         let detector = serde_json::json!({ "id": text, text: text, "state": { "tables": [{ "name": text }], "counters": { text: 1 } } });
         evil.detectors = serde_json::json!({ text: [text], "detectors": [detector], "first_undecodable": text });
+        evil.correlation = serde_json::json!({ text: [text], "first_undecodable": text, "state": { "tables": [{ "name": text }] } });
         evil.problems = vec![text.into()];
         evil.kinds.push(KindCount { lost: [("recursion".into(), 3)].into(), ..KindCount::new(text) });
         evil.blind[0].hook = text.into();

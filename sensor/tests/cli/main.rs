@@ -3,5 +3,6 @@
 mod fixture;
 mod reading_alerts;
 mod reading_events;
+mod reading_matches;
 mod status;
 mod usage;

@@ -159,7 +159,7 @@ fn damage_in_the_log_is_one_sentence_and_reading_goes_on() {
 fn a_missing_folder_is_one_sentence() {
     let temp = tempfile::tempdir().expect("temp folder");
     let none = temp.path().join("none");
-    for verb in ["events", "alerts"] {
+    for verb in ["events", "alerts", "matches"] {
         let run = Run::of(bartizan(&[verb, "--data-dir"]).arg(&none));
         assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""));
         assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
@@ -172,7 +172,7 @@ fn a_folder_that_may_not_be_read_is_one_sentence() {
     use std::os::unix::fs::PermissionsExt;
     let host = story();
     std::fs::set_permissions(host.data_dir(), std::fs::Permissions::from_mode(0o000)).expect("permissions");
-    for verb in ["events", "alerts"] {
+    for verb in ["events", "alerts", "matches"] {
         let run = Run::of(as_nobody(&[verb, "--data-dir"], host.temp.path()).arg(host.data_dir()));
         assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""));
         assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);

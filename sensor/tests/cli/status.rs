@@ -37,6 +37,7 @@ fn report(state: HookState) -> StatusReport {
         streams: Vec::new(),
         consumers: Vec::new(),
         detectors: serde_json::json!({}),
+        correlation: serde_json::json!({}),
         sinks: serde_json::json!([]),
         process_table: ProcessTable::default(),
         libraries: Vec::new(),

@@ -10,7 +10,7 @@ fn run(args: &[&str]) -> Run {
 fn no_verb_is_help() {
     let run = run(&[]);
     assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
-    for verb in ["Usage:", "run", "events", "alerts", "status", "version"] {
+    for verb in ["Usage:", "run", "events", "alerts", "matches", "status", "version"] {
         assert!(run.stdout.contains(verb), "{verb} is not in {}", run.stdout);
     }
 }
@@ -53,7 +53,7 @@ fn a_wrong_configuration_is_placed_and_64_for_every_verb() {
     let path = temp.path().join("config.toml");
     std::fs::write(&path, "[streams.events]\nmax_agee = \"1d\"\n").expect("write");
     let path = path.to_str().expect("UTF-8");
-    for verb in ["run", "events", "alerts", "status"] {
+    for verb in ["run", "events", "alerts", "matches", "status"] {
         let run = run(&[verb, "--config", path]);
         assert_eq!((run.code, run.stdout.as_str()), (Some(64), ""), "{verb}: {}", run.stderr);
         let expected = format!("bartizan: {path}, line 2, column 1, key `streams.events.max_agee`: unknown field `max_agee`");
@@ -65,7 +65,7 @@ fn a_wrong_configuration_is_placed_and_64_for_every_verb() {
 fn a_configuration_that_is_named_must_exist() {
     let temp = tempfile::tempdir().expect("temp folder");
     let path = temp.path().join("none.toml");
-    for verb in ["run", "events", "alerts", "status"] {
+    for verb in ["run", "events", "alerts", "matches", "status"] {
         let run = run(&[verb, "--config", path.to_str().expect("UTF-8")]);
         assert_eq!(run.code, Some(64), "{verb}: {}", run.stderr);
         assert!(run.stderr.contains("none.toml does not exist"), "{}", run.stderr);

@@ -105,7 +105,7 @@ fn table(detectors: Vec<Fields>, paint: Paint) -> Vec<String> {
 }
 
 /// `processes 12/16384, reports 4096/4096 (evicted 3)`: what made room is yellow.
-fn tables(tables: Vec<Fields>, paint: Paint) -> String {
+pub(super) fn tables(tables: Vec<Fields>, paint: Paint) -> String {
     let said = |mut table: Fields| {
         let (name, entries, bound) = (table.text("name").unwrap_or_default(), table.count("entries"), table.count("bound"));
         let evicted = table.count("evicted");
