@@ -20,6 +20,8 @@ use serde::Deserialize;
 
 pub use error::ConfigError;
 
+use crate::redact::RedactionConfig;
+
 /// The file that is read when `--config` is not given.
 pub const DEFAULT_CONFIG: &str = "/etc/bartizan/config.toml";
 
@@ -36,6 +38,8 @@ pub struct Config {
     pub sensor: SensorConfig,
     /// Retention of the streams.
     pub streams: StreamsConfig,
+    /// Secrets in command lines.
+    pub redaction: RedactionConfig,
     /// Detectors and their knobs.
     pub detectors: bartizan_detectors::Config,
     /// Where alerts go.
@@ -105,6 +109,7 @@ impl Default for Config {
             data_dir: PathBuf::from(DEFAULT_DATA_DIR),
             sensor: SensorConfig::default(),
             streams: StreamsConfig::default(),
+            redaction: RedactionConfig::default(),
             detectors: Default::default(),
             forward: Vec::new(),
         }
@@ -188,13 +193,14 @@ impl Config {
         if !self.data_dir.is_absolute() {
             return Err(format!("data_dir {:?} is not an absolute path: begin it with /", self.data_dir));
         }
+        self.redaction.validate().map_err(|error| error.to_string())?;
         self.detectors.validate().map_err(|error| error.to_string())?;
         bartizan_forward::validate(&self.forward).map_err(|error| error.to_string())
     }
 
     /// The bus's part of the configuration.
     pub fn bus(&self) -> BusConfig {
-        let Self { data_dir: _, sensor: _, streams: StreamsConfig { events, alerts }, detectors: _, forward: _ } = self;
+        let Self { data_dir: _, sensor: _, streams: StreamsConfig { events, alerts }, redaction: _, detectors: _, forward: _ } = self;
         let mut bus = BusConfig::default();
         bus.events.max_age = events.max_age;
         bus.events.max_bytes = events.max_bytes;

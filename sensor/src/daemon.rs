@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -25,6 +25,7 @@ use crate::enrich::users::Users;
 use crate::enrich::{Enricher, clock};
 use crate::host::{host_name, kernel_release};
 use crate::pipeline::{Pipeline, Reseed, Shared};
+use crate::redact::{Key, KeyError, RedactionConfig, Redactor, RedactorError};
 use crate::report::Reporter;
 
 /// Between two looks for new alerts to show.
@@ -58,6 +59,12 @@ pub enum DaemonError {
     /// The bus cannot be opened.
     #[error(transparent)]
     Bus(#[from] OpenError),
+    /// There is no key to hash secrets with.
+    #[error(transparent)]
+    RedactionKey(#[from] KeyError),
+    /// Secrets cannot be redacted.
+    #[error(transparent)]
+    Redactor(#[from] RedactorError),
     /// Capture cannot start.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -114,6 +121,7 @@ pub fn run(config: Config, on_alert: OnAlert) -> Result<(), DaemonError> {
         return Err(DaemonError::PidNamespace);
     }
     let bus = Bus::open(&config.data_dir, &config.bus())?;
+    let redactor = redactor(&config.redaction, &config.data_dir)?;
     if let Some(done) = mounts::ensure_tracefs() {
         tracing::info!("{done}");
     }
@@ -129,7 +137,7 @@ pub fn run(config: Config, on_alert: OnAlert) -> Result<(), DaemonError> {
         .enable_all()
         .build()
         .map_err(|source| DaemonError::System { what: "cannot start the runtime's threads", source })?;
-    let result = Daemon::start(&runtime, config, bus.clone(), loaded, started, on_alert).and_then(|daemon| daemon.run(&runtime));
+    let result = Daemon::start(&runtime, config, bus.clone(), loaded, redactor, started, on_alert).and_then(|daemon| daemon.run(&runtime));
     runtime.shutdown_timeout(Duration::from_secs(5));
     let closed = bus.close().map_err(|source| DaemonError::System { what: "cannot sync the streams at the end", source });
     result.and(closed)
@@ -151,6 +159,7 @@ impl Daemon {
         config: Config,
         bus: Bus,
         loaded: Loaded,
+        redactor: Option<Redactor>,
         started: Instant,
         on_alert: OnAlert,
     ) -> Result<Self, DaemonError> {
@@ -172,6 +181,8 @@ impl Daemon {
             Users::new("/etc/passwd"),
             config.sensor.process_table,
         );
+        let redactions = redactor.as_ref().map(Redactor::counts);
+        let enricher = enricher.redacting(redactor);
         let mut pipeline = Pipeline {
             rings: Rings::new(priority, bulk),
             enricher,
@@ -206,7 +217,8 @@ impl Daemon {
         }
         tasks.spawn(announce(config.data_dir.clone(), on_alert, stopping.clone()));
         let listener = control::bind(&config.data_dir)?;
-        let reporter = Reporter { bus, shared: Arc::clone(&shared), detectors, sinks, data_dir: config.data_dir.clone(), started };
+        let reporter =
+            Reporter { bus, shared: Arc::clone(&shared), detectors, sinks, redactions, data_dir: config.data_dir.clone(), started };
         let ready = reporter.ready_line();
         let provider: control::Provider = Arc::new(move || reporter.report());
         tasks.spawn(async move {
@@ -322,6 +334,15 @@ async fn announce(data_dir: PathBuf, on_alert: OnAlert, mut stopping: watch::Rec
             _ = stopping.wait_for(|stop| *stop) => return Ok(()),
         }
     }
+}
+
+/// Replaces secrets, with this host's key; `None` when that is turned off. The data folder is locked by this process.
+fn redactor(config: &RedactionConfig, data_dir: &Path) -> Result<Option<Redactor>, DaemonError> {
+    if !config.enabled {
+        tracing::warn!("redaction is turned off: argument vectors are stored and forwarded as they are, with the secrets in them");
+        return Ok(None);
+    }
+    Ok(Some(Redactor::new(config, Key::of_host(data_dir)?)?))
 }
 
 /// What EVENTS cannot speak for: the time since its last event, and what is known to be lost of its end.

@@ -13,5 +13,6 @@ pub mod enrich;
 mod host;
 pub mod pipeline;
 pub mod project;
+pub mod redact;
 mod report;
 pub mod status;

@@ -20,7 +20,8 @@ use crate::capture::load::{self, program_counters};
 use crate::capture::loss::Losses;
 use crate::host::{host_name, kernel_release};
 use crate::pipeline::{Counts, Shared};
-use crate::status::{Blind, HookState, HookStatus, KindCount, ProcessTable, SelfUsage, StatusReport};
+use crate::redact::Redactions;
+use crate::status::{Blind, HookState, HookStatus, KindCount, ProcessTable, RedactionStatus, SelfUsage, StatusReport};
 
 /// Where the numbers come from.
 pub(crate) struct Reporter {
@@ -28,6 +29,8 @@ pub(crate) struct Reporter {
     pub(crate) shared: Arc<Shared>,
     pub(crate) detectors: EngineStatus,
     pub(crate) sinks: Vec<StatusHandle>,
+    /// `None` when redaction is turned off.
+    pub(crate) redactions: Option<Arc<Redactions>>,
     pub(crate) data_dir: PathBuf,
     pub(crate) started: Instant,
 }
@@ -35,7 +38,7 @@ pub(crate) struct Reporter {
 impl Reporter {
     /// The report now.
     pub(crate) fn report(&self) -> StatusReport {
-        let Self { bus, shared, detectors, sinks, data_dir, started } = self;
+        let Self { bus, shared, detectors, sinks, redactions, data_dir, started } = self;
         let (counts, hooks) = (shared.counts(), &shared.hooks);
         let uptime = started.elapsed();
         let streams: Vec<_> = StreamName::ALL.iter().map(|name| bus.stream(*name)).collect();
@@ -58,6 +61,7 @@ impl Reporter {
             consumers: streams.iter().flat_map(|stream| stream.consumers()).map(|info| (&info).into()).collect(),
             detectors: value(&detectors.info()),
             sinks: Value::Array(sinks.iter().map(|sink| value(&sink.snapshot())).collect()),
+            redaction: Some(redaction(redactions.as_deref())),
             process_table: ProcessTable { entries: entries as u64, max: max as u64, evicted },
             self_usage: usage(),
         }
@@ -117,6 +121,15 @@ fn problems(counts: &Counts) -> Vec<String> {
         problems.push(format!("{} events could not be stored; the last error: {error}.", sum(lost, &["disk_full", "bus_error"])));
     }
     problems
+}
+
+fn redaction(counts: Option<&Redactions>) -> RedactionStatus {
+    let patterns = counts.map(Redactions::by_pattern).unwrap_or_default();
+    RedactionStatus {
+        enabled: counts.is_some(),
+        values: patterns.values().sum(),
+        patterns: patterns.into_iter().map(|(id, count)| (id.to_owned(), count)).collect(),
+    }
 }
 
 fn value(from: &impl Serialize) -> Value {

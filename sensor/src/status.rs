@@ -58,6 +58,9 @@ pub struct StatusReport {
     pub detectors: Value,
     /// The forwarders' own status: an array of objects with `name`, `type`, `address`, `state`, `last_error`.
     pub sinks: Value,
+    /// Secrets that were replaced; `None` from a Bartizan that does not say.
+    #[serde(default)]
+    pub redaction: Option<RedactionStatus>,
     /// The process table.
     pub process_table: ProcessTable,
     /// What Bartizan itself uses.
@@ -248,6 +251,17 @@ impl From<&bartizan_bus::ConsumerInfo> for ConsumerStatus {
             more: rest(info, &["stream", "name", "ack_floor", "pending", "ack_pending", "redelivered", "terminated", "fell_off_retention"]),
         }
     }
+}
+
+/// Secrets that were replaced before anything was stored.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RedactionStatus {
+    /// Off: the operator has turned it off, and secrets are stored.
+    pub enabled: bool,
+    /// Values replaced since the start.
+    pub values: u64,
+    /// The same, by the id of the pattern (docs/redaction.md).
+    pub patterns: BTreeMap<String, u64>,
 }
 
 /// The process table.
@@ -525,6 +539,7 @@ pub(crate) mod tests {
                 "detectors": [{ "id": "runtime_watcher", "observed": 1000, "published": 1 }],
             }),
             sinks: json!([{ "name": "siem", "type": "syslog", "address": "127.0.0.1:514", "state": "connected", "confirmed": 1, "lag": 0 }]),
+            redaction: Some(RedactionStatus { enabled: true, values: 3, patterns: BTreeMap::from([("assign.name".into(), 3)]) }),
             process_table: ProcessTable { entries: 120, max: 65_536, evicted: 0 },
             self_usage: SelfUsage { rss_bytes: 31 << 20, cpu_seconds: 1.5 },
         }
@@ -637,7 +652,7 @@ pub(crate) mod tests {
     #[test]
     fn an_older_daemon_s_report_is_read() {
         let mut value = serde_json::to_value(report()).expect("json");
-        for key in ["problems", "recent_skipped"] {
+        for key in ["problems", "recent_skipped", "redaction"] {
             value.as_object_mut().and_then(|map| map.remove(key)).expect(key);
         }
         for key in ["filtered_self", "unknown_result"] {
