@@ -10,6 +10,7 @@
 mod alert_block;
 mod alerts;
 mod clock;
+mod completions;
 mod escape;
 mod event_line;
 mod events;
@@ -122,6 +123,7 @@ enum Verb {
     Alerts(alerts::Args),
     Status(status::Args),
     Version(version::Args),
+    Completions(completions::Args),
 }
 
 /// Reads the command line of this process, does what it says, and gives the exit code.
@@ -145,6 +147,7 @@ pub fn main() -> ExitCode {
         Verb::Alerts(args) => alerts::run(common, args),
         Verb::Status(args) => status::run(common, args),
         Verb::Version(args) => version::run(args),
+        Verb::Completions(args) => completions::run(args, Cli::command()),
     };
     match done {
         Ok(exit) => exit,
@@ -197,10 +200,12 @@ mod tests {
 
     #[test]
     fn every_verb_takes_config_and_data_dir_on_either_side() {
-        for verb in ["run", "events", "alerts", "status", "version"] {
-            let after = Cli::try_parse_from(["bartizan", verb, "--config", "/c", "--data-dir", "/d"]).expect(verb);
-            assert_eq!((after.common.config, after.common.data_dir), (Some("/c".into()), Some("/d".into())));
-            Cli::try_parse_from(["bartizan", "--config", "/c", "--data-dir", "/d", verb]).expect(verb);
+        for verb in [&["run"][..], &["events"], &["alerts"], &["status"], &["version"], &["completions", "bash"]] {
+            let common = &["--config", "/c", "--data-dir", "/d"][..];
+            for words in [[verb, common], [common, verb]] {
+                let read = Cli::try_parse_from([&["bartizan"], words[0], words[1]].concat()).expect("it is understood");
+                assert_eq!((read.common.config, read.common.data_dir), (Some("/c".into()), Some("/d".into())), "{verb:?}");
+            }
         }
     }
 

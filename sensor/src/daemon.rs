@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bartizan_bus::budget::Budget;
 use bartizan_bus::event::{Alert, Body, Gap, Start, decode_alert};
 use bartizan_bus::{Bus, LogReader, OpenError, ReadError, Stream, StreamInfo, StreamName};
 use bartizan_detectors::{EngineError, EngineStatus};
@@ -120,7 +121,8 @@ pub fn run(config: Config, on_alert: OnAlert) -> Result<(), DaemonError> {
     if std::fs::metadata("/proc/self/ns/pid").is_ok_and(|namespace| namespace.ino() != INITIAL_PID_NAMESPACE) {
         return Err(DaemonError::PidNamespace);
     }
-    let bus = Bus::open(&config.data_dir, &config.bus())?;
+    let budget = config.events_budget();
+    let bus = Bus::open(&config.data_dir, &config.bus(&budget))?;
     let redactor = redactor(&config.redaction, &config.data_dir)?;
     if let Some(done) = mounts::ensure_tracefs() {
         tracing::info!("{done}");
@@ -137,7 +139,8 @@ pub fn run(config: Config, on_alert: OnAlert) -> Result<(), DaemonError> {
         .enable_all()
         .build()
         .map_err(|source| DaemonError::System { what: "cannot start the runtime's threads", source })?;
-    let result = Daemon::start(&runtime, config, bus.clone(), loaded, redactor, started, on_alert).and_then(|daemon| daemon.run(&runtime));
+    let result =
+        Daemon::start(&runtime, config, bus.clone(), budget, loaded, redactor, started, on_alert).and_then(|daemon| daemon.run(&runtime));
     runtime.shutdown_timeout(Duration::from_secs(5));
     let closed = bus.close().map_err(|source| DaemonError::System { what: "cannot sync the streams at the end", source });
     result.and(closed)
@@ -158,6 +161,7 @@ impl Daemon {
         runtime: &Runtime,
         config: Config,
         bus: Bus,
+        budget: Budget,
         loaded: Loaded,
         redactor: Option<Redactor>,
         started: Instant,
@@ -218,7 +222,7 @@ impl Daemon {
         tasks.spawn(announce(config.data_dir.clone(), on_alert, stopping.clone()));
         let listener = control::bind(&config.data_dir)?;
         let reporter =
-            Reporter { bus, shared: Arc::clone(&shared), detectors, sinks, redactions, data_dir: config.data_dir.clone(), started };
+            Reporter { bus, shared: Arc::clone(&shared), detectors, sinks, redactions, budget, data_dir: config.data_dir.clone(), started };
         let ready = reporter.ready_line();
         let provider: control::Provider = Arc::new(move || reporter.report());
         tasks.spawn(async move {

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use bartizan_bus::budget::{Budget, BudgetSource, EndsBy, forecast};
 use bartizan_bus::event::Body;
-use bartizan_bus::{Bus, StreamName};
+use bartizan_bus::{Bus, StreamInfo, StreamName};
 use bartizan_detectors::EngineStatus;
 use bartizan_forward::StatusHandle;
 use bartizan_sensor_ebpf::abi::{KINDS, Kind};
@@ -21,7 +22,7 @@ use crate::capture::loss::Losses;
 use crate::host::{host_name, kernel_release};
 use crate::pipeline::{Counts, Shared};
 use crate::redact::Redactions;
-use crate::status::{Blind, HookState, HookStatus, KindCount, ProcessTable, RedactionStatus, SelfUsage, StatusReport};
+use crate::status::{Blind, BudgetStatus, HookState, HookStatus, KindCount, ProcessTable, RedactionStatus, SelfUsage, StatusReport};
 
 /// Where the numbers come from.
 pub(crate) struct Reporter {
@@ -31,6 +32,8 @@ pub(crate) struct Reporter {
     pub(crate) sinks: Vec<StatusHandle>,
     /// `None` when redaction is turned off.
     pub(crate) redactions: Option<Arc<Redactions>>,
+    /// Of EVENTS.
+    pub(crate) budget: Budget,
     pub(crate) data_dir: PathBuf,
     pub(crate) started: Instant,
 }
@@ -38,7 +41,7 @@ pub(crate) struct Reporter {
 impl Reporter {
     /// The report now.
     pub(crate) fn report(&self) -> StatusReport {
-        let Self { bus, shared, detectors, sinks, redactions, data_dir, started } = self;
+        let Self { bus, shared, detectors, sinks, redactions, budget, data_dir, started } = self;
         let (counts, hooks) = (shared.counts(), &shared.hooks);
         let uptime = started.elapsed();
         let streams: Vec<_> = StreamName::ALL.iter().map(|name| bus.stream(*name)).collect();
@@ -58,6 +61,7 @@ impl Reporter {
             problems: problems(&counts),
             recent_skipped: counts.recent_skipped,
             streams: streams.iter().map(|stream| (&stream.info()).into()).collect(),
+            budget: Some(budget_status(budget, &bus.stream(StreamName::Events).info())),
             consumers: streams.iter().flat_map(|stream| stream.consumers()).map(|info| (&info).into()).collect(),
             detectors: value(&detectors.info()),
             sinks: Value::Array(sinks.iter().map(|sink| value(&sink.snapshot())).collect()),
@@ -121,6 +125,29 @@ fn problems(counts: &Counts) -> Vec<String> {
         problems.push(format!("{} events could not be stored; the last error: {error}.", sum(lost, &["disk_full", "bus_error"])));
     }
     problems
+}
+
+fn budget_status(budget: &Budget, info: &StreamInfo) -> BudgetStatus {
+    let Budget { bytes, source, disk } = *budget;
+    let at_rate = forecast(bytes, Duration::from_secs(info.max_age_s), info.recent_bytes, Duration::from_secs(info.recent_s));
+    BudgetStatus {
+        stream: info.name.to_string(),
+        max_bytes: bytes,
+        source: match source {
+            BudgetSource::Configured => "configured",
+            BudgetSource::DiskPart => "disk_part",
+            BudgetSource::Most => "most",
+            BudgetSource::Least => "least",
+            BudgetSource::HalfDisk => "half_disk",
+            BudgetSource::UnknownDisk => "unknown_disk",
+        }
+        .to_owned(),
+        disk_bytes: disk,
+        max_age_s: info.max_age_s,
+        bytes_per_day: at_rate.map(|at_rate| at_rate.bytes_per_day),
+        days: at_rate.map(|at_rate| at_rate.days),
+        ends_by: at_rate.map(|at_rate| if at_rate.ends_by == EndsBy::Age { "age" } else { "size" }.to_owned()),
+    }
 }
 
 fn redaction(counts: Option<&Redactions>) -> RedactionStatus {

@@ -52,6 +52,9 @@ pub struct StatusReport {
     pub problems: Vec<String>,
     /// The streams of the bus.
     pub streams: Vec<StreamStatus>,
+    /// How long EVENTS reaches back; `None` from a Bartizan that does not say.
+    #[serde(default)]
+    pub budget: Option<BudgetStatus>,
     /// The durable consumers of all streams.
     pub consumers: Vec<ConsumerStatus>,
     /// The detectors' own status.
@@ -251,6 +254,27 @@ impl From<&bartizan_bus::ConsumerInfo> for ConsumerStatus {
             more: rest(info, &["stream", "name", "ack_floor", "pending", "ack_pending", "redelivered", "terminated", "fell_off_retention"]),
         }
     }
+}
+
+/// The limits of EVENTS, and what they mean at the present rate.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct BudgetStatus {
+    /// Name of the stream.
+    pub stream: String,
+    /// Most bytes that it holds.
+    pub max_bytes: u64,
+    /// Where that comes from: `configured`, `disk_part`, `most`, `least`, `half_disk` or `unknown_disk`.
+    pub source: String,
+    /// Bytes of the disk under it, where they are known.
+    pub disk_bytes: Option<u64>,
+    /// What is older is deleted, seconds.
+    pub max_age_s: u64,
+    /// Bytes a day of the last day or less; `None` before there is an hour of events.
+    pub bytes_per_day: Option<u64>,
+    /// Days that are kept at that rate.
+    pub days: Option<f64>,
+    /// `age` or `size`: which limit comes first at that rate.
+    pub ends_by: Option<String>,
 }
 
 /// Secrets that were replaced before anything was stored.
@@ -532,6 +556,14 @@ pub(crate) mod tests {
             recent_skipped: BTreeMap::new(),
             problems: Vec::new(),
             streams: vec![StreamStatus::from(&alerts.info())],
+            budget: Some(BudgetStatus {
+                stream: "EVENTS".into(),
+                max_bytes: 8 << 30,
+                source: "most".into(),
+                disk_bytes: Some(100 << 30),
+                max_age_s: 7 * 86_400,
+                ..BudgetStatus::default()
+            }),
             consumers: vec![ConsumerStatus::from(&consumer.info())],
             detectors: json!({
                 "acked_seq": 1000,
@@ -652,7 +684,7 @@ pub(crate) mod tests {
     #[test]
     fn an_older_daemon_s_report_is_read() {
         let mut value = serde_json::to_value(report()).expect("json");
-        for key in ["problems", "recent_skipped", "redaction"] {
+        for key in ["problems", "recent_skipped", "redaction", "budget"] {
             value.as_object_mut().and_then(|map| map.remove(key)).expect(key);
         }
         for key in ["filtered_self", "unknown_result"] {

@@ -2,6 +2,7 @@
 //!
 //! A reason stands on the page once: in the verdict if it is a fault, else behind what is not seen because of it.
 
+mod budget;
 mod detectors;
 mod fields;
 mod sinks;
@@ -40,6 +41,7 @@ pub(crate) fn render(report: &StatusReport, verdict: &Verdict, paint: Paint) -> 
     let skipped = skipped.map(|row| paint.yellow(&skipped_runs(&escape(&row.kind), row.skipped())));
     page.list("Records", lines(&kinds(&report.kinds), paint).into_iter().chain(skipped));
     page.section("Streams", streams(&report.streams));
+    page.text.extend(report.budget.iter().map(|budget| format!("\n  {}", budget::budget(budget))));
     page.section("Consumers", consumers(&report.consumers));
     page.section("Sinks", sinks::sinks(report));
     page.list("Detectors", detectors::detectors(report, paint));

@@ -38,6 +38,7 @@ fn report(state: HookState) -> StatusReport {
         consumers: Vec::new(),
         detectors: serde_json::json!({}),
         sinks: serde_json::json!([]),
+        budget: None,
         redaction: None,
         process_table: ProcessTable::default(),
         self_usage: SelfUsage::default(),

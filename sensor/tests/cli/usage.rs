@@ -10,7 +10,7 @@ fn run(args: &[&str]) -> Run {
 fn no_verb_is_help() {
     let run = run(&[]);
     assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
-    for verb in ["Usage:", "run", "events", "alerts", "status", "version"] {
+    for verb in ["Usage:", "run", "events", "alerts", "status", "doctor", "version", "completions"] {
         assert!(run.stdout.contains(verb), "{verb} is not in {}", run.stdout);
     }
 }
@@ -22,6 +22,22 @@ fn versions() {
     assert!(text.stdout.starts_with(&format!("bartizan {}", env!("CARGO_PKG_VERSION"))), "{}", text.stdout);
     let json = run(&["version", "--json"]).json();
     assert_eq!((json.len(), &json[0]["version"]), (1, &serde_json::Value::from(env!("CARGO_PKG_VERSION"))));
+}
+
+#[test]
+fn completions_are_a_script_that_the_shell_reads() {
+    for shell in ["bash", "zsh", "fish", "elvish"] {
+        let run = run(&["completions", shell]);
+        assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{shell}");
+        assert!(run.stdout.contains("bartizan") && run.stdout.contains("status"), "{shell}: {}", run.stdout);
+        if shell == "bash" {
+            let file = tempfile::NamedTempFile::new().expect("temp file");
+            std::fs::write(file.path(), &run.stdout).expect("write");
+            let checked = std::process::Command::new("bash").arg("-n").arg(file.path()).output().expect("bash");
+            assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+        }
+    }
+    assert_eq!(run(&["completions", "tcsh"]).code, Some(64));
 }
 
 #[test]
