@@ -139,11 +139,20 @@ pub fn run(config: Config, on_alert: OnAlert) -> Result<(), DaemonError> {
         .enable_all()
         .build()
         .map_err(|source| DaemonError::System { what: "cannot start the runtime's threads", source })?;
-    let result =
-        Daemon::start(&runtime, config, bus.clone(), budget, loaded, redactor, started, on_alert).and_then(|daemon| daemon.run(&runtime));
+    let parts = Parts { bus: bus.clone(), budget, loaded, redactor };
+    let result = Daemon::start(&runtime, config, parts, started, on_alert).and_then(|daemon| daemon.run(&runtime));
     runtime.shutdown_timeout(Duration::from_secs(5));
     let closed = bus.close().map_err(|source| DaemonError::System { what: "cannot sync the streams at the end", source });
     result.and(closed)
+}
+
+/// What was opened before anything runs.
+struct Parts {
+    bus: Bus,
+    /// Of EVENTS.
+    budget: Budget,
+    loaded: Loaded,
+    redactor: Option<Redactor>,
 }
 
 /// Everything that runs.
@@ -157,16 +166,8 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(
-        runtime: &Runtime,
-        config: Config,
-        bus: Bus,
-        budget: Budget,
-        loaded: Loaded,
-        redactor: Option<Redactor>,
-        started: Instant,
-        on_alert: OnAlert,
-    ) -> Result<Self, DaemonError> {
+    fn start(runtime: &Runtime, config: Config, parts: Parts, started: Instant, on_alert: OnAlert) -> Result<Self, DaemonError> {
+        let Parts { bus, budget, loaded, redactor } = parts;
         let Loaded { ebpf, seeds, priority, bulk, counters, pending, hooks } = loaded;
         let start = start_event(&hooks);
         let seed_wanted = hooks.iter().any(|report| report.hook.name == "process_seed" && report.state == HookState::Active);
