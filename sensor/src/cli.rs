@@ -2,7 +2,7 @@
 //!
 //! Invariants worth naming:
 //!
-//! - **Exit codes mean one thing each** ([`Exit`]); `status` alone uses 1, 2 and 3 with meanings of its own.
+//! - **Exit codes mean one thing each** ([`Exit`]); `status` alone uses 1, 2 and 3 with meanings of its own, `doctor` 1 and 2.
 //! - **Standard output is the answer, standard error is about it.** `--json` is one object a line and nothing else.
 //! - **Untrusted text reaches a terminal only through `escape.rs`.**
 //! - **Reading needs no running Bartizan** and takes no lock.
@@ -11,6 +11,7 @@ mod alert_block;
 mod alerts;
 mod clock;
 mod completions;
+mod doctor;
 mod escape;
 mod event_line;
 mod events;
@@ -122,6 +123,7 @@ enum Verb {
     Events(events::Args),
     Alerts(alerts::Args),
     Status(status::Args),
+    Doctor(doctor::Args),
     Version(version::Args),
     Completions(completions::Args),
 }
@@ -146,6 +148,7 @@ pub fn main() -> ExitCode {
         Verb::Events(args) => events::run(common, args),
         Verb::Alerts(args) => alerts::run(common, args),
         Verb::Status(args) => status::run(common, args),
+        Verb::Doctor(args) => doctor::run(common, args),
         Verb::Version(args) => version::run(args),
         Verb::Completions(args) => completions::run(args, Cli::command()),
     };
@@ -200,7 +203,7 @@ mod tests {
 
     #[test]
     fn every_verb_takes_config_and_data_dir_on_either_side() {
-        for verb in [&["run"][..], &["events"], &["alerts"], &["status"], &["version"], &["completions", "bash"]] {
+        for verb in [&["run"][..], &["events"], &["alerts"], &["status"], &["doctor"], &["version"], &["completions", "bash"]] {
             let common = &["--config", "/c", "--data-dir", "/d"][..];
             for words in [[verb, common], [common, verb]] {
                 let read = Cli::try_parse_from([&["bartizan"], words[0], words[1]].concat()).expect("it is understood");

@@ -33,7 +33,7 @@ use crate::report::Reporter;
 const FOLLOW: Duration = Duration::from_millis(100);
 
 /// Inode of the initial pid namespace: `PROC_PID_INIT_INO`, include/linux/proc_ns.h.
-const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+pub(crate) const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
 /// At a stop, longest wait for the detectors to judge the last events.
 const LAST_EVENTS: Duration = Duration::from_secs(3);

@@ -164,7 +164,8 @@ fn value(from: &impl Serialize) -> Value {
     serde_json::to_value(from).unwrap_or(Value::Null)
 }
 
-fn hook_status(report: &HookReport) -> HookStatus {
+/// A hook as the report tells it.
+pub(crate) fn hook_status(report: &HookReport) -> HookStatus {
     let HookReport { hook, tier, state, reasons, held_back, broken, programs } = report;
     let counters: Vec<_> = programs.iter().filter_map(|(_, fd)| program_counters(fd).ok()).collect();
     let runs: u64 = counters.iter().map(|counters| counters.runs).sum();

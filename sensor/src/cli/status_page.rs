@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::clock::uptime;
 use super::escape::escape;
 use super::paint::Paint;
+use crate::config::units::about_bytes as about;
 use crate::status::{
     Blind, ConsumerStatus, HookState, HookStatus, KindCount, RedactionStatus, StatusReport, StreamStatus, Verdict, skipped_runs,
 };
@@ -231,15 +232,6 @@ fn redaction(status: &RedactionStatus, paint: Paint) -> String {
     let patterns: Vec<String> = patterns.iter().map(|(id, count)| format!("{}: {count}", escape(id))).collect();
     let by = if patterns.is_empty() { String::new() } else { format!(" ({})", patterns.join(", ")) };
     format!("{values} secret values replaced since the start{by}")
-}
-
-/// A size for reading: `31.0 MiB`.
-fn about(bytes: u64) -> String {
-    let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
-    match units.iter().find(|(_, shift)| bytes >= 1 << shift) {
-        Some((unit, shift)) => format!("{}.{} {unit}", bytes >> shift, ((bytes >> (shift - 10)) % 1024) * 10 / 1024),
-        None => format!("{bytes} B"),
-    }
 }
 
 #[cfg(test)]

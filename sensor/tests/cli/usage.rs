@@ -69,7 +69,7 @@ fn a_wrong_configuration_is_placed_and_64_for_every_verb() {
     let path = temp.path().join("config.toml");
     std::fs::write(&path, "[streams.events]\nmax_agee = \"1d\"\n").expect("write");
     let path = path.to_str().expect("UTF-8");
-    for verb in ["run", "events", "alerts", "status"] {
+    for verb in ["run", "events", "alerts", "status", "doctor"] {
         let run = run(&[verb, "--config", path]);
         assert_eq!((run.code, run.stdout.as_str()), (Some(64), ""), "{verb}: {}", run.stderr);
         let expected = format!("bartizan: {path}, line 2, column 1, key `streams.events.max_agee`: unknown field `max_agee`");
@@ -81,7 +81,7 @@ fn a_wrong_configuration_is_placed_and_64_for_every_verb() {
 fn a_configuration_that_is_named_must_exist() {
     let temp = tempfile::tempdir().expect("temp folder");
     let path = temp.path().join("none.toml");
-    for verb in ["run", "events", "alerts", "status"] {
+    for verb in ["run", "events", "alerts", "status", "doctor"] {
         let run = run(&[verb, "--config", path.to_str().expect("UTF-8")]);
         assert_eq!(run.code, Some(64), "{verb}: {}", run.stderr);
         assert!(run.stderr.contains("none.toml does not exist"), "{}", run.stderr);

@@ -1,8 +1,7 @@
 //! How long EVENTS reaches back.
 
-use super::about;
 use crate::cli::escape::escape;
-use crate::config::units::format_duration;
+use crate::config::units::{about_bytes as about, format_duration};
 use crate::status::BudgetStatus;
 
 /// One sentence: the limits, where the size comes from, and how many days that is.

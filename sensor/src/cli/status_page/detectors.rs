@@ -1,7 +1,8 @@
 //! The detectors' own status: the engine, then each detector with the size of its state.
 
 use super::fields::Fields;
-use super::{about, heading, lines, row};
+use super::{heading, lines, row};
+use crate::config::units::about_bytes as about;
 use crate::cli::paint::Paint;
 use crate::status::StatusReport;
 
