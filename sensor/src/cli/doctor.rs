@@ -66,7 +66,9 @@ fn render(checks: &[Check], verdict: Verdict, paint: Paint) -> String {
     let mut text = match verdict {
         Verdict::Well => paint.green("All is well."),
         Verdict::CannotRun => paint.red("Bartizan cannot run here:"),
-        Verdict::Improvable => paint.yellow(&format!("Bartizan can run here. To improve: {better}; not seen: {blind}; not looked at: {unknown}.")),
+        Verdict::Improvable => {
+            paint.yellow(&format!("Bartizan can run here. To improve: {better}; not seen: {blind}; not looked at: {unknown}."))
+        }
     };
     if verdict == Verdict::CannotRun {
         let stops = checks.iter().filter(|check| check.grade == Grade::Stop);
@@ -135,7 +137,13 @@ mod tests {
     use super::*;
 
     fn check(id: &str, grade: Grade) -> Check {
-        Check { id: id.into(), grade, finding: format!("{id} was found"), costs: vec!["not seen: x".into()], remedies: vec!["`do it`".into()] }
+        Check {
+            id: id.into(),
+            grade,
+            finding: format!("{id} was found"),
+            costs: vec!["not seen: x".into()],
+            remedies: vec!["`do it`".into()],
+        }
     }
 
     fn page(checks: &[Check]) -> String {
@@ -151,7 +159,12 @@ mod tests {
             check("hook.process_exec", Grade::Blind),
             check("sshd.loglevel", Grade::Warn),
         ]);
-        assert!(page.starts_with("Bartizan can run here. To improve: 1; not seen: 1; not looked at: 1.\n\nKernel\n  OK      kernel.btf was found"), "{page}");
+        assert!(
+            page.starts_with(
+                "Bartizan can run here. To improve: 1; not seen: 1; not looked at: 1.\n\nKernel\n  OK      kernel.btf was found"
+            ),
+            "{page}"
+        );
         assert!(page.contains("\n  BLIND   hook.process_exec was found\n          cost  not seen: x\n          do    `do it`"), "{page}");
         assert_eq!((page.matches("\nKernel\n").count(), page.matches("\nHooks\n").count()), (1, 1), "{page}");
     }

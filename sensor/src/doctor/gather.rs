@@ -31,7 +31,8 @@ const SSHD: Duration = Duration::from_secs(10);
 const PROGRAM_FOLDERS: &[&str] = &["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin", "/usr/local/bin"];
 
 /// Folders of the dynamic linker, for Debian's and Red Hat's layout.
-const LIBRARY_FOLDERS: &[&str] = &["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64", "/usr/lib", "/lib", "/usr/local/lib"];
+const LIBRARY_FOLDERS: &[&str] =
+    &["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64", "/usr/lib", "/lib", "/usr/local/lib"];
 
 /// Looks at this host. `running`: what the Bartizan of the data folder says.
 pub fn gather(config: &Config, running: Result<StatusReport, ClientError>) -> Facts {
@@ -53,20 +54,31 @@ pub fn gather(config: &Config, running: Result<StatusReport, ClientError>) -> Fa
 }
 
 fn kernel() -> Kernel {
-    let mounted = |path: &str, inside: &str| Path::new(path).join(inside).exists();
     let text = |path: &str| fs::read_to_string(path).ok();
     let lockdown = text("/sys/kernel/security/lockdown");
     Kernel {
         release: kernel_release(),
         machine: nix::sys::utsname::uname().map_or_else(|_| String::new(), |names| names.machine().to_string_lossy().into_owned()),
-        btf: Btf::read(Path::new(VMLINUX)).map_err(|error| error.to_string()).and_then(|btf| offsets::resolve(&btf).map(drop).map_err(|error| error.to_string())),
+        btf: Btf::read(Path::new(VMLINUX))
+            .map_err(|error| error.to_string())
+            .and_then(|btf| offsets::resolve(&btf).map(drop).map_err(|error| error.to_string())),
         lockdown: lockdown.as_deref().and_then(lockdown_mode),
         lsms: text("/sys/kernel/security/lsm").map(|list| list.trim().split(',').map(str::to_owned).collect()),
         bpf_stats: text("/proc/sys/kernel/bpf_stats_enabled").map(|value| value.trim() == "1"),
-        tracefs: mounted("/sys/kernel/tracing", "events/syscalls") || mounted("/sys/kernel/debug/tracing", "events/syscalls"),
+        tracefs: tracefs(),
         // The root of a bpffs may be empty; its type tells it.
         bpffs: nix::sys::statfs::statfs("/sys/fs/bpf").is_ok_and(|fs| fs.filesystem_type() == nix::sys::statfs::BPF_FS_MAGIC),
     }
+}
+
+/// Whether tracepoints can be seen; only root may look into tracefs.
+fn tracefs() -> Option<bool> {
+    let looks =
+        ["/sys/kernel/tracing/events/syscalls", "/sys/kernel/debug/tracing/events/syscalls"].map(|path| Path::new(path).try_exists());
+    if looks.iter().any(|look| matches!(look, Ok(true))) {
+        return Some(true);
+    }
+    looks.iter().all(Result::is_ok).then_some(false)
 }
 
 /// The mode in brackets: `none [integrity] confidentiality`.
@@ -86,7 +98,8 @@ fn hooks(config: &Config, root: bool, running: Result<StatusReport, ClientError>
 /// Attaches every hook and detaches it again.
 fn try_hooks(config: &Config) -> Hooks {
     // The rings only fill until they are dropped: the smallest will do.
-    let loaded = load(&LoadConfig { disabled: config.sensor.disable_hooks.clone(), ring_priority: 64 << 10, ring_bulk: 64 << 10, btf: None });
+    let loaded =
+        load(&LoadConfig { disabled: config.sensor.disable_hooks.clone(), ring_priority: 64 << 10, ring_bulk: 64 << 10, btf: None });
     match loaded {
         Ok(loaded) => Hooks::Tried { hooks: loaded.hooks.iter().map(hook_status).collect(), blind: blind(&loaded.hooks) },
         Err(error) => Hooks::Refused(error.to_string()),

@@ -36,15 +36,21 @@ fn hook(hook: &HookStatus, blind: &[&Blind]) -> Check {
     let HookStatus { name, kinds, tier, best, state, reason, runs: _, recursion_misses } = hook;
     let id = format!("hook.{name}");
     let kinds = kinds.join(", ");
-    let attached = if tier == "none" { format!("{name} ({kinds}) is not attached") } else { format!("{name} ({kinds}) is attached as {tier}") };
+    let attached =
+        if tier == "none" { format!("{name} ({kinds}) is not attached") } else { format!("{name} ({kinds}) is attached as {tier}") };
     let check = match state {
         HookState::Active if *best && blind.is_empty() => Check::ok(&id, attached),
-        HookState::Active | HookState::Unavailable if blind.is_empty() => Check::ok(&id, format!("{attached}, and misses nothing that the best tier sees")),
+        HookState::Active | HookState::Unavailable if blind.is_empty() => {
+            Check::ok(&id, format!("{attached}, and misses nothing that the best tier sees"))
+        }
         HookState::Active | HookState::Unavailable => Check::new(&id, Grade::Blind, attached),
         HookState::Disabled | HookState::Failed => Check::new(&id, Grade::Warn, attached),
     };
     let mut check = match reason {
-        Some(reason) if check.grade != Grade::Ok => Check { finding: format!("{}: {reason}", check.finding), ..check }.remedy(remedies::remedy(reason)),
+        Some(reason) if check.grade != Grade::Ok => {
+            let remedies = remedies::remedies(reason).into_iter().map(str::to_owned).collect();
+            Check { finding: format!("{}: {reason}", check.finding), remedies, ..check }
+        }
         _ => check,
     };
     for blind in blind {

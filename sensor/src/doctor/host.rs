@@ -28,8 +28,14 @@ pub(super) fn user(user: &User) -> Vec<Check> {
     if let Some(capabilities) = capabilities.filter(|_| root) {
         let has = |bit: u32| capabilities >> bit & 1 == 1;
         checks.push(if !(has(CAP_SYS_ADMIN) || (has(CAP_BPF) && has(CAP_PERFMON))) {
-            Check::new("user.capabilities", Grade::Stop, "this root may not load eBPF programs: it has neither CAP_SYS_ADMIN nor CAP_BPF with CAP_PERFMON")
-                .remedy("run it outside of the container, or give the container `--cap-add BPF --cap-add PERFMON --cap-add SYS_PTRACE --pid=host`")
+            Check::new(
+                "user.capabilities",
+                Grade::Stop,
+                "this root may not load eBPF programs: it has neither CAP_SYS_ADMIN nor CAP_BPF with CAP_PERFMON",
+            )
+            .remedy(
+                "run it outside of the container, or give the container `--cap-add BPF --cap-add PERFMON --cap-add SYS_PTRACE --pid=host`",
+            )
         } else if !has(CAP_SYS_PTRACE) {
             Check::new("user.capabilities", Grade::Warn, "this root has no CAP_SYS_PTRACE")
                 .costs("not seen: descriptors and paths of processes that are older than the sensor")
@@ -40,10 +46,18 @@ pub(super) fn user(user: &User) -> Vec<Check> {
     }
     checks.push(match host_pids {
         Some(true) => Check::ok("user.pid_namespace", "this is the host's pid namespace"),
-        Some(false) => Check::new("user.pid_namespace", Grade::Stop, "this is a container's pid namespace, and the kernel names processes by the host's ids")
-            .remedy("run it outside of the container, or give the container the host's: `--pid=host`"),
-        None => Check::new("user.pid_namespace", Grade::Unknown, "whether this is the host's pid namespace cannot be seen: /proc is not mounted")
-            .remedy("`mount -t proc proc /proc`"),
+        Some(false) => Check::new(
+            "user.pid_namespace",
+            Grade::Stop,
+            "this is a container's pid namespace, and the kernel names processes by the host's ids",
+        )
+        .remedy("run it outside of the container, or give the container the host's: `--pid=host`"),
+        None => Check::new(
+            "user.pid_namespace",
+            Grade::Unknown,
+            "whether this is the host's pid namespace cannot be seen: /proc is not mounted",
+        )
+        .remedy("`mount -t proc proc /proc`"),
     });
     checks
 }
@@ -55,7 +69,9 @@ pub(super) fn data(data: &Data) -> Vec<Check> {
         Some((owner, mode)) => Check::new(
             "data.folder",
             Grade::Stop,
-            format!("the data folder {folder} belongs to uid {owner} and has mode {mode:04o}: others could replace its files, so it is refused"),
+            format!(
+                "the data folder {folder} belongs to uid {owner} and has mode {mode:04o}: others could replace its files, so it is refused"
+            ),
         )
         .remedy(format!("`chown root: {folder} && chmod 700 {folder}`, after a look at what is in it")),
     }];
@@ -76,7 +92,17 @@ pub(super) fn data(data: &Data) -> Vec<Check> {
             if wanted > free {
                 Check::new("data.disk", Grade::Warn, text)
                     .costs("when the disk is full, events are lost, and counted; alerts wait for room")
-                    .remedy(format!("make room under {folder}, or put `max_bytes = \"{} MiB\"` under [streams.events] in {CONFIG}", (free / 2 >> 20).max(1)))
+                    .remedy(match free.saturating_sub(*others) / 10 * 9 >> 20 {
+                        // Not worth it: it would hold minutes.
+                        0..64 => format!(
+                            "make {} more room under {folder}, or set `data_dir` in {CONFIG} to a larger disk",
+                            about(wanted - free)
+                        ),
+                        room => format!(
+                            "make {} more room under {folder}, or put `max_bytes = \"{room} MiB\"` under [streams.events] in {CONFIG}",
+                            about(wanted - free)
+                        ),
+                    })
             } else {
                 Check::ok("data.disk", text)
             }
@@ -102,9 +128,11 @@ pub(super) fn clock(clock: Option<Clock>) -> Check {
                 .remedy(SYNC)
         }
         Some(Clock { synchronized: true, .. }) => Check::ok("host.clock", "the clock is kept right by a time service"),
-        Some(Clock { synchronized: false, .. }) => Check::new("host.clock", Grade::Warn, "no time service has told the kernel that its clock is right")
-            .costs("events cannot be laid beside those of other hosts; detections on this host use the boot clock and do not suffer")
-            .remedy(SYNC),
+        Some(Clock { synchronized: false, .. }) => {
+            Check::new("host.clock", Grade::Warn, "no time service has told the kernel that its clock is right")
+                .costs("events cannot be laid beside those of other hosts; detections on this host use the boot clock and do not suffer")
+                .remedy(SYNC)
+        }
     }
 }
 
@@ -118,7 +146,9 @@ pub(super) fn sink(sink: &Sink) -> Check {
             let host = host.trim_matches(['[', ']']);
             Check::new(&id, Grade::Warn, format!("{address} does not take a connection: {why}"))
                 .costs("alerts wait on disk and nobody is told of them; ALERTS keeps 30 days or 256 MiB by default")
-                .remedy(format!("start the receiver, or open the way to it, until `nc -vz {host} {port}` succeeds; or correct `address` in {CONFIG}"))
+                .remedy(format!(
+                    "start the receiver, or open the way to it, until `nc -vz {host} {port}` succeeds; or correct `address` in {CONFIG}"
+                ))
         }
     }
 }

@@ -30,7 +30,9 @@ pub(super) fn kernel(kernel: &Kernel) -> Vec<Check> {
     if HOOKS.iter().any(|hook| hook.tiers.iter().any(|tier| tier.name == "lsm")) {
         checks.push(match lsms {
             Some(lsms) if lsms.iter().any(|lsm| lsm == "bpf") => Check::ok("kernel.bpf_lsm", "BPF LSM is active"),
-            Some(_) => Check::new("kernel.bpf_lsm", Grade::Warn, "BPF LSM is not active").costs("hooks with the tier `lsm` take their next one").remedy(LSM),
+            Some(_) => Check::new("kernel.bpf_lsm", Grade::Warn, "BPF LSM is not active")
+                .costs("hooks with the tier `lsm` take their next one")
+                .remedy(LSM),
             None => Check::new("kernel.bpf_lsm", Grade::Unknown, "securityfs is not mounted, so the security modules cannot be seen")
                 .remedy("`mount -t securityfs securityfs /sys/kernel/security`"),
         });
@@ -46,14 +48,19 @@ pub(super) fn kernel(kernel: &Kernel) -> Vec<Check> {
         ),
         None => Check::ok("kernel.bpf_stats", "this kernel does not say whether it counts program runs"),
     });
-    checks.push(if *tracefs {
-        Check::ok("kernel.tracefs", "tracefs is mounted")
-    } else {
-        Check::new("kernel.tracefs", Grade::Warn, "tracefs is not mounted")
+    checks.push(match tracefs {
+        Some(true) => Check::ok("kernel.tracefs", "tracefs is mounted"),
+        Some(false) => Check::new("kernel.tracefs", Grade::Warn, "tracefs is not mounted")
             .costs("hooks that fall back to system-call tracepoints are not there")
-            .remedy(remedies::TRACEFS)
+            .remedy(remedies::TRACEFS),
+        None => {
+            Check::new("kernel.tracefs", Grade::Unknown, "only root can see whether tracefs is mounted").remedy("`sudo bartizan doctor`")
+        }
     });
-    checks.push(Check::ok("kernel.bpffs", if *bpffs { "bpffs is mounted" } else { "bpffs is not mounted; Bartizan pins nothing and does not need it" }));
+    checks.push(Check::ok(
+        "kernel.bpffs",
+        if *bpffs { "bpffs is mounted" } else { "bpffs is not mounted; Bartizan pins nothing and does not need it" },
+    ));
     checks
 }
 

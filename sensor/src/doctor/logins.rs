@@ -30,7 +30,8 @@ pub(super) fn sshd(sshd: &Sshd) -> Vec<Check> {
 fn level(level: Option<&str>, tries: Option<&str>) -> Check {
     let id = "sshd.loglevel";
     let Some(level) = level else {
-        return Check::new(id, Grade::Unknown, "`sshd -T` names no LogLevel").costs("how much of failed publickey logins is seen is not known");
+        return Check::new(id, Grade::Unknown, "`sshd -T` names no LogLevel")
+            .costs("how much of failed publickey logins is seen is not known");
     };
     let upper = level.to_ascii_uppercase();
     // auth.c, auth_log(): at INFO a failure is logged when MaxAuthTries / 2 came before it on the connection, when the user does not exist,
@@ -69,8 +70,10 @@ pub(super) fn libpam(path: Option<&str>, sshd: &Sshd) -> Check {
     match (path, sshd) {
         (Some(path), _) => Check::ok("pam.library", format!("libpam is {path}")),
         (None, Sshd::Absent) => Check::ok("pam.library", "libpam is not installed, and neither is sshd: nobody logs in through PAM"),
-        (None, Sshd::Unknown(_) | Sshd::Settings(_)) => Check::new("pam.library", Grade::Warn, "libpam was not found in the library folders")
-            .costs("not seen: PAM's events of every service")
-            .remedy("`apt-get install libpam0g`; if it is in a folder of its own, add that to /etc/ld.so.conf.d and run `ldconfig`"),
+        (None, Sshd::Unknown(_) | Sshd::Settings(_)) => {
+            Check::new("pam.library", Grade::Warn, "libpam was not found in the library folders")
+                .costs("not seen: PAM's events of every service")
+                .remedy("`apt-get install libpam0g`; if it is in a folder of its own, add that to /etc/ld.so.conf.d and run `ldconfig`")
+        }
     }
 }

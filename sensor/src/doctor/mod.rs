@@ -158,7 +158,7 @@ pub struct Kernel {
     /// `kernel.bpf_stats_enabled`.
     pub bpf_stats: Option<bool>,
     /// tracefs is mounted where tracepoints are looked for.
-    pub tracefs: bool,
+    pub tracefs: Option<bool>,
     /// bpffs is mounted.
     pub bpffs: bool,
 }

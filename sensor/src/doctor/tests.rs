@@ -24,7 +24,13 @@ fn hook(name: &str) -> HookStatus {
 }
 
 fn blind(name: &str, expected: bool) -> Blind {
-    Blind { hook: name.into(), what: "32-bit callers".into(), why: "EPERM".into(), costs: vec!["runtime_watcher.reverse_shell".into()], expected }
+    Blind {
+        hook: name.into(),
+        what: "32-bit callers".into(),
+        why: "EPERM".into(),
+        costs: vec!["runtime_watcher.reverse_shell".into()],
+        expected,
+    }
 }
 
 /// A host on which all is well.
@@ -38,7 +44,7 @@ fn facts() -> Facts {
             lockdown: Some("integrity".into()),
             lsms: Some(vec!["lockdown".into(), "bpf".into()]),
             bpf_stats: Some(false),
-            tracefs: true,
+            tracefs: Some(true),
             bpffs: true,
         },
         hooks: Hooks::Tried { hooks: HOOKS.iter().map(|known| hook(known.name)).collect(), blind: Vec::new() },
@@ -107,7 +113,7 @@ fn what_stops_bartizan() {
 #[test]
 fn what_can_be_better_costs_something_and_has_a_remedy() {
     let warnings: [(&str, Change); 12] = [
-        ("kernel.tracefs", |facts| facts.kernel.tracefs = false),
+        ("kernel.tracefs", |facts| facts.kernel.tracefs = Some(false)),
         ("user.capabilities", |facts| facts.user.capabilities = Some(1 << 39 | 1 << 38)),
         ("data.disk", |facts| facts.data.disk = Ok(Disk { total: 100 * GIB, available: GIB })),
         ("data.redaction", |facts| facts.data.redaction = Ok(false)),
@@ -133,7 +139,8 @@ fn what_can_be_better_costs_something_and_has_a_remedy() {
 
 #[test]
 fn what_could_not_be_looked_at_is_not_well() {
-    let unknown: [(&str, Change); 8] = [
+    let unknown: [(&str, Change); 9] = [
+        ("kernel.tracefs", |facts| facts.kernel.tracefs = None),
         ("user.root", |facts| facts.user = User { root: false, ..facts.user }),
         ("user.pid_namespace", |facts| facts.user.host_pids = None),
         ("hooks", |facts| facts.hooks = Hooks::Untried("this is not root".into())),
@@ -172,6 +179,9 @@ fn the_disk_counts_what_the_streams_have_already() {
         .0
         .grade
     };
+    let remedy =
+        |available: u64| judged("data.disk", |facts| facts.data.disk = Ok(Disk { total: 100 * GIB, available })).0.remedies.concat();
+    assert!(remedy(2 * GIB).contains("`max_bytes = \"921 MiB\"`") && remedy(GIB).contains("a larger disk"), "{}", remedy(2 * GIB));
     assert_eq!((grade(5 * GIB, 0), grade(5 * GIB, 4 * GIB), grade(9 * GIB, 0)), (Grade::Warn, Grade::Ok, Grade::Ok));
 }
 
@@ -200,6 +210,7 @@ fn each_reason_of_loading_has_its_own_remedy() {
     for (reason, word) in [
         ("fexit: disabled by the operator", "disable_hooks"),
         ("syscall_tracepoint: sys_exit_execve: no such file (is tracefs mounted?)", "mount -t tracefs"),
+        ("syscall_tracepoint: sys_exit_execve: tracefs not found", "mount -t tracefs"),
         ("tp_btf: tracepoint x takes (int) on this kernel, expected (long)", "newer Bartizan"),
         ("tp_btf: this kernel has no tracepoint x", "too old"),
         ("uprobe: libpam.so.0 was not found", "libpam0g"),
@@ -208,8 +219,11 @@ fn each_reason_of_loading_has_its_own_remedy() {
         ("tp_btf: this kernel does not attach x (ENOTSUPP)", "hypervisor"),
         ("something new", "report it"),
     ] {
-        assert!(remedies::remedy(reason).contains(word), "{reason}: {}", remedies::remedy(reason));
+        let remedies = remedies::remedies(reason);
+        assert!(remedies.len() == 1 && remedies[0].contains(word), "{reason}: {remedies:?}");
     }
+    let both = remedies::remedies("fexit: this kernel refuses x (EPERM); syscall_tracepoint: sys_exit_x: tracefs not found");
+    assert_eq!(both, [remedies::TRACEFS, remedies::OTHER_KERNEL], "what can be typed stands first");
 }
 
 #[test]
@@ -225,7 +239,15 @@ fn the_document_has_every_remedy() {
     let document = std::fs::read_to_string(path).expect("docs/doctor.md");
     let plain = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ").replace("\\|", "|");
     let document = plain(&document);
-    let constants = [logins::VERBOSE, logins::USE_PAM, kernel::LSM, remedies::CONFIDENTIALITY, remedies::OTHER_KERNEL, remedies::TRACEFS];
+    let constants = [
+        logins::VERBOSE,
+        logins::USE_PAM,
+        kernel::LSM,
+        remedies::CONFIDENTIALITY,
+        remedies::OTHER_KERNEL,
+        remedies::TRACEFS,
+        remedies::UNKNOWN,
+    ];
     for remedy in remedies::REMEDIES.iter().map(|remedy| remedy.remedy).chain(constants) {
         assert!(document.contains(&plain(remedy)), "docs/doctor.md has not: {remedy}");
     }
@@ -234,7 +256,7 @@ fn the_document_has_every_remedy() {
 proptest! {
     #[test]
     fn any_output_of_others_is_read(text in "(\\[|\\]|[a-z ]{0,8}|\n|=){0,24}") {
-        let _ = (lockdown_mode(&text), remedies::remedy(&text));
+        let _ = (lockdown_mode(&text), remedies::remedies(&text));
         let (_, _) = judged("kernel.version", |facts| {
             facts.kernel.release = text.clone();
             facts.sshd = Sshd::Settings(sshd_settings(&text));

@@ -68,7 +68,8 @@ fn a_receiver_that_is_not_there_is_named() {
     let temp = tempfile::tempdir().expect("temp folder");
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let open = listener.local_addr().expect("address").port();
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port that is free again").port();
+    let closed =
+        std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port that is free again").port();
     let sink = |name: &str, port: u16| format!("[[forward]]\nname = \"{name}\"\ntype = \"syslog\"\naddress = \"127.0.0.1:{port}\"\n");
     let config = temp.path().join("config.toml");
     std::fs::write(&config, sink("there", open) + &sink("gone", closed)).expect("write");

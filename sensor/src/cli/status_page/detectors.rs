@@ -2,8 +2,8 @@
 
 use super::fields::Fields;
 use super::{heading, lines, row};
-use crate::config::units::about_bytes as about;
 use crate::cli::paint::Paint;
+use crate::config::units::about_bytes as about;
 use crate::status::StatusReport;
 
 /// What an operator reads of the engine only when it is not 0.
