@@ -88,7 +88,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const MIB: u64 = 1024 * 1024;
 
 impl StreamConfig {
-    /// EVENTS: 7 days, 2 GiB, synced every second, 2 minutes of duplicate window.
+    /// EVENTS: 7 days, 2 GiB (where the caller has no [`crate::budget::Budget`] for its disk), synced every second, 2 minutes of duplicate window.
     pub fn events() -> Self {
         Self {
             max_age: 7 * DAY,

@@ -14,6 +14,7 @@
 //! - **One writer per data folder** (a lock), any number of readers beside it ([`LogReader`]), which never write.
 //! - **The format is a document**: `docs/bus-format.md`. The code that knows bytes is in `log/`, and only there.
 
+pub mod budget;
 pub mod event;
 pub mod subject;
 

@@ -389,3 +389,24 @@ fn publishers_consumers_and_readers_run_side_by_side() -> Result<()> {
     assert!(stream.info().segments > 5);
     Ok(())
 }
+
+#[test]
+fn what_came_within_the_last_day_is_told_apart() -> Result<()> {
+    const HOUR_NS: i64 = 3_600_000_000_000;
+    let dir = tempfile::tempdir()?;
+    let mut config = BusConfig::default();
+    // A message fills a segment, so that each has a segment of its own.
+    config.alerts.segment_bytes = 1;
+    let bus = Bus::open(dir.path(), &config)?;
+    let stream = bus.stream(StreamName::Alerts);
+    assert_eq!((stream.info().recent_bytes, stream.info().recent_s), (0, 0));
+    for hour in [0, 30, 40, 50] {
+        stream.append(Message { time_ns: hour * HOUR_NS, ..message(1)? })?;
+    }
+    let info = stream.info();
+    assert_eq!(info.recent_s, 20 * 3600, "from hour 30 to hour 50");
+    assert!(info.recent_bytes > 0 && info.recent_bytes < info.bytes, "{info:?}");
+    stream.append(Message { time_ns: 100 * HOUR_NS, ..message(1)? })?;
+    assert_eq!(stream.info().recent_s, 0, "the newest stands alone");
+    Ok(())
+}

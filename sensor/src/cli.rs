@@ -2,7 +2,7 @@
 //!
 //! Invariants worth naming:
 //!
-//! - **Exit codes mean one thing each** ([`Exit`]); `status` alone uses 1, 2 and 3 with meanings of its own.
+//! - **Exit codes mean one thing each** ([`Exit`]); `status` alone uses 1, 2 and 3 with meanings of its own, `doctor` 1 and 2.
 //! - **Standard output is the answer, standard error is about it.** `--json` is one object a line and nothing else.
 //! - **Untrusted text reaches a terminal only through `escape.rs`.**
 //! - **Reading needs no running Bartizan** and takes no lock.
@@ -10,6 +10,8 @@
 mod alert_block;
 mod alerts;
 mod clock;
+mod completions;
+mod doctor;
 mod escape;
 mod event_line;
 mod events;
@@ -125,7 +127,9 @@ enum Verb {
     Alerts(alerts::Args),
     Matches(matches::Args),
     Status(status::Args),
+    Doctor(doctor::Args),
     Version(version::Args),
+    Completions(completions::Args),
 }
 
 /// Reads the command line of this process, does what it says, and gives the exit code.
@@ -149,7 +153,9 @@ pub fn main() -> ExitCode {
         Verb::Alerts(args) => alerts::run(common, args),
         Verb::Matches(args) => matches::run(common, args),
         Verb::Status(args) => status::run(common, args),
+        Verb::Doctor(args) => doctor::run(common, args),
         Verb::Version(args) => version::run(args),
+        Verb::Completions(args) => completions::run(args, Cli::command()),
     };
     match done {
         Ok(exit) => exit,
@@ -203,10 +209,13 @@ mod tests {
 
     #[test]
     fn every_verb_takes_config_and_data_dir_on_either_side() {
-        for verb in ["run", "events", "alerts", "matches", "status", "version"] {
-            let after = Cli::try_parse_from(["bartizan", verb, "--config", "/c", "--data-dir", "/d"]).expect(verb);
-            assert_eq!((after.common.config, after.common.data_dir), (Some("/c".into()), Some("/d".into())));
-            Cli::try_parse_from(["bartizan", "--config", "/c", "--data-dir", "/d", verb]).expect(verb);
+        for verb in [&["run"][..], &["events"], &["alerts"], &["matches"], &["status"], &["doctor"], &["version"], &["completions", "bash"]]
+        {
+            let common = &["--config", "/c", "--data-dir", "/d"][..];
+            for words in [[verb, common], [common, verb]] {
+                let read = Cli::try_parse_from([&["bartizan"], words[0], words[1]].concat()).expect("it is understood");
+                assert_eq!((read.common.config, read.common.data_dir), (Some("/c".into()), Some("/d".into())), "{verb:?}");
+            }
         }
     }
 

@@ -15,10 +15,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bartizan_bus::budget::{Budget, Disk};
 use bartizan_bus::{BusConfig, StreamConfig, SyncPolicy};
 use serde::Deserialize;
 
 pub use error::ConfigError;
+
+use crate::redact::RedactionConfig;
 
 /// The file that is read when `--config` is not given.
 pub const DEFAULT_CONFIG: &str = "/etc/bartizan/config.toml";
@@ -36,6 +39,8 @@ pub struct Config {
     pub sensor: SensorConfig,
     /// Retention of the streams.
     pub streams: StreamsConfig,
+    /// Secrets in command lines.
+    pub redaction: RedactionConfig,
     /// Detectors and their knobs.
     pub detectors: bartizan_detectors::Config,
     /// Where alerts go.
@@ -82,9 +87,9 @@ pub struct EventsConfig {
     /// Events older than this are deleted.
     #[serde(deserialize_with = "fields::duration::<_, 60, 315360000>")]
     pub max_age: Duration,
-    /// The oldest events are deleted when the stream is larger than this.
-    #[serde(deserialize_with = "fields::size::<_, {1 << 20}, {1 << 50}>")]
-    pub max_bytes: u64,
+    /// The oldest events are deleted when the stream is larger than this. `None`: by the disk, see [`Config::events_budget`].
+    #[serde(deserialize_with = "fields::size_or_auto::<_, {1 << 20}, {1 << 50}>")]
+    pub max_bytes: Option<u64>,
     /// An event is synced to disk at most this long after it was stored: what a power cut can cost.
     #[serde(deserialize_with = "fields::duration_ms::<_, 10, 60000>")]
     pub sync_interval: Duration,
@@ -108,6 +113,7 @@ impl Default for Config {
             data_dir: PathBuf::from(DEFAULT_DATA_DIR),
             sensor: SensorConfig::default(),
             streams: StreamsConfig::default(),
+            redaction: RedactionConfig::default(),
             detectors: Default::default(),
             forward: Vec::new(),
         }
@@ -134,7 +140,7 @@ impl Default for EventsConfig {
             SyncPolicy::Interval(interval) => interval,
             SyncPolicy::Always => Duration::from_secs(1),
         };
-        Self { max_age: stream.max_age, max_bytes: stream.max_bytes, sync_interval }
+        Self { max_age: stream.max_age, max_bytes: None, sync_interval }
     }
 }
 
@@ -192,16 +198,25 @@ impl Config {
         if !self.data_dir.is_absolute() {
             return Err(format!("data_dir {:?} is not an absolute path: begin it with /", self.data_dir));
         }
+        self.redaction.validate().map_err(|error| error.to_string())?;
         self.detectors.validate().map_err(|error| error.to_string())?;
         bartizan_forward::validate(&self.forward).map_err(|error| error.to_string())
     }
 
-    /// The bus's part of the configuration.
-    pub fn bus(&self) -> BusConfig {
-        let Self { data_dir: _, sensor: _, streams: StreamsConfig { events, alerts }, detectors: _, forward: _ } = self;
+    /// How many bytes EVENTS may hold: what is configured, else a part of the disk that holds the data folder, which is asked.
+    pub fn events_budget(&self) -> Budget {
+        let disk = Disk::of(&self.data_dir).map_err(|error| {
+            tracing::warn!("cannot ask the disk of {} for its size: {error}", self.data_dir.display());
+        });
+        Budget::new(self.streams.events.max_bytes, disk.ok().map(|disk| disk.total))
+    }
+
+    /// The bus's part of the configuration. `events`: the budget of EVENTS.
+    pub fn bus(&self, events_budget: &Budget) -> BusConfig {
+        let Self { data_dir: _, sensor: _, streams: StreamsConfig { events, alerts }, redaction: _, detectors: _, forward: _ } = self;
         let mut bus = BusConfig::default();
         bus.events.max_age = events.max_age;
-        bus.events.max_bytes = events.max_bytes;
+        bus.events.max_bytes = events_budget.bytes;
         bus.events.sync = SyncPolicy::Interval(events.sync_interval);
         bus.alerts.max_age = alerts.max_age;
         bus.alerts.max_bytes = alerts.max_bytes;
@@ -262,7 +277,10 @@ mod tests {
         let config = load("").expect("empty");
         assert_eq!(config.data_dir, Path::new(DEFAULT_DATA_DIR));
         assert_eq!(config.sensor, SensorConfig::default());
-        assert_eq!(config.bus(), BusConfig::default());
+        let default = Budget::new(None, None);
+        let mut bus = BusConfig::default();
+        bus.events.max_bytes = default.bytes;
+        assert_eq!((config.bus(&default), config.streams.events.max_bytes), (bus, None));
         assert!(config.forward.is_empty());
     }
 
@@ -285,7 +303,7 @@ mod tests {
             cpu_limit: 25,
         };
         assert_eq!(config.sensor, sensor);
-        let bus = config.bus();
+        let bus = config.bus(&config.events_budget());
         assert_eq!((bus.events.max_age, bus.events.max_bytes), (Duration::from_secs(86_400), 1 << 30));
         assert_eq!(bus.events.sync, SyncPolicy::Interval(Duration::from_millis(250)));
         assert_eq!((bus.alerts.max_age, bus.alerts.max_bytes), (Duration::from_secs(90 * 86_400), 64 << 20));
@@ -315,6 +333,8 @@ mod tests {
             ("[sensor]\nheartbeat = \"5\"", "\"1h30m\""),
             ("[sensor]\nheartbeat = \"2h\"", "1s to 1h are allowed"),
             ("[streams.events]\nmax_bytes = \"2 gigs\"", "\"2 gigs\" is not a size"),
+            ("[streams.events]\nmax_bytes = \"2 gigs\"", "or write \"auto\""),
+            ("[streams.events]\nmax_bytes = \"1 KiB\"", "1 MiB to 1024 TiB are allowed"),
             ("[streams.alerts]\nsync_interval = \"1s\"", "unknown field `sync_interval`"),
             ("data_dir = \"relative\"", "is not an absolute path"),
             ("data_dir = \"/a\"\ndata_dir = \"/b\"", "line 2"),

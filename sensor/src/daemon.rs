@@ -2,11 +2,12 @@
 
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bartizan_bus::budget::Budget;
 use bartizan_bus::event::{Alert, Body, Gap, Start, decode_alert};
 use bartizan_bus::{Bus, LogReader, OpenError, ReadError, Stream, StreamInfo, StreamName};
 use bartizan_detectors::correlate::{self, CorrelateConfig, CorrelateError, CorrelateStatus};
@@ -28,13 +29,14 @@ use crate::governor::Governor;
 use crate::host::{host_name, kernel_release};
 use crate::logins::LoginsFile;
 use crate::pipeline::{Pipeline, Reseed, Shared};
+use crate::redact::{Key, KeyError, RedactionConfig, Redactor, RedactorError};
 use crate::report::Reporter;
 
 /// Between two looks for new alerts to show.
 const FOLLOW: Duration = Duration::from_millis(100);
 
 /// Inode of the initial pid namespace: `PROC_PID_INIT_INO`, include/linux/proc_ns.h.
-const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+pub(crate) const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
 /// At a stop, longest wait for detectors and correlation to judge the last events.
 const LAST_EVENTS: Duration = Duration::from_secs(3);
@@ -61,6 +63,12 @@ pub enum DaemonError {
     /// The bus cannot be opened.
     #[error(transparent)]
     Bus(#[from] OpenError),
+    /// There is no key to hash secrets with.
+    #[error(transparent)]
+    RedactionKey(#[from] KeyError),
+    /// Secrets cannot be redacted.
+    #[error(transparent)]
+    Redactor(#[from] RedactorError),
     /// Capture cannot start.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -119,7 +127,9 @@ pub fn run(config: Config, on_alert: OnAlert) -> Result<(), DaemonError> {
     if std::fs::metadata("/proc/self/ns/pid").is_ok_and(|namespace| namespace.ino() != INITIAL_PID_NAMESPACE) {
         return Err(DaemonError::PidNamespace);
     }
-    let bus = Bus::open(&config.data_dir, &config.bus())?;
+    let budget = config.events_budget();
+    let bus = Bus::open(&config.data_dir, &config.bus(&budget))?;
+    let redactor = redactor(&config.redaction, &config.data_dir)?;
     if let Some(done) = mounts::ensure_tracefs() {
         tracing::info!("{done}");
     }
@@ -135,10 +145,20 @@ pub fn run(config: Config, on_alert: OnAlert) -> Result<(), DaemonError> {
         .enable_all()
         .build()
         .map_err(|source| DaemonError::System { what: "cannot start the runtime's threads", source })?;
-    let result = Daemon::start(&runtime, config, bus.clone(), loaded, started, on_alert).and_then(|daemon| daemon.run(&runtime));
+    let parts = Parts { bus: bus.clone(), budget, loaded, redactor };
+    let result = Daemon::start(&runtime, config, parts, started, on_alert).and_then(|daemon| daemon.run(&runtime));
     runtime.shutdown_timeout(Duration::from_secs(5));
     let closed = bus.close().map_err(|source| DaemonError::System { what: "cannot sync the streams at the end", source });
     result.and(closed)
+}
+
+/// What was opened before anything runs.
+struct Parts {
+    bus: Bus,
+    /// Of EVENTS.
+    budget: Budget,
+    loaded: Loaded,
+    redactor: Option<Redactor>,
 }
 
 /// Everything that runs.
@@ -168,14 +188,8 @@ impl Judged {
 }
 
 impl Daemon {
-    fn start(
-        runtime: &Runtime,
-        config: Config,
-        bus: Bus,
-        loaded: Loaded,
-        started: Instant,
-        on_alert: OnAlert,
-    ) -> Result<Self, DaemonError> {
+    fn start(runtime: &Runtime, config: Config, parts: Parts, started: Instant, on_alert: OnAlert) -> Result<Self, DaemonError> {
+        let Parts { bus, budget, loaded, redactor } = parts;
         let Loaded { ebpf, seeds, priority, bulk, counters, pending, probes, shed, libraries, hooks } = loaded;
         let start = start_event(&hooks);
         let seed_wanted = hooks.iter().any(|report| report.hook.name == "process_seed" && report.state == HookState::Active);
@@ -194,6 +208,8 @@ impl Daemon {
             Users::new("/etc/passwd"),
             config.sensor.process_table,
         );
+        let redactions = redactor.as_ref().map(Redactor::counts);
+        let enricher = enricher.redacting(redactor);
         let mut pipeline = Pipeline {
             rings: Rings::new(priority, bulk),
             enricher,
@@ -243,8 +259,17 @@ impl Daemon {
         }
         tasks.spawn(announce(config.data_dir.clone(), on_alert, stopping.clone()));
         let listener = control::bind(&config.data_dir)?;
-        let reporter =
-            Reporter { bus, shared: Arc::clone(&shared), detectors, correlation, sinks, data_dir: config.data_dir.clone(), started };
+        let reporter = Reporter {
+            bus,
+            shared: Arc::clone(&shared),
+            detectors,
+            correlation,
+            sinks,
+            redactions,
+            budget,
+            data_dir: config.data_dir.clone(),
+            started,
+        };
         let ready = reporter.ready_line();
         let provider: control::Provider = Arc::new(move || reporter.report());
         tasks.spawn(async move {
@@ -370,6 +395,15 @@ async fn announce(data_dir: PathBuf, on_alert: OnAlert, mut stopping: watch::Rec
             _ = stopping.wait_for(|stop| *stop) => return Ok(()),
         }
     }
+}
+
+/// Replaces secrets, with this host's key; `None` when that is turned off. The data folder is locked by this process.
+fn redactor(config: &RedactionConfig, data_dir: &Path) -> Result<Option<Redactor>, DaemonError> {
+    if !config.enabled {
+        tracing::warn!("redaction is turned off: argument vectors are stored and forwarded as they are, with the secrets in them");
+        return Ok(None);
+    }
+    Ok(Some(Redactor::new(config, Key::of_host(data_dir)?)?))
 }
 
 /// What EVENTS cannot speak for: the time since its last event, and what is known to be lost of its end.

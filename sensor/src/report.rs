@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use bartizan_bus::budget::{Budget, BudgetSource, EndsBy, forecast};
 use bartizan_bus::event::Body;
-use bartizan_bus::{Bus, StreamName};
+use bartizan_bus::{Bus, StreamInfo, StreamName};
 use bartizan_detectors::EngineStatus;
 use bartizan_detectors::correlate::CorrelateStatus;
 use bartizan_forward::StatusHandle;
@@ -23,7 +24,11 @@ use crate::capture::loss::Losses;
 use crate::governor::GovernorReport;
 use crate::host::{host_name, kernel_release};
 use crate::pipeline::{Counts, Shared};
-use crate::status::{AuthStatus, Blind, CpuStatus, HookState, HookStatus, KindCount, LibraryStatus, ProcessTable, SelfUsage, StatusReport};
+use crate::redact::Redactions;
+use crate::status::{
+    AuthStatus, Blind, BudgetStatus, CpuStatus, HookState, HookStatus, KindCount, LibraryStatus, ProcessTable, RedactionStatus, SelfUsage,
+    StatusReport,
+};
 
 /// Where the numbers come from.
 pub(crate) struct Reporter {
@@ -33,6 +38,10 @@ pub(crate) struct Reporter {
     /// `None` when it is off.
     pub(crate) correlation: Option<CorrelateStatus>,
     pub(crate) sinks: Vec<StatusHandle>,
+    /// `None` when redaction is turned off.
+    pub(crate) redactions: Option<Arc<Redactions>>,
+    /// Of EVENTS.
+    pub(crate) budget: Budget,
     pub(crate) data_dir: PathBuf,
     pub(crate) started: Instant,
 }
@@ -40,7 +49,7 @@ pub(crate) struct Reporter {
 impl Reporter {
     /// The report now.
     pub(crate) fn report(&self) -> StatusReport {
-        let Self { bus, shared, detectors, correlation, sinks, data_dir, started } = self;
+        let Self { bus, shared, detectors, correlation, sinks, redactions, budget, data_dir, started } = self;
         let (counts, hooks) = (shared.counts(), &shared.hooks);
         let uptime = started.elapsed();
         let streams: Vec<_> = StreamName::ALL.iter().map(|name| bus.stream(*name)).collect();
@@ -61,10 +70,12 @@ impl Reporter {
             problems: problems(&counts),
             recent_skipped: counts.recent_skipped.clone(),
             streams: streams.iter().map(|stream| (&stream.info()).into()).collect(),
+            budget: Some(budget_status(budget, &bus.stream(StreamName::Events).info())),
             consumers: streams.iter().flat_map(|stream| stream.consumers()).map(|info| (&info).into()).collect(),
             detectors: value(&detectors.info()),
             correlation: correlation.as_ref().map_or(Value::Null, |correlation| value(&correlation.info())),
             sinks: Value::Array(sinks.iter().map(|sink| value(&sink.snapshot())).collect()),
+            redaction: Some(redaction(redactions.as_deref())),
             process_table: ProcessTable { entries: entries as u64, max: max as u64, evicted },
             auth: auth(&counts),
             cpu: cpu(counts.governor),
@@ -128,6 +139,38 @@ fn problems(counts: &Counts) -> Vec<String> {
     problems
 }
 
+fn budget_status(budget: &Budget, info: &StreamInfo) -> BudgetStatus {
+    let Budget { bytes, source, disk } = *budget;
+    let at_rate = forecast(bytes, Duration::from_secs(info.max_age_s), info.recent_bytes, Duration::from_secs(info.recent_s));
+    BudgetStatus {
+        stream: info.name.to_string(),
+        max_bytes: bytes,
+        source: match source {
+            BudgetSource::Configured => "configured",
+            BudgetSource::DiskPart => "disk_part",
+            BudgetSource::Most => "most",
+            BudgetSource::Least => "least",
+            BudgetSource::HalfDisk => "half_disk",
+            BudgetSource::UnknownDisk => "unknown_disk",
+        }
+        .to_owned(),
+        disk_bytes: disk,
+        max_age_s: info.max_age_s,
+        bytes_per_day: at_rate.map(|at_rate| at_rate.bytes_per_day),
+        days: at_rate.map(|at_rate| at_rate.days),
+        ends_by: at_rate.map(|at_rate| if at_rate.ends_by == EndsBy::Age { "age" } else { "size" }.to_owned()),
+    }
+}
+
+fn redaction(counts: Option<&Redactions>) -> RedactionStatus {
+    let patterns = counts.map(Redactions::by_pattern).unwrap_or_default();
+    RedactionStatus {
+        enabled: counts.is_some(),
+        values: patterns.values().sum(),
+        patterns: patterns.into_iter().map(|(id, count)| (id.to_owned(), count)).collect(),
+    }
+}
+
 fn value(from: &impl Serialize) -> Value {
     // Plain structs of numbers and names have no failing serialiser.
     serde_json::to_value(from).unwrap_or(Value::Null)
@@ -153,7 +196,8 @@ fn came_late(report: &HookReport, libraries: &[LibraryReport]) -> bool {
     report.tier.is_none() && libraries.iter().any(|library| library.hook == report.hook.name && library.problem.is_none())
 }
 
-fn hook_status(report: &HookReport, libraries: &[LibraryReport]) -> HookStatus {
+/// A hook as the report tells it; `libraries` may say that one came after the start.
+pub(crate) fn hook_status(report: &HookReport, libraries: &[LibraryReport]) -> HookStatus {
     let late = came_late(report, libraries);
     let HookReport { hook, tier, state, reasons, held_back, broken, programs } = report;
     let counters: Vec<_> = programs.iter().filter_map(|(_, fd)| program_counters(fd).ok()).collect();

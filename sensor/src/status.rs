@@ -52,6 +52,9 @@ pub struct StatusReport {
     pub problems: Vec<String>,
     /// The streams of the bus.
     pub streams: Vec<StreamStatus>,
+    /// How long EVENTS reaches back; `None` from a Bartizan that does not say.
+    #[serde(default)]
+    pub budget: Option<BudgetStatus>,
     /// The durable consumers of all streams.
     pub consumers: Vec<ConsumerStatus>,
     /// The detectors' own status.
@@ -61,6 +64,9 @@ pub struct StatusReport {
     pub correlation: Value,
     /// The forwarders' own status: an array of objects with `name`, `type`, `address`, `state`, `last_error`.
     pub sinks: Value,
+    /// Secrets that were replaced; `None` from a Bartizan that does not say.
+    #[serde(default)]
+    pub redaction: Option<RedactionStatus>,
     /// The process table.
     pub process_table: ProcessTable,
     /// Files of shared libraries that programs are attached to.
@@ -293,6 +299,38 @@ impl From<&bartizan_bus::ConsumerInfo> for ConsumerStatus {
             more: rest(info, &["stream", "name", "ack_floor", "pending", "ack_pending", "redelivered", "terminated", "fell_off_retention"]),
         }
     }
+}
+
+/// The limits of EVENTS, and what they mean at the present rate.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct BudgetStatus {
+    /// Name of the stream.
+    pub stream: String,
+    /// Most bytes that it holds.
+    pub max_bytes: u64,
+    /// Where that comes from: `configured`, `disk_part`, `most`, `least`, `half_disk` or `unknown_disk`.
+    pub source: String,
+    /// Bytes of the disk under it, where they are known.
+    pub disk_bytes: Option<u64>,
+    /// What is older is deleted, seconds.
+    pub max_age_s: u64,
+    /// Bytes a day of the last day or less; `None` before there is an hour of events.
+    pub bytes_per_day: Option<u64>,
+    /// Days that are kept at that rate.
+    pub days: Option<f64>,
+    /// `age` or `size`: which limit comes first at that rate.
+    pub ends_by: Option<String>,
+}
+
+/// Secrets that were replaced before anything was stored.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RedactionStatus {
+    /// Off: the operator has turned it off, and secrets are stored.
+    pub enabled: bool,
+    /// Values replaced since the start.
+    pub values: u64,
+    /// The same, by the id of the pattern (docs/redaction.md).
+    pub patterns: BTreeMap<String, u64>,
 }
 
 /// The process table.
@@ -581,6 +619,14 @@ pub(crate) mod tests {
             recent_skipped: BTreeMap::new(),
             problems: Vec::new(),
             streams: vec![StreamStatus::from(&alerts.info())],
+            budget: Some(BudgetStatus {
+                stream: "EVENTS".into(),
+                max_bytes: 8 << 30,
+                source: "most".into(),
+                disk_bytes: Some(100 << 30),
+                max_age_s: 7 * 86_400,
+                ..BudgetStatus::default()
+            }),
             consumers: vec![ConsumerStatus::from(&consumer.info())],
             detectors: json!({
                 "acked_seq": 1000,
@@ -589,6 +635,7 @@ pub(crate) mod tests {
             }),
             correlation: Value::Null,
             sinks: json!([{ "name": "siem", "type": "syslog", "address": "127.0.0.1:514", "state": "connected", "confirmed": 1, "lag": 0 }]),
+            redaction: Some(RedactionStatus { enabled: true, values: 3, patterns: BTreeMap::from([("assign.name".into(), 3)]) }),
             process_table: ProcessTable { entries: 120, max: 65_536, evicted: 0 },
             libraries: Vec::new(),
             auth: AuthStatus::default(),
@@ -706,7 +753,7 @@ pub(crate) mod tests {
     #[test]
     fn an_older_daemon_s_report_is_read() {
         let mut value = serde_json::to_value(report()).expect("json");
-        for key in ["problems", "recent_skipped", "correlation"] {
+        for key in ["problems", "recent_skipped", "correlation", "redaction", "budget"] {
             value.as_object_mut().and_then(|map| map.remove(key)).expect(key);
         }
         for key in ["filtered_self", "unknown_result"] {

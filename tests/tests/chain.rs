@@ -91,7 +91,11 @@ fn assert_one(stage: &mut Stage, when: &str) {
     let found = stage.matches();
     let [one] = &found[..] else { panic!("{when}: expected one match, got {found:#?} from {:?}", stage.rules()) };
     let steps: Vec<&str> = one["steps"].as_array().into_iter().flatten().map(|step| text(&step["rule"])).collect();
-    assert_eq!(steps, ["auth_fortress.brute_force", "auth_fortress.success_after_failures", "runtime_watcher.reverse_shell"], "{when}: {one:#}");
+    assert_eq!(
+        steps,
+        ["auth_fortress.brute_force", "auth_fortress.success_after_failures", "runtime_watcher.reverse_shell"],
+        "{when}: {one:#}"
+    );
     let order: Vec<u64> = one["steps"].as_array().into_iter().flatten().filter_map(|step| step["trigger_seq"].as_u64()).collect();
     assert!(order.len() == 3 && order.is_sorted(), "{when}: {one:#}");
     let events = stage.sensor.events_json(&["--kind", "auth.session_open"]);

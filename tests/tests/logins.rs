@@ -101,7 +101,9 @@ fn a_login_after_guesses_is_an_alert_about_that_login() {
     let events = sensor.events_json(&[]);
     let opened = events.iter().find(|event| event["kind"] == "auth.session_open" && event["body"]["user"] == "alice").expect("a session");
     assert_eq!(alert["login"], opened["body"]["login"], "the alert is about the login, not about the address");
-    let ran = |event: &&Value| event["kind"] == "process.exec" && event["process"]["argv"].as_array().is_some_and(|argv| argv.last() == Some(&"guessed".into()));
+    let ran = |event: &&Value| {
+        event["kind"] == "process.exec" && event["process"]["argv"].as_array().is_some_and(|argv| argv.last() == Some(&"guessed".into()))
+    };
     let program = events.iter().find(ran).expect("what ran in the session");
     assert_eq!(program["process"]["login"], alert["login"], "what runs in the session belongs to it: {program:#}");
 }

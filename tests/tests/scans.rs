@@ -26,7 +26,8 @@ const PLAIN: [&str; 5] = ["-n", "-Pn", "--max-retries", "0", "--disable-arp-ping
 /// Alerts of `network_guardian` about this host, each once in its newest revision: (rule, alert).
 fn scans(sensor: &Sensor, about: Ipv4Addr) -> Vec<(String, Value)> {
     let about = about.to_string();
-    let names = |alert: &Value| alert["entities"].as_array().into_iter().flatten().any(|entity| entity["type"] == "host" && entity["ip"] == about);
+    let names =
+        |alert: &Value| alert["entities"].as_array().into_iter().flatten().any(|entity| entity["type"] == "host" && entity["ip"] == about);
     let mut newest: Vec<(String, Value)> = Vec::new();
     for alert in sensor.alerts_json().into_iter().filter(|alert| alert["detector"] == "network_guardian" && names(alert)) {
         newest.retain(|(_, known)| known["id"] != alert["id"]);
@@ -110,13 +111,15 @@ fn a_health_checker_and_an_excepted_scanner_are_silent() {
     // From there to twenty open ports here.
     let servers: Vec<TcpListener> = (0..20).map(|_| TcpListener::bind((other.host(), free_port())).expect("a port")).collect();
     let ports: Vec<String> = servers.iter().map(|server| server.local_addr().expect("bound").port().to_string()).collect();
-    let check = "import socket,sys\nfor _ in range(3):\n  for p in sys.argv[2:]:\n    socket.create_connection((sys.argv[1],int(p)),5).close()\n";
+    let check =
+        "import socket,sys\nfor _ in range(3):\n  for p in sys.argv[2:]:\n    socket.create_connection((sys.argv[1],int(p)),5).close()\n";
     run(other.command(&need("python3", "python3")).args(["-c", check, &other.host().to_string()]).args(&ports)).ok();
     // From here to twenty open ports there.
     let there: Vec<u16> = (4000..4020).collect();
     let _servers = listening(&other, &sensor, &there);
     let there: Vec<String> = there.iter().map(u16::to_string).collect();
-    run(victim(need("python3", "python3"), &sensor.folder().join("check")).args(["-c", check, &other.guest().to_string()]).args(&there)).ok();
+    run(victim(need("python3", "python3"), &sensor.folder().join("check")).args(["-c", check, &other.guest().to_string()]).args(&there))
+        .ok();
     // A monitoring scan from the excepted address.
     run(excepted.command(&nmap()).args(PLAIN).args(["-sS", "-p", "2000-2059"]).arg(excepted.host().to_string())).ok();
     settle(&mut sensor);

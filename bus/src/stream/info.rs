@@ -7,6 +7,8 @@ use serde::Serialize;
 use super::{Inner, lock};
 use crate::config::{StreamName, SyncPolicy};
 
+const DAY_NS: i64 = 24 * 60 * 60 * 1_000_000_000;
+
 /// A stream's state in numbers. Counters without another word count since the stream was opened.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct StreamInfo {
@@ -24,6 +26,10 @@ pub struct StreamInfo {
     pub first_time_ns: i64,
     /// Latest time of any message held, Unix ns; 0 when there is none.
     pub last_time_ns: i64,
+    /// Bytes of the segments that were begun within the last day of messages; of the newest one, if it is older.
+    pub recent_bytes: u64,
+    /// From the first message of these to the latest message, seconds.
+    pub recent_s: u64,
     /// Everything up to this sequence is on disk.
     pub synced_seq: u64,
     /// Segment files.
@@ -78,6 +84,17 @@ impl Inner {
             }
         }
         let (segment_count, last_seq) = (segments.len() as u64, self.last_seq());
+        // Newest first.
+        let day_ago = last_time_ns.unwrap_or(0).saturating_sub(DAY_NS);
+        let (mut recent_bytes, mut recent_from) = (0, None);
+        for state in segments.iter().rev().map(|segment| segment.state()).filter(|state| state.count > 0) {
+            if recent_from.is_some() && state.first_time_ns < day_ago {
+                break;
+            }
+            recent_bytes += state.len;
+            recent_from = Some(state.first_time_ns);
+        }
+        let recent_ns = recent_from.map_or(0, |from| last_time_ns.unwrap_or(from).saturating_sub(from));
         drop(segments);
         let failed = self.failure.get().map(|failure| failure.to_error().to_string());
         StreamInfo {
@@ -88,6 +105,8 @@ impl Inner {
             bytes,
             first_time_ns: first_time_ns.unwrap_or(0),
             last_time_ns: last_time_ns.unwrap_or(0),
+            recent_bytes,
+            recent_s: u64::try_from(recent_ns / 1_000_000_000).unwrap_or(0),
             synced_seq: self.synced.borrow().seq,
             segments: segment_count,
             appended_since_open: self.appended(),

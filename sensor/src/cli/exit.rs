@@ -3,14 +3,14 @@
 use std::fmt;
 use std::process::ExitCode;
 
-/// What a verb's exit code says. `status` has meanings of its own for 1 and 2, so that no other failure may use 2.
+/// What a verb's exit code says. `status` and `doctor` have meanings of their own for 1 and 2, so that no other failure may use 2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// Done; for `status`: working as well as this kernel allows.
+    /// Done; for `status`: working as well as this kernel allows; for `doctor`: all is well.
     Ok,
-    /// Something failed, or could not be read; for `status`: degraded.
+    /// Something failed, or could not be read; for `status`: degraded; for `doctor`: something can be better.
     Failed,
-    /// `status` only: nothing runs on this data folder.
+    /// `status`: nothing runs on this data folder; `doctor`: Bartizan cannot run here.
     NotRunning,
     /// `status` only: whether something runs could not be found out (no permission, no answer).
     Unknown,

@@ -2,6 +2,7 @@
 //!
 //! A reason stands on the page once: in the verdict if it is a fault, else behind what is not seen because of it.
 
+mod budget;
 mod correlation;
 mod detectors;
 mod fields;
@@ -12,9 +13,10 @@ use serde_json::Value;
 use super::clock::uptime;
 use super::escape::escape;
 use super::paint::Paint;
+use crate::config::units::about_bytes as about;
 use crate::status::{
-    AuthStatus, Blind, ConsumerStatus, CpuStatus, HookState, HookStatus, KindCount, LibraryStatus, ProcessTable, StatusReport,
-    StreamStatus, Verdict, skipped_runs,
+    AuthStatus, Blind, ConsumerStatus, CpuStatus, HookState, HookStatus, KindCount, LibraryStatus, ProcessTable, RedactionStatus,
+    StatusReport, StreamStatus, Verdict, skipped_runs,
 };
 
 /// The report with `verdict` (`working` or `degraded`) and `reasons` beside its own fields, on one line.
@@ -43,10 +45,12 @@ pub(crate) fn render(report: &StatusReport, verdict: &Verdict, paint: Paint) -> 
     page.list("Records", lines(&kinds(&report.kinds), paint).into_iter().chain(skipped));
     page.list("Libraries", report.libraries.iter().map(|library| self::library(library, paint)));
     page.section("Streams", streams(&report.streams));
+    page.text.extend(report.budget.iter().map(|budget| format!("\n  {}", budget::budget(budget))));
     page.section("Consumers", consumers(&report.consumers));
     page.section("Sinks", sinks::sinks(report));
     page.list("Detectors", detectors::detectors(report, paint));
     page.list("Correlation", correlation::correlation(report, paint));
+    page.list("Redaction", report.redaction.iter().map(|status| redaction(status, paint)));
     let (table, usage) = (report.process_table, report.self_usage);
     page.list(
         "Itself",
@@ -245,13 +249,14 @@ fn consumers(consumers: &[ConsumerStatus]) -> Vec<Row> {
     rows
 }
 
-/// A size for reading: `31.0 MiB`.
-fn about(bytes: u64) -> String {
-    let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
-    match units.iter().find(|(_, shift)| bytes >= 1 << shift) {
-        Some((unit, shift)) => format!("{}.{} {unit}", bytes >> shift, ((bytes >> (shift - 10)) % 1024) * 10 / 1024),
-        None => format!("{bytes} B"),
+fn redaction(status: &RedactionStatus, paint: Paint) -> String {
+    let RedactionStatus { enabled, values, patterns } = status;
+    if !enabled {
+        return paint.yellow("off by configuration: command lines are stored and forwarded with the secrets in them");
     }
+    let patterns: Vec<String> = patterns.iter().map(|(id, count)| format!("{}: {count}", escape(id))).collect();
+    let by = if patterns.is_empty() { String::new() } else { format!(" ({})", patterns.join(", ")) };
+    format!("{values} secret values replaced since the start{by}")
 }
 
 #[cfg(test)]
@@ -279,6 +284,7 @@ mod tests {
             "\n  engine: acked up to 1000 of 1000 events, 0 behind",
             "\n  runtime_watcher  1000      0         1       0\n",
             "\n  siem  syslog  127.0.0.1:514  connected  1          0",
+            "\n\nRedaction\n  3 secret values replaced since the start (assign.name: 3)\n",
             "process table: 120 of 65536 entries, 0 evicted",
             "memory: 31.0 MiB, processor time: 1.5 s",
         ] {
@@ -294,6 +300,15 @@ mod tests {
         let page = page(&degraded);
         assert!(page.starts_with("Bartizan works, but less well than it could here:\n  - 5 records were lost"), "{page}");
         assert!(page.contains("\n  process.exec  1000      5     ring_full: 5"), "{page}");
+    }
+
+    #[test]
+    fn redaction_that_is_off_is_said() {
+        let mut off = report();
+        off.redaction = Some(RedactionStatus::default());
+        assert!(page(&off).contains("\n  off by configuration: command lines are stored"), "{}", page(&off));
+        off.redaction = None;
+        assert!(!page(&off).contains("Redaction"));
     }
 
     #[test]

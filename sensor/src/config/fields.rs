@@ -45,17 +45,47 @@ impl Visitor<'_> for Span {
 
 /// A size between `MIN` and `MAX` bytes.
 pub(super) fn size<'de, D: Deserializer<'de>, const MIN: u64, const MAX: u64>(deserializer: D) -> Result<u64, D::Error> {
-    let bytes = deserializer.deserialize_any(Size)?;
-    if (MIN..=MAX).contains(&bytes) {
-        Ok(bytes)
-    } else {
-        Err(D::Error::custom(format_args!(
-            "{} is out of range: {} to {} are allowed",
-            format_bytes(bytes),
-            format_bytes(MIN),
-            format_bytes(MAX)
-        )))
+    in_range::<D::Error, MIN, MAX>(deserializer.deserialize_any(Size)?)
+}
+
+/// A size between `MIN` and `MAX` bytes, or `"auto"`, which is `None`.
+pub(super) fn size_or_auto<'de, D: Deserializer<'de>, const MIN: u64, const MAX: u64>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    struct Auto<const MIN: u64, const MAX: u64>;
+
+    impl<const MIN: u64, const MAX: u64> Visitor<'_> for Auto<MIN, MAX> {
+        type Value = Option<u64>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("\"auto\", a size such as \"2 GiB\", or whole bytes")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+            if text == "auto" {
+                return Ok(None);
+            }
+            let bytes = parse_bytes(text).map_err(|error| E::custom(format_args!("{error}; or write \"auto\"")))?;
+            in_range::<E, MIN, MAX>(bytes).map(Some)
+        }
+
+        fn visit_u64<E: Error>(self, bytes: u64) -> Result<Self::Value, E> {
+            in_range::<E, MIN, MAX>(bytes).map(Some)
+        }
+
+        fn visit_i64<E: Error>(self, bytes: i64) -> Result<Self::Value, E> {
+            let whole = u64::try_from(bytes).map_err(|_| E::invalid_value(Unexpected::Signed(bytes), &self))?;
+            in_range::<E, MIN, MAX>(whole).map(Some)
+        }
     }
+
+    deserializer.deserialize_any(Auto::<MIN, MAX>)
+}
+
+fn in_range<E: Error, const MIN: u64, const MAX: u64>(bytes: u64) -> Result<u64, E> {
+    if (MIN..=MAX).contains(&bytes) {
+        return Ok(bytes);
+    }
+    let [bytes, min, max] = [bytes, MIN, MAX].map(format_bytes);
+    Err(E::custom(format_args!("{bytes} is out of range: {min} to {max} are allowed")))
 }
 
 /// A power of two between `MIN` and `MAX` bytes: what the kernel takes for a ring buffer's size.

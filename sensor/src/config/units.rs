@@ -88,6 +88,15 @@ pub fn format_bytes(bytes: u64) -> String {
     }
 }
 
+/// A size for reading, cut to a tenth: `31.0 MiB`.
+pub(crate) fn about_bytes(bytes: u64) -> String {
+    let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    match units.iter().find(|(_, shift)| bytes >= 1 << shift) {
+        Some((unit, shift)) => format!("{}.{} {unit}", bytes >> shift, ((bytes >> (shift - 10)) % 1024) * 10 / 1024),
+        None => format!("{bytes} B"),
+    }
+}
+
 /// The shortest exact form of a duration, for messages: `7d`, `90s`, `1500ms`. Parts below a millisecond are cut.
 pub fn format_duration(duration: Duration) -> String {
     let ms = duration.as_millis();

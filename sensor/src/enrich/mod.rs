@@ -5,6 +5,7 @@
 //! - **A record that is older than what is known changes no state**, but is told: seeds are taken after the hooks are
 //!   attached, so the rings may still hold the forks and execs of what was seeded.
 //! - **What is not known stays `None`.** A subject that was never seen is its pid, its start and its credentials.
+//! - **Secrets are replaced first** ([`crate::redact`]): the table and what comes of it never hold them.
 //! - **Nothing here reads a clock or a file**, except [`users`] and [`clock`], which the caller drives.
 
 mod auth;
@@ -20,6 +21,7 @@ use bartizan_bus::event::{
 };
 
 use crate::project::{Child, Image, Observation, Subject, What};
+use crate::redact::Redactor;
 use auth::{Caller, Step, Transactions, Who};
 use table::Table;
 use users::Users;
@@ -41,6 +43,7 @@ pub struct Enricher {
     wall_offset: i64,
     table: Table,
     users: Users,
+    redactor: Option<Redactor>,
     own: u32,
     transactions: Transactions,
     /// Logins of processes that an earlier run of the sensor knew, by pid and start in ticks: taken by their seeds.
@@ -58,11 +61,17 @@ impl Enricher {
             wall_offset,
             table: Table::new(max_processes),
             users,
+            redactor: None,
             own: OWN_SEQUENCES,
             transactions: Transactions::default(),
             known_logins: HashMap::new(),
             any_login: false,
         }
+    }
+
+    /// Replaces secrets before anything else sees an observation. `None` where the operator has turned that off.
+    pub fn redacting(self, redactor: Option<Redactor>) -> Self {
+        Self { redactor, ..self }
     }
 
     /// The wall clock moved: later events are told by the new offset.
@@ -130,7 +139,10 @@ impl Enricher {
 
     /// The event of an observation; `None` when it only adds to what later ones will say. `approximate` marks seeds that come from /proc.
     pub fn event(&mut self, observation: Observation, approximate: bool) -> Option<SecurityEvent> {
-        let Observation { kind: _, subject, what } = observation;
+        let Observation { kind: _, subject, mut what } = observation;
+        if let Some(redactor) = &self.redactor {
+            redactor.what(&mut what);
+        }
         let id = self.exec_id(subject.tgid, subject.start_boottime, subject.exec_id);
         let event_id = EventId::from_kernel(self.boot, subject.ktime, subject.cpu, subject.seq);
         let (process, outcome, body) = match what {
@@ -410,6 +422,28 @@ mod tests {
         let process = event.process.unwrap();
         assert_eq!(process.parent.unwrap(), enricher.exec_id(5, 1, 2), "the image that forked, not the one that came after");
         assert_eq!(process.exe_path(), Some("/bin/ls"));
+    }
+
+    #[test]
+    fn a_secret_is_in_no_event_and_not_in_the_table() {
+        use crate::redact::{Key, RedactionConfig, Redactor};
+        let redactor = Redactor::new(&RedactionConfig::default(), Key::from_bytes([7; 32])).unwrap();
+        let mut enricher = enricher().redacting(Some(redactor));
+        let with_secret = |what: fn(Box<Image>) -> What| {
+            let image = Image { argv: vec!["mysql".into(), "-phunter2".into()], ..Image::default() };
+            Observation { kind: Kind::Exec, subject: subject(10, 5, 1, 2), what: what(Box::new(image)) }
+        };
+        let exec = |image| What::Exec { image, requested: Some("https://u:hunter2@h/x".into()), requested_truncated: false };
+        let events = [
+            enricher.event(with_secret(exec), false),
+            enricher.event(fork(subject(20, 5, 1, 2), 6, 19), false),
+            enricher.event(with_secret(What::Seed), false),
+        ];
+        for event in events {
+            let text = format!("{event:?}");
+            assert!(text.contains("[redacted:") && !text.contains("hunter2"), "{text}");
+        }
+        assert!(!format!("{:?}", enricher.table()).contains("hunter2"));
     }
 
     #[test]

@@ -39,6 +39,8 @@ fn report(state: HookState) -> StatusReport {
         detectors: serde_json::json!({}),
         correlation: serde_json::json!({}),
         sinks: serde_json::json!([]),
+        budget: None,
+        redaction: None,
         process_table: ProcessTable::default(),
         libraries: Vec::new(),
         auth: Default::default(),

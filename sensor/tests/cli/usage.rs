@@ -10,7 +10,7 @@ fn run(args: &[&str]) -> Run {
 fn no_verb_is_help() {
     let run = run(&[]);
     assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
-    for verb in ["Usage:", "run", "events", "alerts", "matches", "status", "version"] {
+    for verb in ["Usage:", "run", "events", "alerts", "matches", "status", "doctor", "version", "completions"] {
         assert!(run.stdout.contains(verb), "{verb} is not in {}", run.stdout);
     }
 }
@@ -22,6 +22,22 @@ fn versions() {
     assert!(text.stdout.starts_with(&format!("bartizan {}", env!("CARGO_PKG_VERSION"))), "{}", text.stdout);
     let json = run(&["version", "--json"]).json();
     assert_eq!((json.len(), &json[0]["version"]), (1, &serde_json::Value::from(env!("CARGO_PKG_VERSION"))));
+}
+
+#[test]
+fn completions_are_a_script_that_the_shell_reads() {
+    for shell in ["bash", "zsh", "fish", "elvish"] {
+        let run = run(&["completions", shell]);
+        assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{shell}");
+        assert!(run.stdout.contains("bartizan") && run.stdout.contains("status"), "{shell}: {}", run.stdout);
+        if shell == "bash" {
+            let file = tempfile::NamedTempFile::new().expect("temp file");
+            std::fs::write(file.path(), &run.stdout).expect("write");
+            let checked = std::process::Command::new("bash").arg("-n").arg(file.path()).output().expect("bash");
+            assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+        }
+    }
+    assert_eq!(run(&["completions", "tcsh"]).code, Some(64));
 }
 
 #[test]
@@ -53,7 +69,7 @@ fn a_wrong_configuration_is_placed_and_64_for_every_verb() {
     let path = temp.path().join("config.toml");
     std::fs::write(&path, "[streams.events]\nmax_agee = \"1d\"\n").expect("write");
     let path = path.to_str().expect("UTF-8");
-    for verb in ["run", "events", "alerts", "matches", "status"] {
+    for verb in ["run", "events", "alerts", "matches", "status", "doctor"] {
         let run = run(&[verb, "--config", path]);
         assert_eq!((run.code, run.stdout.as_str()), (Some(64), ""), "{verb}: {}", run.stderr);
         let expected = format!("bartizan: {path}, line 2, column 1, key `streams.events.max_agee`: unknown field `max_agee`");
@@ -65,7 +81,7 @@ fn a_wrong_configuration_is_placed_and_64_for_every_verb() {
 fn a_configuration_that_is_named_must_exist() {
     let temp = tempfile::tempdir().expect("temp folder");
     let path = temp.path().join("none.toml");
-    for verb in ["run", "events", "alerts", "matches", "status"] {
+    for verb in ["run", "events", "alerts", "matches", "status", "doctor"] {
         let run = run(&[verb, "--config", path.to_str().expect("UTF-8")]);
         assert_eq!(run.code, Some(64), "{verb}: {}", run.stderr);
         assert!(run.stderr.contains("none.toml does not exist"), "{}", run.stderr);

@@ -1,8 +1,9 @@
 //! The detectors' own status: the engine, then each detector with the size of its state.
 
 use super::fields::Fields;
-use super::{about, heading, lines, row};
+use super::{heading, lines, row};
 use crate::cli::paint::Paint;
+use crate::config::units::about_bytes as about;
 use crate::status::StatusReport;
 
 /// What an operator reads of the engine only when it is not 0.

@@ -1,0 +1,186 @@
+//! Secrets in argument vectors are replaced before anything is stored.
+//!
+//! Invariants worth naming:
+//!
+//! - **Nothing is stored first.** [`Redactor::what`] is called where observations become events, before the process table has them: what
+//!   a fork copies is redacted already, and so are lineages, alerts and what forwarders send.
+//! - **Equal secrets of a host give equal hashes**, wherever they stand, and nobody can try guesses without the host's key.
+//! - **Redacting twice changes nothing**: text that is `[redacted:…]` is no secret.
+//! - **The list is a document**: docs/redaction.md is checked against [`Pattern::ALL`].
+//! - **What cannot hold a secret costs one search** over its bytes and no allocation.
+
+mod apply;
+mod assignments;
+mod config;
+mod headers;
+mod key;
+mod names;
+mod patterns;
+mod programs;
+mod scan;
+mod shapes;
+mod shell;
+#[cfg(test)]
+mod tests;
+mod urls;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aho_corasick::AhoCorasick;
+use regex::Regex;
+
+pub use config::{RedactionConfig, RedactionConfigError};
+pub use key::{KEY_FILE, Key, KeyError};
+pub use patterns::{Example, Pattern};
+
+use crate::project::What;
+use crate::project::pam::{Item, Pam, PamStep};
+use names::Names;
+
+/// So often is redacted text looked at again: an option's value may uncover another. What still changes then is replaced as a whole.
+const PASSES: usize = 4;
+
+/// Without one of these, in any case of letters, no built-in pattern finds anything; names, programs and shapes have theirs besides.
+const NEEDLES: &[&str] = &["://", "pass", "pwd", "secret", "token", "key", "credential", "bearer", "auth", "cookie", "sudo", "cryptsetup"];
+
+/// How many values were replaced, by pattern. Shared with `status`.
+#[derive(Debug)]
+pub struct Redactions([AtomicU64; Pattern::ALL.len()]);
+
+impl Redactions {
+    fn new() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+
+    fn count(&self, pattern: Pattern) {
+        if let Some(count) = self.0.get(pattern as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Those that are not 0, by the pattern's id.
+    pub fn by_pattern(&self) -> BTreeMap<&'static str, u64> {
+        let counts = Pattern::ALL.iter().zip(&self.0).map(|(pattern, count)| (pattern.id(), count.load(Ordering::Relaxed)));
+        counts.filter(|(_, count)| *count > 0).collect()
+    }
+}
+
+/// Why secrets cannot be redacted.
+#[derive(Debug, thiserror::Error)]
+pub enum RedactorError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] RedactionConfigError),
+    /// The search for what may be a secret cannot be built.
+    #[error("the names in redaction.extra_names are too many or too long: {0}")]
+    Needles(#[from] aho_corasick::BuildError),
+}
+
+/// Replaces secrets.
+#[derive(Debug, Clone)]
+pub struct Redactor {
+    key: Key,
+    names: Names,
+    /// Patterns that the operator does not want.
+    kept: Vec<Pattern>,
+    expressions: Vec<Regex>,
+    needles: AhoCorasick,
+    counts: Arc<Redactions>,
+}
+
+impl Redactor {
+    /// A redactor with the host's key. `config.enabled` is the caller's to look at.
+    ///
+    /// # Errors
+    /// [`RedactorError`] for a configuration that `validate` would refuse.
+    pub fn new(config: &RedactionConfig, key: Key) -> Result<Self, RedactorError> {
+        config.validate()?;
+        let RedactionConfig { enabled: _, extra_names, extra_patterns: _, keep } = config;
+        // A name of several words is found by its longest part, because `-` and `_` are the same in names.
+        let parts = extra_names.iter().filter_map(|name| name.split(['-', '_', '.']).max_by_key(|part| part.len()).map(str::to_owned));
+        let needles = NEEDLES.iter().copied().chain(programs::needles()).chain(shapes::prefixes()).map(str::to_owned).chain(parts);
+        Ok(Self {
+            key,
+            names: Names::new(extra_names, keep),
+            kept: keep.iter().filter_map(|id| Pattern::by_id(id)).collect(),
+            expressions: config.expressions()?,
+            needles: AhoCorasick::builder().ascii_case_insensitive(true).build(needles.filter(|needle| !needle.is_empty()))?,
+            counts: Arc::new(Redactions::new()),
+        })
+    }
+
+    /// How many values were replaced.
+    pub fn counts(&self) -> Arc<Redactions> {
+        Arc::clone(&self.counts)
+    }
+
+    /// Replaces what is secret in an observation.
+    pub fn what(&self, what: &mut What) {
+        match what {
+            What::Exec { image, requested, requested_truncated: _ } => {
+                self.argv(&mut image.argv);
+                self.optional(requested);
+            }
+            What::ExecFailed { requested, requested_truncated: _, error: _ } => self.optional(requested),
+            What::Seed(image) => self.argv(&mut image.argv),
+            // A token that was typed where the user name belongs looks like one; a password there looks like any name.
+            What::Pam(Pam { step: PamStep::Start { user, .. }, .. }) => self.optional(user),
+            What::Pam(Pam { step: PamStep::Item { item: Item::User, value }, .. }) => self.optional(value),
+            What::Fork(_)
+            | What::Exit(_)
+            | What::Connect(_)
+            | What::Accept(_)
+            | What::Listen(_)
+            | What::Probe(_)
+            | What::Credentials(_)
+            | What::Pam(_)
+            | What::SshdLog { .. } => {}
+        }
+    }
+
+    fn optional(&self, text: &mut Option<String>) {
+        if let Some(text) = text {
+            // A path is a vector of one word that names no program.
+            self.argv(std::slice::from_mut(text));
+        }
+    }
+
+    /// Replaces what is secret in an argument vector.
+    pub fn argv(&self, argv: &mut [String]) {
+        if !self.is_suspicious(argv) {
+            return;
+        }
+        for _ in 0..PASSES {
+            if !self.pass(argv) {
+                return;
+            }
+        }
+        if self.pass(&mut argv.to_vec()) {
+            for word in argv.iter_mut().filter(|word| apply::placeholder_at(word, 0) != Some(word.len())) {
+                *word = apply::placeholder(&self.key, word);
+            }
+        }
+    }
+
+    /// Whether anything may be found.
+    fn is_suspicious(&self, argv: &[String]) -> bool {
+        argv.iter().any(|word| self.needles.is_match(word.as_str()) || self.expressions.iter().any(|expression| expression.is_match(word)))
+    }
+
+    /// One look at all words. Returns whether one changed.
+    fn pass(&self, argv: &mut [String]) -> bool {
+        let mut hits = self.hits(argv);
+        hits.sort_by_key(|hit| hit.word);
+        let mut changed = false;
+        for group in hits.chunk_by(|one, other| one.word == other.word) {
+            let Some(word) = group.first().and_then(|hit| argv.get_mut(hit.word)) else { continue };
+            if let Some(redacted) = apply::apply(word, group, &self.key, |pattern| self.counts.count(pattern)) {
+                *word = redacted;
+                changed = true;
+            }
+        }
+        changed
+    }
+}
