@@ -79,7 +79,9 @@ fn install(root: Privilege, packages: &[&str]) -> Result<()> {
     let _quiet = ServicesStayOff::begin(root)?;
     command::run(root.command("apt-get").args(["update", "-q"]), REMEDY)?;
     let mut install = root.command("env");
-    install.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-q", "-y", "--no-install-recommends"]).args(packages);
+    // Another apt at work is waited for, not taken for a failure.
+    install.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-q", "-y", "--no-install-recommends"]);
+    install.args(["-o", "DPkg::Lock::Timeout=300"]).args(packages);
     command::run(&mut install, REMEDY)
 }
 
