@@ -11,6 +11,7 @@
 //!   our own environment reaches nobody ([`command::cargo`]).
 //! - **Steps talk on stderr, test results on stdout**, so that either can be redirected.
 
+mod bench;
 mod bpf_linker;
 mod build;
 mod command;
@@ -39,10 +40,12 @@ enum Cli {
     Build(build::Args),
     /// Build, mount what is missing and start `bartizan run` as root.
     Run(run::Args),
-    /// Run every test: units, this machine's kernel, end to end, and a Debian 6.1 kernel in a VM.
+    /// Run every test: units, this machine's kernel, end to end, and Debian's 6.1 and 6.12 kernels in a VM.
     Test(test::Args),
-    /// Run one program on a stock Debian cloud kernel under qemu.
+    /// Run one program, or one test target, on a stock Debian cloud kernel under qemu.
     Vm(vm::Args),
+    /// Measure what the sensor costs, into docs/performance.md.
+    Bench(bench::Args),
     /// Repeat the randomised tests and the storm tests for longer than `test` does.
     Soak(soak::Args),
 }
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Cli::Run(args) => run::run(&args),
         Cli::Test(args) => test::run(&args),
         Cli::Vm(args) => vm::run(&args),
+        Cli::Bench(args) => bench::run(&args),
         Cli::Soak(args) => soak::run(&args),
     };
     match outcome {
