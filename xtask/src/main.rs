@@ -15,6 +15,7 @@ mod bench;
 mod bpf_linker;
 mod build;
 mod command;
+mod doctor;
 mod kernel_object;
 mod mounts;
 mod privilege;
@@ -40,6 +41,8 @@ enum Cli {
     Build(build::Args),
     /// Build, mount what is missing and start `bartizan run` as root.
     Run(run::Args),
+    /// Say what this machine has of what building, running, testing and measuring need, and how to get the rest.
+    Doctor(doctor::Args),
     /// Run every test: units, this machine's kernel, end to end, and Debian's 6.1 and 6.12 kernels in a VM.
     Test(test::Args),
     /// Run one program, or one test target, on a stock Debian cloud kernel under qemu.
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse() {
         Cli::Build(args) => build::run(&args),
         Cli::Run(args) => run::run(&args),
+        Cli::Doctor(args) => doctor::run(&args),
         Cli::Test(args) => test::run(&args),
         Cli::Vm(args) => vm::run(&args),
         Cli::Bench(args) => bench::run(&args),

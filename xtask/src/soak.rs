@@ -57,14 +57,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// The bench's storms, one after the other on one sensor. They count as one test.
-fn for_storms(
-    project: &Project,
-    args: &Args,
-    root: Privilege,
-    bartizan: &Path,
-    storms: &[Storm],
-    steps: &mut Steps,
-) -> Result<Counts> {
+fn for_storms(project: &Project, args: &Args, root: Privilege, bartizan: &Path, storms: &[Storm], steps: &mut Steps) -> Result<Counts> {
     let names: Vec<&str> = storms.iter().map(|storm| storm.name()).collect();
     steps.step(&format!("Storms {} on one sensor for {} min", names.join(", "), args.minutes), || {
         let mut command = bench::storms(root, storms, args.minutes.saturating_mul(60), bartizan, &project.scratch("soak")?)?;

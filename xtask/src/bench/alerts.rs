@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -21,6 +24,8 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// How long alerts took, from the kernel's stamp of the shell's exec.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Latencies {
+    /// Until the alert's record was in the file of ALERTS.
+    pub(super) stored: Vec<Duration>,
     /// Until `bartizan run` told the stored alert on its standard output.
     pub(super) told: Vec<Duration>,
     /// Until a reader that follows ALERTS (`bartizan alerts --follow`) had it.
@@ -41,8 +46,10 @@ pub(super) fn measure(sensor: &mut Observer, count: u64) -> Result<Latencies> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no listener on 127.0.0.1")?;
     let port = listener.local_addr().context("a listener has no address")?.port();
 
+    let grown = Growth::watch(sensor.stream("ALERTS"));
     let mut seen = Vec::new();
-    for _ in 0..count {
+    for index in 0..count {
+        std::thread::sleep(pause(index));
         let shell = Shell::call(&bash, &listener, port)?;
         let first = shell.process.0.id();
         // The pid that the alert names is that of the inner bash, a child of the one that was started.
@@ -51,14 +58,68 @@ pub(super) fn measure(sensor: &mut Observer, count: u64) -> Result<Latencies> {
         seen.push((pid, at_told, at_followed));
     }
     drop(follower);
+    let grown = grown.end();
     let execs = execs(sensor)?;
     let mut latencies = Latencies::default();
     for (pid, told, followed) in seen {
         let exec = execs.get(&pid).with_context(|| format!("EVENTS has no exec of the shell {pid} that was alerted"))?;
+        // Only this alert's, unless somebody else's shell was alerted in the same milliseconds.
+        let stored = grown.iter().find(|at| (*exec..=told).contains(*at));
+        latencies.stored.extend(stored.map(|at| at.saturating_sub(*exec)));
         latencies.told.push(told.saturating_sub(*exec));
         latencies.followed.push(followed.saturating_sub(*exec));
     }
     Ok(latencies)
+}
+
+/// Before an alert: both readers look every 100 ms, and a shell that always began right after such a look would measure the same wait again
+/// and again. Multiples of the golden ratio fall evenly into the 100 ms.
+fn pause(index: u64) -> Duration {
+    Duration::from_micros(index.wrapping_mul(61_803) % 100_000)
+}
+
+/// Watches the files of a stream grow.
+#[derive(Debug)]
+struct Growth {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Vec<Duration>>,
+}
+
+impl Growth {
+    /// Between two looks: short against what is measured, long against a look.
+    const LOOK: Duration = Duration::from_micros(100);
+
+    fn watch(folder: PathBuf) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let (mut times, mut before) = (Vec::new(), size(&folder));
+            while !stopped.load(Ordering::Relaxed) {
+                let now = size(&folder);
+                if now > before
+                    && let Ok(at) = clock_gettime(ClockId::CLOCK_BOOTTIME)
+                {
+                    times.push(Duration::from(at));
+                }
+                before = now;
+                std::thread::sleep(Self::LOOK);
+            }
+            times
+        });
+        Self { stop, thread }
+    }
+
+    /// The boot-clock times at which it had grown.
+    fn end(self) -> Vec<Duration> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap_or_default()
+    }
+}
+
+/// Bytes of all files of a folder.
+fn size(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten();
+    entries.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum()
 }
 
 /// Waits for the line that `is_it` wants. Other alerts of the machine are passed over.
@@ -178,6 +239,30 @@ mod tests {
         assert_eq!(lines.iter().map(|(_, line)| line.as_str()).collect::<Vec<_>>(), ["one", "two"]);
         assert!(lines.iter().all(|(at, _)| *at <= now && *at > Duration::ZERO));
         Ok(())
+    }
+
+    #[test]
+    fn growth_is_seen_with_its_time() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("1.seg");
+        std::fs::write(&file, "head")?;
+        let growth = Growth::watch(folder.path().to_owned());
+        // Seen or not yet watched: the thread may begin late, so it is written until it must have been seen.
+        for length in 5..200 {
+            std::fs::write(&file, "x".repeat(length))?;
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let now = Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME)?);
+        let times = growth.end();
+        assert!(!times.is_empty() && times.is_sorted() && times.iter().all(|at| *at <= now + Duration::from_secs(1)), "{times:?}");
+        Ok(())
+    }
+
+    #[test]
+    fn pauses_fall_evenly_into_the_readers_period() {
+        let mut tenths = [0; 10];
+        (0..200).for_each(|index| tenths[(pause(index).as_millis() / 10) as usize] += 1);
+        assert!(tenths.iter().all(|count| (15..=25).contains(count)), "{tenths:?}");
     }
 
     #[test]

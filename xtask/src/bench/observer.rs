@@ -173,6 +173,11 @@ impl Observer {
         command
     }
 
+    /// Folder of one of its streams.
+    pub(super) fn stream(&self, name: &str) -> PathBuf {
+        self.folder.join("data/streams").join(name)
+    }
+
     /// Lines of its standard output with the boot-clock time at which each was read; only of one that was started for alerts.
     pub(super) fn told(&mut self) -> Result<Receiver<(Duration, String)>> {
         let output = self.child.stdout.take().context("this observer was not started for its alerts")?;
@@ -263,7 +268,9 @@ impl Counts {
                 (Some("Lost"), Some(number)) => counts.lost += number.parse::<u64>().unwrap_or_default(),
                 (Some("exec"), Some(_)) => *counts.received.entry("process.exec".to_owned()).or_default() += 1,
                 (Some("connect"), Some(_)) => *counts.received.entry("network.connect".to_owned()).or_default() += 1,
-                (Some(other @ ("args" | "fork" | "exit" | "result")), Some(_)) => *counts.received.entry(other.to_owned()).or_default() += 1,
+                (Some(other @ ("args" | "fork" | "exit" | "result")), Some(_)) => {
+                    *counts.received.entry(other.to_owned()).or_default() += 1
+                }
                 _ => {}
             }
         }

@@ -2,7 +2,7 @@
 
 pub(crate) mod binaries;
 pub(crate) mod libtest;
-mod packages;
+pub(crate) mod packages;
 mod stages;
 mod summary;
 
@@ -13,7 +13,7 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::ValueEnum;
 
-pub(crate) use stages::Stage;
+pub(crate) use stages::{Stage, VM_KERNELS};
 
 use crate::privilege;
 use crate::project::Project;

@@ -10,10 +10,13 @@ use crate::privilege::Privilege;
 
 /// One program that a test starts. What counts is the program: it may come from elsewhere than the package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Needed {
-    program: &'static str,
-    package: &'static str,
-    reason: &'static str,
+pub(crate) struct Needed {
+    /// Name of the program.
+    pub(crate) program: &'static str,
+    /// The Debian package that brings it.
+    pub(crate) package: &'static str,
+    /// What tests start it for.
+    pub(crate) reason: &'static str,
 }
 
 const fn needed(program: &'static str, package: &'static str, reason: &'static str) -> Needed {
@@ -21,7 +24,7 @@ const fn needed(program: &'static str, package: &'static str, reason: &'static s
 }
 
 /// All that the tests start, with the reason for each.
-const NEEDED: &[Needed] = &[
+pub(crate) const NEEDED: &[Needed] = &[
     needed("rsyslogd", "rsyslog", "the SIEM's end of the syslog forwarder"),
     needed("sshd", "openssh-server", "an interactive login that must stay silent, and lineage from sshd"),
     needed("ssh", "openssh-client", "the client of that login"),
@@ -44,12 +47,17 @@ const NEEDED: &[Needed] = &[
 /// <https://people.debian.org/~hmh/invokerc.d-policyrc.d-specification.txt>
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
+/// What is missing on this machine.
+pub(crate) fn lacking() -> Vec<Needed> {
+    missing(|program| command::find_program(program).is_some())
+}
+
 /// Installs what is missing. Returns a phrase that says what was done.
 ///
 /// # Errors
 /// Something is missing and cannot be installed here.
 pub(crate) fn ensure() -> Result<String> {
-    let missing = missing(|program| command::find_program(program).is_some());
+    let missing = lacking();
     if missing.is_empty() {
         return Ok(format!("all {} programs are here", NEEDED.len()));
     }
@@ -63,7 +71,7 @@ pub(crate) fn ensure() -> Result<String> {
     let by_hand = format!("install them as root with `apt-get install --no-install-recommends {}`", packages.join(" "));
     let root = Privilege::find("Installing the tests' packages", &by_hand)?;
     install(root, &packages)?;
-    let left: Vec<&str> = self::missing(|program| command::find_program(program).is_some()).iter().map(|left| left.program).collect();
+    let left: Vec<&str> = lacking().iter().map(|left| left.program).collect();
     if !left.is_empty() {
         bail!("apt-get installed {}, but {} is still not to be found: install it by hand", packages.join(", "), left.join(", "));
     }

@@ -18,17 +18,6 @@ use crate::{command, kernel_object, vm};
 
 /// Kernels of the VM stage: Debian 12's own, and the one that Debian 13 and 12's security archive have.
 pub(crate) const VM_KERNELS: &[&str] = &["6.1", "6.12"];
-/// Programs of this machine that the tests start in the VM too: bash as a victim, setpriv with the options that busybox's lacks, su as a
-/// caller of libpam.
-const VM_PROGRAMS: &[&str] = &["bash", "setpriv", "su"];
-/// What su and a test's own caller of libpam read. The folder of PAM's modules is found beside the library.
-const VM_FILES: &[&str] = &["/etc/pam.d", "/etc/login.defs", "/etc/security"];
-/// The library that the sensor attaches to, where Debian has it.
-const LIBPAM: &str = "/lib/x86_64-linux-gnu/libpam.so.0";
-/// Its modules.
-const PAM_MODULES: &str = "/lib/x86_64-linux-gnu/security";
-/// Longest time for one test binary in the VM, seconds: emulation is some ten times slower than this machine.
-const VM_LONGEST: u64 = 20 * 60;
 
 /// The stages, in the order in which they run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -192,22 +181,10 @@ impl Bench {
 
     fn vm(&self, report: &mut Report) -> Result<()> {
         let bartizan = &self.built()?.binary;
-        let find = |name: &&str| {
-            command::find_program(name).with_context(|| format!("the VM's tests need {name}: run `apt-get install bash util-linux`"))
-        };
-        let with = VM_PROGRAMS.iter().map(find).collect::<Result<Vec<_>>>()?;
-        let files = VM_FILES.iter().chain([&LIBPAM, &PAM_MODULES]).map(|path| vm::Extra::same(path)).collect::<Result<Vec<_>>>()?;
         let mut binaries = binaries::build(&self.project)?;
         binaries.retain(TestBinary::runs_in_vm);
         for series in VM_KERNELS {
-            let guest = vm::Guest {
-                kernel: (*series).to_owned(),
-                memory: 2048,
-                timeout: VM_LONGEST,
-                with: with.clone(),
-                files: files.clone(),
-                environment: vec![],
-            };
+            let guest = vm::Guest::for_tests(series)?;
             let (began, mut counts, mut trouble) = (Instant::now(), Counts::default(), Vec::new());
             let name = match vm::kernel(&self.project, series) {
                 Ok(kernel) => {

@@ -65,7 +65,11 @@ mod tests {
 
     fn finished(stage: Stage, passed: u64, failed: u64, trouble: &[&str]) -> Finished {
         let counts = Counts { passed, failed, ignored: 0 };
-        Finished { stage, report: Report { counts, parts: vec![], trouble: trouble.iter().map(ToString::to_string).collect() }, took: Duration::ZERO }
+        Finished {
+            stage,
+            report: Report { counts, parts: vec![], trouble: trouble.iter().map(ToString::to_string).collect() },
+            took: Duration::ZERO,
+        }
     }
 
     fn last_line(text: &str) -> &str {

@@ -58,7 +58,8 @@ impl Extra {
 }
 
 fn place(tree: &mut Tree, host: &Path, guest: &str, room: &mut usize) -> Result<()> {
-    *room = room.checked_sub(1).with_context(|| format!("it has more than {MOST_ENTRIES} files and folders: name the ones that are needed"))?;
+    *room =
+        room.checked_sub(1).with_context(|| format!("it has more than {MOST_ENTRIES} files and folders: name the ones that are needed"))?;
     let meta = fs::metadata(host).with_context(|| format!("{} cannot be read: check the path", host.display()))?;
     if meta.is_file() {
         tree.copy(host, guest)?;

@@ -170,7 +170,10 @@ impl Tree {
             self.put(path, Entry::File(0o644, text.into()));
         }
         // Nobody has a password; PAM's modules want the file.
-        self.put("/etc/shadow", Entry::File(0o600, "root:*:19000::::::\ndaemon:*:19000::::::\nsshd:!:19000::::::\nnobody:*:19000::::::\n".into()));
+        self.put(
+            "/etc/shadow",
+            Entry::File(0o600, "root:*:19000::::::\ndaemon:*:19000::::::\nsshd:!:19000::::::\nnobody:*:19000::::::\n".into()),
+        );
     }
 
     /// Puts an entry at an absolute path, with the folders above it, in place of what was there.

@@ -9,6 +9,7 @@ mod extra;
 mod initramfs;
 mod kernel;
 mod libraries;
+mod needs;
 mod qemu;
 mod target;
 
@@ -46,9 +47,9 @@ pub(crate) struct Guest {
     /// Memory of the guest, MiB.
     #[arg(long, default_value_t = 2048, value_name = "MIB", value_parser = clap::value_parser!(u32).range(256..))]
     pub(crate) memory: u32,
-    /// Seconds until a guest that has not ended is killed.
-    #[arg(long, default_value_t = 300, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) timeout: u64,
+    /// Seconds until a guest that has not ended is killed: 1800 for a test target, else 300.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) timeout: Option<u64>,
     /// Another program of the host for the guest, at the same path, with its libraries: a path, or a name to be found (repeatable).
     #[arg(long = "with", value_name = "PROGRAM")]
     pub(crate) with: Vec<PathBuf>,
@@ -58,6 +59,34 @@ pub(crate) struct Guest {
     /// A variable for the program's environment (repeatable).
     #[arg(long = "env", value_name = "NAME=VALUE")]
     pub(crate) environment: Vec<String>,
+}
+
+/// Longest time for a program, seconds.
+const LONGEST: u64 = 300;
+/// Longest time for a test target, seconds: emulation is some ten times slower than this machine.
+const LONGEST_TEST: u64 = 30 * 60;
+
+impl Guest {
+    /// A guest of `kernel` for the workspace's tests.
+    ///
+    /// # Errors
+    /// Those of [`Guest::with_needs`].
+    pub(crate) fn for_tests(kernel: &str) -> Result<Self> {
+        let bare = Self { kernel: kernel.to_owned(), memory: 2048, timeout: None, with: vec![], files: vec![], environment: vec![] };
+        bare.with_needs()
+    }
+
+    /// The same with what the workspace's tests need there. What was asked for by hand comes after it and wins.
+    ///
+    /// # Errors
+    /// A program that they need is not on this machine.
+    fn with_needs(mut self) -> Result<Self> {
+        let (mut with, mut files) = (Vec::new(), Vec::new());
+        needs::add(&mut with, &mut files)?;
+        with.append(&mut self.with);
+        files.append(&mut self.files);
+        Ok(Self { with, files, timeout: self.timeout.or(Some(LONGEST_TEST)), ..self })
+    }
 }
 
 /// Options of `cargo xtask vm`.
@@ -87,12 +116,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     // Before the build, which takes minutes: a mistyped option or name must not be told after it.
     let asked = asked(&project, args)?;
     let built = build::build(&project, args.build.release, &mut Steps::new(build::STEPS))?;
-    let (program, arguments) = match asked {
-        Asked::Program(program, arguments) => (program, arguments),
-        Asked::Target(target, arguments) => (target.build(&project)?, arguments),
+    let guest = args.guest.clone();
+    let (guest, program, arguments) = match asked {
+        Asked::Program(program, arguments) => (guest, program, arguments),
+        Asked::Target(target, arguments) => (guest.with_needs()?, target.build(&project)?, arguments),
     };
-    let kernel = kernel(&project, &args.guest.kernel)?;
-    let code = boot(&args.guest, &kernel, &built.binary, &program, arguments, |_| {})?;
+    let kernel = kernel(&project, &guest.kernel)?;
+    let code = boot(&guest, &kernel, &built.binary, &program, arguments, |_| {})?;
     Ok(ExitCode::from(code))
 }
 
@@ -174,12 +204,13 @@ pub(crate) fn boot(
         eprintln!("      running `{}` (its console follows)", command::words(&words));
         let mut console = Console::new(&marker);
         let mut qemu = qemu::command(&kernel.image, &image, guest.memory)?;
-        let end = stream(&mut qemu, Some(Duration::from_secs(guest.timeout)), "run `apt-get install qemu-system-x86`", |piece| {
+        let timeout = guest.timeout.unwrap_or(LONGEST);
+        let end = stream(&mut qemu, Some(Duration::from_secs(timeout)), "run `apt-get install qemu-system-x86`", |piece| {
             watch(piece);
             if console.feed(piece) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         println!();
-        let code = verdict(&end, &console, guest.timeout)?;
+        let code = verdict(&end, &console, timeout)?;
         Ok((code, format!("exit code {code}")))
     })
 }
