@@ -119,14 +119,29 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The folder of the measurement, gone with its owner.
+/// The folder of the measurement, gone with its owner. One that was killed leaves it to the next.
 #[derive(Debug)]
 pub(super) struct Folder(pub(super) PathBuf);
 
 impl Folder {
     pub(super) fn make(path: &Path) -> Result<Self> {
+        remove_abandoned(path);
         std::fs::create_dir(path).with_context(|| format!("{} cannot be made", path.display()))?;
         Ok(Self(path.to_owned()))
+    }
+}
+
+/// Removes folders beside `path` that differ from it in the pid at the end, of which no process runs any more.
+fn remove_abandoned(path: &Path) {
+    let stem = |name: &str| name.rsplit_once('-').map(|(stem, pid)| (stem.to_owned(), pid.to_owned()));
+    let Some((own, _)) = path.file_name().and_then(|name| stem(&name.to_string_lossy())) else { return };
+    let entries = path.parent().and_then(|parent| std::fs::read_dir(parent).ok()).into_iter().flatten();
+    for entry in entries.filter_map(Result::ok) {
+        let abandoned = stem(&entry.file_name().to_string_lossy())
+            .is_some_and(|(stem, pid)| stem == own && pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists());
+        if abandoned && let Err(error) = std::fs::remove_dir_all(entry.path()) {
+            eprintln!("      note: {}, left by a run that was killed, cannot be removed ({error})", entry.path().display());
+        }
     }
 }
 
@@ -327,6 +342,22 @@ mod tests {
         assert_eq!(again.operations(Storm::Login), Storm::Login.operations() / 20);
         let all = Line::try_parse_from(["x"])?.plan;
         assert_eq!(all.storms(), Storm::ALL);
+        Ok(())
+    }
+
+    #[test]
+    fn what_a_killed_run_left_is_removed_and_nothing_else() -> Result<()> {
+        let parent = tempfile::tempdir()?;
+        let path = |name: &str| parent.path().join(name);
+        let running = format!("bench-{}", std::process::id());
+        for name in ["bench-4194999", "other-4194999", "bench-notes", running.as_str()] {
+            std::fs::create_dir(path(name))?;
+        }
+        let made = Folder::make(&path("bench-1"))?;
+        let left = |name: &str| path(name).exists();
+        assert!(!left("bench-4194999") && left("other-4194999") && left("bench-notes") && left(&running) && left("bench-1"));
+        drop(made);
+        assert!(!left("bench-1"));
         Ok(())
     }
 
