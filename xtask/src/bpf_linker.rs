@@ -22,8 +22,7 @@ pub(crate) const VERSION: &str = "0.13.0";
 /// # Errors
 /// An unsupported LLVM, no C linker, or a failed build.
 pub(crate) fn ensure(project: &Project, toolchain: &Toolchain) -> Result<(PathBuf, String)> {
-    let program = project.tools.join("bin/bpf-linker");
-    let stamp_file = project.tools.join("bpf-linker.stamp");
+    let (program, stamp_file) = places(project);
     let stamp = stamp(&project.tools, toolchain);
     if is_current(&program, &stamp_file, &stamp) {
         return Ok((program, format!("bpf-linker {VERSION} for this rustc is already in .tools/")));
@@ -54,6 +53,17 @@ pub(crate) fn ensure(project: &Project, toolchain: &Toolchain) -> Result<(PathBu
     // Some 200 MB that are needed again only when rustc changes, and then not reusable.
     fs::remove_dir_all(&build).with_context(|| format!("{} cannot be removed: check who owns it", build.display()))?;
     Ok((program, format!("built {} into .tools/bin", said.trim())))
+}
+
+/// Whether a bpf-linker for this very compiler is there.
+pub(crate) fn is_there(project: &Project, toolchain: &Toolchain) -> bool {
+    let (program, stamp_file) = places(project);
+    is_current(&program, &stamp_file, &stamp(&project.tools, toolchain))
+}
+
+/// The program, and the file that says what it was built for.
+fn places(project: &Project) -> (PathBuf, PathBuf) {
+    (project.tools.join("bin/bpf-linker"), project.tools.join("bpf-linker.stamp"))
 }
 
 /// cargo advises to put the folder into `PATH` unless it is there; nobody needs it there.

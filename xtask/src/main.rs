@@ -11,9 +11,11 @@
 //!   our own environment reaches nobody ([`command::cargo`]).
 //! - **Steps talk on stderr, test results on stdout**, so that either can be redirected.
 
+mod bench;
 mod bpf_linker;
 mod build;
 mod command;
+mod doctor;
 mod kernel_object;
 mod mounts;
 mod privilege;
@@ -39,10 +41,14 @@ enum Cli {
     Build(build::Args),
     /// Build, mount what is missing and start `bartizan run` as root.
     Run(run::Args),
-    /// Run every test: units, this machine's kernel, end to end, and a Debian 6.1 kernel in a VM.
+    /// Say what this machine has of what building, running, testing and measuring need, and how to get the rest.
+    Doctor(doctor::Args),
+    /// Run every test: units, this machine's kernel, end to end, and Debian's 6.1 and 6.12 kernels in a VM.
     Test(test::Args),
-    /// Run one program on a stock Debian cloud kernel under qemu.
+    /// Run one program, or one test target, on a stock Debian cloud kernel under qemu.
     Vm(vm::Args),
+    /// Measure what the sensor costs, into docs/performance.md.
+    Bench(bench::Args),
     /// Repeat the randomised tests and the storm tests for longer than `test` does.
     Soak(soak::Args),
 }
@@ -51,8 +57,10 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse() {
         Cli::Build(args) => build::run(&args),
         Cli::Run(args) => run::run(&args),
+        Cli::Doctor(args) => doctor::run(&args),
         Cli::Test(args) => test::run(&args),
         Cli::Vm(args) => vm::run(&args),
+        Cli::Bench(args) => bench::run(&args),
         Cli::Soak(args) => soak::run(&args),
     };
     match outcome {

@@ -43,6 +43,30 @@ pub(crate) fn ensure(privilege: Privilege) -> String {
     if phrases.is_empty() { "all there".to_owned() } else { phrases.join(", ") }
 }
 
+/// One of the file systems, as it is on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct State {
+    /// Its type.
+    pub(crate) kind: &'static str,
+    /// Where it belongs.
+    pub(crate) place: &'static str,
+    /// What Bartizan or its operator wants it for.
+    pub(crate) purpose: &'static str,
+    /// It is there.
+    pub(crate) mounted: bool,
+    /// It could be: the kernel has the folder for it.
+    pub(crate) possible: bool,
+}
+
+/// Looks at each and changes nothing.
+pub(crate) fn look() -> Vec<State> {
+    let state = |wanted: &Wanted| {
+        let Wanted { kind, place, magic: _, purpose } = wanted;
+        State { kind, place, purpose, mounted: is_mounted(wanted), possible: Path::new(place).is_dir() }
+    };
+    WANTED.iter().map(state).collect()
+}
+
 fn is_mounted(wanted: &Wanted) -> bool {
     statfs(wanted.place).is_ok_and(|fs| is_kind(fs.filesystem_type(), wanted.magic))
 }

@@ -59,6 +59,15 @@ impl Project {
         self.target.join(if release { "release" } else { "debug" }).join("bartizan")
     }
 
+    /// A name under the target folder that nobody else has, for a folder of files that are gone when we are.
+    ///
+    /// # Errors
+    /// The target folder cannot be made.
+    pub(crate) fn scratch(&self, name: &str) -> Result<PathBuf> {
+        std::fs::create_dir_all(&self.target).with_context(|| format!("{} cannot be made", self.target.display()))?;
+        Ok(self.target.join(format!("{name}-{}", std::process::id())))
+    }
+
     /// Kernels and initramfs images.
     pub(crate) fn vm_cache(&self) -> PathBuf {
         self.target.join("vm")

@@ -15,7 +15,7 @@ use crate::toolchain::Toolchain;
 /// # Errors
 /// It is missing and cannot be installed.
 pub(crate) fn ensure(toolchain: &Toolchain) -> Result<&'static str> {
-    if core_source(toolchain).is_file() {
+    if is_there(toolchain) {
         return Ok("already in the toolchain");
     }
     if command::find_program("rustup").is_none() {
@@ -30,7 +30,7 @@ pub(crate) fn ensure(toolchain: &Toolchain) -> Result<&'static str> {
     let mut rustup = Command::new("rustup");
     command::clean(&mut rustup).args(["component", "add", "rust-src", "--toolchain", &name]);
     command::run(&mut rustup, "check the network (rustup downloads from static.rust-lang.org or RUSTUP_DIST_SERVER), then try again")?;
-    if !core_source(toolchain).is_file() {
+    if !is_there(toolchain) {
         bail!(
             "rustup installed rust-src into {name}, but {} is still missing, so the rustc in use is another one: \
              check `which rustc` and the variable RUSTC",
@@ -38,6 +38,11 @@ pub(crate) fn ensure(toolchain: &Toolchain) -> Result<&'static str> {
         );
     }
     Ok("installed with rustup")
+}
+
+/// Whether `rust-src` is in the sysroot.
+pub(crate) fn is_there(toolchain: &Toolchain) -> bool {
+    core_source(toolchain).is_file()
 }
 
 fn core_source(toolchain: &Toolchain) -> PathBuf {

@@ -1,11 +1,13 @@
-//! `cargo xtask soak`: what `test` does with chance, for longer.
+//! `cargo xtask soak`: what `test` does with chance, and what it does under load, for longer.
 
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
+use crate::bench::{self, Storm};
 use crate::build;
 use crate::privilege::{self, Privilege};
 use crate::project::Project;
@@ -20,16 +22,19 @@ const STORMS: &str = "storm";
 /// Options of `cargo xtask soak`.
 ///
 /// First every property test with many more cases than `test` takes; then the storm tests on this machine's kernel, again and again until
-/// the time is up (a round that has begun is finished). It measures no throughput and leaks of memory only as far as a storm test looks
-/// for them.
+/// the time is up (a round that has begun is finished); then, for as long again, the storms of `cargo xtask bench` against one sensor that
+/// lives on: what each did must be received or counted as lost, and the sensor's memory is shown after each round. It judges no throughput.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Args {
-    /// Minutes of storms; at least one round runs.
+    /// Minutes of the storm tests, and of the bench's storms; at least one round of each runs.
     #[arg(long, default_value_t = 10)]
     minutes: u64,
     /// Cases for each property test that sets no count of its own (`test` takes 256).
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     cases: u32,
+    /// Run only the bench's storms of this name, and neither property tests nor storm tests (repeatable).
+    #[arg(long = "storm", value_name = "STORM")]
+    storms: Vec<Storm>,
 }
 
 /// The verb: exit code 0 only when every round passed.
@@ -41,21 +46,44 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let project = Project::locate()?;
     let root = Privilege::find("A storm on the kernel", "run `cargo xtask soak` as root")?;
     let built = build::build(&project, false, &mut Steps::new(build::STEPS))?;
-    let mut steps = Steps::new(2);
+    let named = !args.storms.is_empty();
+    let mut steps = Steps::new(if named { 1 } else { 3 });
+    let mut total = if named { Counts::default() } else { tests(&project, args, root, &built.binary, &mut steps)? };
+    let names = if named { &args.storms } else { Storm::ALL.as_slice() };
+    total.add(for_storms(&project, args, root, &built.binary, names, &mut steps)?);
+    let Counts { passed, failed, ignored: _ } = total;
+    println!("{passed} passed, {failed} failed");
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The bench's storms, one after the other on one sensor. They count as one test.
+fn for_storms(project: &Project, args: &Args, root: Privilege, bartizan: &Path, storms: &[Storm], steps: &mut Steps) -> Result<Counts> {
+    let names: Vec<&str> = storms.iter().map(|storm| storm.name()).collect();
+    steps.step(&format!("Storms {} on one sensor for {} min", names.join(", "), args.minutes), || {
+        let mut command = bench::storms(root, storms, args.minutes.saturating_mul(60), bartizan, &project.scratch("soak")?)?;
+        let end = stream(&mut command, None, "run `cargo xtask soak` again", |_| ControlFlow::Continue(()))?;
+        let good = matches!(end, End::Exited(status) if status.success());
+        let counts = Counts { passed: u64::from(good), failed: u64::from(!good), ignored: 0 };
+        Ok((counts, if good { "all balanced" } else { "FAILED: its lines are above" }))
+    })
+}
+
+/// Property tests and storm tests.
+fn tests(project: &Project, args: &Args, root: Privilege, bartizan: &Path, steps: &mut Steps) -> Result<Counts> {
     let properties = steps.step(&format!("Property tests, {} cases each", args.cases), || {
-        let counts = properties(&project, args.cases)?;
+        let counts = properties(project, args.cases)?;
         Ok((counts, format!("{} passed, {} failed", counts.passed, counts.failed)))
     })?;
     let storms = steps.step(&format!("Storm tests for {} min", args.minutes), || {
         let until = Instant::now() + Duration::from_secs(args.minutes.saturating_mul(60));
         let (mut total, mut rounds, mut bad) = (Counts::default(), 0_u64, 0_u64);
-        let binaries = binaries::build(&project)?;
+        let binaries = binaries::build(project)?;
         let began = Instant::now();
         while rounds == 0 || Instant::now() < until {
             rounds += 1;
             let mut good = true;
             for binary in binaries.iter().filter(|binary| binary.runs_here()) {
-                let (counts, trouble) = binaries::run(&project, binary, &built.binary, root, &[STORMS])?;
+                let (counts, trouble) = binaries::run(project, binary, bartizan, root, &[STORMS])?;
                 total.add(counts);
                 good &= trouble.is_none();
             }
@@ -69,8 +97,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     })?;
     let (counts, bad_rounds) = storms;
     let failed = properties.failed + counts.failed.max(bad_rounds);
-    println!("{} passed, {failed} failed", properties.passed + counts.passed);
-    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(Counts { passed: properties.passed + counts.passed, failed, ignored: 0 })
 }
 
 /// All unit and integration tests, the property tests among them with more cases: proptest reads `PROPTEST_CASES`.

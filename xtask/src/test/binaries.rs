@@ -54,7 +54,7 @@ pub(crate) fn build(project: &Project) -> Result<Vec<TestBinary>> {
 
 /// Reads cargo's messages (<https://doc.rust-lang.org/cargo/reference/external-tools.html#json-messages>). Lines that are none, or of
 /// another kind, are passed over: cargo promises to add kinds.
-fn parse(messages: &str) -> Vec<TestBinary> {
+pub(crate) fn parse(messages: &str) -> Vec<TestBinary> {
     let read = |line: &str| -> Option<TestBinary> {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
         let is_test = message.get("reason")? == "compiler-artifact" && message.get("profile")?.get("test")? == true;

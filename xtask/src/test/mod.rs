@@ -3,7 +3,7 @@
 pub(crate) mod binaries;
 pub(crate) mod libtest;
 mod nats_server;
-mod packages;
+pub(crate) mod packages;
 mod stages;
 mod summary;
 
@@ -14,7 +14,7 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::ValueEnum;
 
-pub(crate) use stages::Stage;
+pub(crate) use stages::{Stage, VM_KERNELS};
 
 use crate::privilege;
 use crate::project::Project;

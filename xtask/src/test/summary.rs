@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::libtest::Counts;
-use super::stages::{Report, Stage};
+use super::stages::{Part, Report, Stage};
 use crate::step;
 
 /// A stage that ran.
@@ -31,6 +31,11 @@ pub(crate) fn render(finished: &[Finished], skipped: &[Stage]) -> (String, bool)
         total.add(counted(report));
         // Writing into a String cannot fail.
         let _ = writeln!(text, "{:<10} {result:<7} {passed:>7} {failed:>7} {ignored:>8}  {}", stage.name(), step::seconds(*took));
+        for Part { name, counts, passed, took } in &report.parts {
+            let result = if *passed { "ok" } else { "FAILED" };
+            let Counts { passed, failed, ignored } = *counts;
+            let _ = writeln!(text, "{:<10} {result:<7} {passed:>7} {failed:>7} {ignored:>8}  {}, on {name}", "", step::seconds(*took));
+        }
     }
     for stage in skipped {
         let _ = writeln!(text, "{:<10} not run (an earlier stage failed)", stage.name());
@@ -60,7 +65,11 @@ mod tests {
 
     fn finished(stage: Stage, passed: u64, failed: u64, trouble: &[&str]) -> Finished {
         let counts = Counts { passed, failed, ignored: 0 };
-        Finished { stage, report: Report { counts, trouble: trouble.iter().map(ToString::to_string).collect() }, took: Duration::ZERO }
+        Finished {
+            stage,
+            report: Report { counts, parts: vec![], trouble: trouble.iter().map(ToString::to_string).collect() },
+            took: Duration::ZERO,
+        }
     }
 
     fn last_line(text: &str) -> &str {
@@ -80,6 +89,23 @@ mod tests {
         assert!(!ok);
         assert_eq!(last_line(&text), "5 passed, 3 failed");
         assert!(text.contains("clippy: lint"));
+    }
+
+    #[test]
+    fn each_kernel_is_named_with_its_counts() {
+        let mut vm = finished(Stage::Vm, 5, 1, &["linux-image-6.12: capture failed"]);
+        let part = |name: &str, passed, failed| Part {
+            name: name.into(),
+            counts: Counts { passed, failed, ignored: 0 },
+            passed: failed == 0,
+            took: Duration::from_secs(7),
+        };
+        vm.report.parts = vec![part("linux-image-6.1", 3, 0), part("linux-image-6.12", 2, 1)];
+        let (text, ok) = render(&[vm], &[]);
+        assert!(!ok);
+        assert!(text.contains("           ok            3       0        0  7.0 s, on linux-image-6.1\n"), "{text}");
+        assert!(text.contains("           FAILED        2       1        0  7.0 s, on linux-image-6.12\n"), "{text}");
+        assert_eq!(last_line(&text), "5 passed, 1 failed", "parts are not counted twice");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use super::cpio::{Archive, Entry};
-use super::{GUEST_BINARY, libraries};
+use super::{Extra, GUEST_BINARY, libraries};
 use crate::command;
 
 /// Where the guest has the program that is run. Its name is kept: a test may look for itself by name.
@@ -28,6 +28,8 @@ pub(crate) struct Job<'a> {
     pub(crate) arguments: &'a [OsString],
     /// Further programs, kept at their paths.
     pub(crate) with: &'a [PathBuf],
+    /// Further files and folders.
+    pub(crate) files: &'a [Extra],
     /// `NAME=VALUE` for the program.
     pub(crate) environment: &'a [String],
     /// Begins the line that names the exit code.
@@ -48,13 +50,24 @@ pub(crate) fn build(job: &Job<'_>) -> Result<Vec<u8>> {
     tree.program(job.bartizan, GUEST_BINARY)?;
     tree.program(job.program, &place)?;
     for extra in job.with {
-        let path = extra.to_str().filter(|path| path.starts_with('/'));
-        let path = path.with_context(|| format!("--with {}: give an absolute path in UTF-8", extra.display()))?;
-        tree.program(extra, path)?;
+        let found = named(extra).with_context(|| format!("--with {}: give an absolute path, or the name of a program", extra.display()))?;
+        let path = found.to_str().with_context(|| format!("--with {}: give a path in UTF-8", found.display()))?;
+        tree.program(&found, path)?;
+    }
+    for extra in job.files {
+        extra.place(&mut tree)?;
     }
     tree.applets(&command::capture(Command::new(&busybox).arg("--list-full"), "run `apt-get install busybox-static`")?);
     tree.put("/init", Entry::File(0o755, init(job, &place)?));
     tree.archive()
+}
+
+/// A program by its absolute path, or by its name.
+fn named(program: &Path) -> Option<PathBuf> {
+    if program.is_absolute() {
+        return Some(program.to_owned());
+    }
+    program.to_str().filter(|name| !name.contains('/')).and_then(command::find_program)
 }
 
 /// The script that is process 1.
@@ -122,10 +135,10 @@ fn quote(word: &[u8], script: &mut Vec<u8>) -> Result<()> {
 
 /// Paths of the guest, without the leading slash. Sorted, so that a folder comes before what is in it.
 #[derive(Debug)]
-struct Tree(BTreeMap<String, Entry>);
+pub(super) struct Tree(BTreeMap<String, Entry>);
 
 impl Tree {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(BTreeMap::new())
     }
 
@@ -144,18 +157,27 @@ impl Tree {
         self.put("/dev/console", Entry::Device(0o600, 5, 1));
         self.put("/dev/null", Entry::Device(0o666, 1, 3));
         let files = [
-            ("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/:/bin/false\nnobody:x:65534:65534:nobody:/:/bin/false\n"),
-            ("/etc/group", "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n"),
+            (
+                "/etc/passwd",
+                "root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/:/bin/false\nsshd:x:100:65534:sshd:/run/sshd:/bin/false\n\
+                 nobody:x:65534:65534:nobody:/:/bin/false\n",
+            ),
+            ("/etc/group", "root:x:0:\ntty:x:5:\nshadow:x:42:\nnogroup:x:65534:\n"),
             ("/etc/hosts", "127.0.0.1 localhost guest\n::1 localhost\n"),
             ("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"),
         ];
         for (path, text) in files {
             self.put(path, Entry::File(0o644, text.into()));
         }
+        // Nobody has a password; PAM's modules want the file.
+        self.put(
+            "/etc/shadow",
+            Entry::File(0o600, "root:*:19000::::::\ndaemon:*:19000::::::\nsshd:!:19000::::::\nnobody:*:19000::::::\n".into()),
+        );
     }
 
-    /// Puts an entry at an absolute path, with the folders above it. What is there already stays if both are folders.
-    fn put(&mut self, path: &str, entry: Entry) {
+    /// Puts an entry at an absolute path, with the folders above it, in place of what was there.
+    pub(super) fn put(&mut self, path: &str, entry: Entry) {
         let path = merged(path);
         for (slash, _) in path.match_indices('/') {
             self.0.entry(path[..slash].to_owned()).or_insert(Entry::Directory(0o755));
@@ -166,6 +188,11 @@ impl Tree {
     /// Copies a host's program and its libraries.
     fn program(&mut self, host: &Path, guest: &str) -> Result<()> {
         self.copy(host, guest)?;
+        self.libraries(host)
+    }
+
+    /// Copies the libraries of a host's program or library, at their paths.
+    pub(super) fn libraries(&mut self, host: &Path) -> Result<()> {
         for library in libraries::of(host)? {
             let path = library.to_str().with_context(|| format!("{} is not UTF-8", library.display()))?;
             self.copy(&library, path)?;
@@ -173,7 +200,8 @@ impl Tree {
         Ok(())
     }
 
-    fn copy(&mut self, host: &Path, guest: &str) -> Result<()> {
+    /// Copies a host's file.
+    pub(super) fn copy(&mut self, host: &Path, guest: &str) -> Result<()> {
         if guest.split('/').any(|part| part == "..") {
             bail!("{guest}: give the path without `..`");
         }
@@ -191,6 +219,18 @@ impl Tree {
                 self.put(&path, Entry::Symlink("/usr/bin/busybox".to_owned()));
             }
         }
+    }
+
+    /// What is at a path, given without the leading slash.
+    #[cfg(test)]
+    pub(super) fn entry(&self, path: &str) -> Option<&Entry> {
+        self.0.get(path)
+    }
+
+    /// All paths, without the leading slash.
+    #[cfg(test)]
+    pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
     }
 
     fn archive(&self) -> Result<Vec<u8>> {
@@ -218,7 +258,7 @@ mod tests {
     use super::*;
 
     fn job<'a>(arguments: &'a [OsString], environment: &'a [String]) -> Job<'a> {
-        Job { bartizan: Path::new("/b"), program: Path::new("/p"), arguments, with: &[], environment, marker: "MARK" }
+        Job { bartizan: Path::new("/b"), program: Path::new("/p"), arguments, with: &[], files: &[], environment, marker: "MARK" }
     }
 
     #[test]

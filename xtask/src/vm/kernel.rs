@@ -36,7 +36,7 @@ pub(crate) fn ensure(cache: &Path, series: &str) -> Result<Kernel> {
     if std::env::consts::ARCH != "x86_64" {
         bail!("the VM needs an x86_64 host (Debian's cloud kernels for amd64), and this one is {}", std::env::consts::ARCH);
     }
-    if let Some(kernel) = newest(cached(cache)?, series).and_then(|package| unpacked(cache, package)) {
+    if let Some(kernel) = in_cache(cache, series)? {
         return Ok(kernel);
     }
     if names()?.is_empty() {
@@ -54,6 +54,14 @@ pub(crate) fn ensure(cache: &Path, series: &str) -> Result<Kernel> {
         fetch(cache, &package)?;
     }
     unpacked(cache, package.clone()).with_context(|| format!("the package {package} holds no boot/vmlinuz-*: remove {}", cache.display()))
+}
+
+/// The newest kernel of `series` in the cache.
+///
+/// # Errors
+/// The cache cannot be read.
+pub(crate) fn in_cache(cache: &Path, series: &str) -> Result<Option<Kernel>> {
+    Ok(newest(cached(cache)?, series).and_then(|package| unpacked(cache, package)))
 }
 
 /// Package names in the cache: one folder each.

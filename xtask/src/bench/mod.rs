@@ -1,0 +1,73 @@
+//! `cargo xtask bench`: what the sensor costs and how fast it is, into `docs/performance.md`.
+//!
+//! Invariants worth naming:
+//!
+//! - **Nothing is judged.** A bench writes numbers down; no time fails it. What fails it is a storm that did less than it counts, an
+//!   observer that ends, or an alert that does not come.
+//! - **Every storm is measured by itself**, in a process of its own: its wall clock and its processor time are its own words.
+//! - **Interleaved.** Each round measures everyone in turn, so that what else the machine does falls on all alike.
+//! - **Nothing stays**: observers die with us, their folders go, `kernel.bpf_stats_enabled` is restored also when we are killed.
+
+mod alerts;
+mod bpf_stats;
+mod capture;
+mod document;
+mod machine;
+mod observer;
+mod process;
+mod report;
+mod soak;
+mod stats;
+mod storm;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+pub(crate) use soak::command as storms;
+pub(crate) use storm::Storm;
+
+/// Options of `cargo xtask bench`.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Clone, clap::Subcommand)]
+enum What {
+    /// Storms of execs, connections and logins with the sensor off and on, beside a peer: time, memory, losses, and how fast alerts are.
+    Capture(capture::Args),
+    /// The part of `capture` that needs root.
+    #[command(hide = true)]
+    Measure(capture::MeasureArgs),
+    /// One storm, measured by itself.
+    #[command(hide = true)]
+    Storm(StormArgs),
+    /// Storms against one sensor until the time is up, for `cargo xtask soak`.
+    #[command(hide = true)]
+    Storms(soak::Args),
+}
+
+#[derive(Debug, Clone, clap::Args)]
+struct StormArgs {
+    storm: Storm,
+    #[arg(long)]
+    operations: u64,
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    threads: u64,
+}
+
+/// The verb.
+///
+/// # Errors
+/// A failed build, no way to root, a storm or an observer that fails.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    match &args.what {
+        What::Capture(args) => capture::run(args)?,
+        What::Measure(args) => capture::measure(args)?,
+        What::Storm(StormArgs { storm, operations, threads }) => println!("{}", storm.run(*operations, *threads)?),
+        What::Storms(args) => return soak::run(args),
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,210 @@
+//! The generators: storms of one kind of work, in a process of their own that measures itself.
+
+mod connect;
+mod exec;
+mod login;
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::resource::{Usage, UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
+
+/// One kind of work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub(crate) enum Storm {
+    /// A program is started and waited for.
+    Exec,
+    /// A TCP connection over loopback is opened, accepted and closed.
+    Connect,
+    /// A TCP connection to a loopback port on which nobody listens.
+    Refused,
+    /// `su` runs a program as another user: one PAM transaction with a session.
+    Login,
+}
+
+impl Storm {
+    /// All of them, in the order in which they are measured.
+    pub(crate) const ALL: [Self; 4] = [Self::Exec, Self::Connect, Self::Refused, Self::Login];
+
+    /// Its name on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Exec => "exec",
+            Self::Connect => "connect",
+            Self::Refused => "refused",
+            Self::Login => "login",
+        }
+    }
+
+    /// What one operation is, in words.
+    pub(crate) fn operation(self) -> &'static str {
+        match self {
+            Self::Exec => "`posix_spawn` of `/bin/true`, waited for",
+            Self::Connect => "TCP connect to a loopback listener, accept, close of both ends",
+            Self::Refused => "TCP connect to a closed loopback port",
+            Self::Login => "`su -s /bin/true nobody` as root: PAM start, authenticate (`pam_rootok`), account, session, end",
+        }
+    }
+
+    /// Operations of one measurement: some seconds of work, so that the clock's and the scheduler's steps do not show.
+    pub(crate) fn operations(self) -> u64 {
+        match self {
+            Self::Exec => 6_000,
+            Self::Connect => 60_000,
+            Self::Refused => 100_000,
+            Self::Login => 800,
+        }
+    }
+
+    /// The kind of event that every operation makes, and how many of it at least.
+    pub(crate) fn event(self) -> (&'static str, u64) {
+        match self {
+            Self::Exec => ("process.exec", 1),
+            Self::Connect | Self::Refused => ("network.connect", 1),
+            // su, and the program that it runs.
+            Self::Login => ("process.exec", 2),
+        }
+    }
+
+    /// Does `operations` on `threads` threads.
+    ///
+    /// # Errors
+    /// An operation failed: a storm that does less than it counts would be measured too fast.
+    pub(crate) fn run(self, operations: u64, threads: u64) -> Result<Ran> {
+        match self {
+            Self::Exec => measured(operations, threads, exec::each),
+            Self::Connect => {
+                let ground = connect::Listeners::new(threads)?;
+                measured(operations, threads, |thread, index| ground.each(thread, index))
+            }
+            Self::Refused => {
+                let closed = connect::closed_port()?;
+                measured(operations, threads, |_, _| connect::refused(closed))
+            }
+            Self::Login => {
+                let su = login::Su::find()?;
+                measured(operations, threads, |_, _| su.each())
+            }
+        }
+    }
+}
+
+/// What a storm did and took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ran {
+    /// Operations done.
+    pub(crate) operations: u64,
+    /// From the first to the last.
+    pub(crate) wall: Duration,
+    /// User and system time of the process and of the children that it waited for.
+    pub(crate) cpu: Duration,
+}
+
+impl fmt::Display for Ran {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { operations, wall, cpu } = self;
+        write!(f, "{operations} {} {}", wall.as_nanos(), cpu.as_nanos())
+    }
+}
+
+impl FromStr for Ran {
+    type Err = anyhow::Error;
+
+    /// Reads what `Display` wrote: operations, wall and CPU time in nanoseconds.
+    fn from_str(text: &str) -> Result<Self> {
+        let numbers: Option<Vec<u64>> = text.split_whitespace().map(|word| word.parse().ok()).collect();
+        match numbers.as_deref() {
+            Some([operations, wall, cpu]) => {
+                Ok(Self { operations: *operations, wall: Duration::from_nanos(*wall), cpu: Duration::from_nanos(*cpu) })
+            }
+            _ => bail!("the storm said {text:?} in place of three numbers: its own message is above"),
+        }
+    }
+}
+
+/// Calls `each` with the thread's number and the operation's, `operations` times in all, and measures.
+fn measured(operations: u64, threads: u64, each: impl Fn(u64, u64) -> Result<()> + Sync) -> Result<Ran> {
+    let (before, began) = (cpu()?, Instant::now());
+    let done: Result<()> = std::thread::scope(|scope| {
+        let spawn = |thread| {
+            let each = &each;
+            scope.spawn(move || (thread..operations).step_by(threads as usize).try_for_each(|index| each(thread, index)))
+        };
+        let running: Vec<_> = (0..threads).map(spawn).collect();
+        running.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| bail!("a thread of the storm panicked")))
+    });
+    let wall = began.elapsed();
+    done?;
+    Ok(Ran { operations, wall, cpu: cpu()?.saturating_sub(before) })
+}
+
+/// Processor time so far, of this process and of the children that it has waited for.
+fn cpu() -> Result<Duration> {
+    let of = |who| getrusage(who).map(total).context("getrusage failed");
+    Ok(of(UsageWho::RUSAGE_SELF)? + of(UsageWho::RUSAGE_CHILDREN)?)
+}
+
+fn total(usage: Usage) -> Duration {
+    let microseconds = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
+    Duration::from_micros(u64::try_from(microseconds).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn each_operation_is_done_once() -> Result<()> {
+        let seen = std::sync::Mutex::new(Vec::new());
+        let ran = measured(10, 3, |thread, index| {
+            assert_eq!(index % 3, thread);
+            seen.lock().map_err(|_| anyhow::anyhow!("poisoned"))?.push(index);
+            Ok(())
+        })?;
+        let mut seen = seen.into_inner().unwrap_or_default();
+        seen.sort_unstable();
+        assert_eq!((ran.operations, seen), (10, (0..10).collect()));
+        Ok(())
+    }
+
+    #[test]
+    fn one_failure_fails_the_storm() {
+        let failed = measured(10, 2, |_, index| if index == 7 { bail!("seven") } else { Ok(()) });
+        assert!(failed.is_err_and(|error| error.to_string() == "seven"));
+    }
+
+    #[test]
+    fn childrens_time_counts() -> Result<()> {
+        let before = cpu()?;
+        let done = std::process::Command::new("sh").args(["-c", "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done"]).status()?;
+        assert!(done.success() && cpu()? > before);
+        Ok(())
+    }
+
+    #[test]
+    fn the_storms_that_need_no_root_run_here() -> Result<()> {
+        for storm in [Storm::Exec, Storm::Connect, Storm::Refused] {
+            assert_eq!(storm.run(40, 2)?.operations, 40, "{storm:?}");
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_storm_says_is_read_back(operations in any::<u64>(), wall in any::<u64>(), cpu in any::<u64>()) {
+            let ran = Ran { operations, wall: Duration::from_nanos(wall), cpu: Duration::from_nanos(cpu) };
+            prop_assert_eq!(ran.to_string().parse::<Ran>().ok(), Some(ran));
+        }
+
+        #[test]
+        fn any_other_words_are_an_error(text in "[a-z0-9 ]{0,20}") {
+            let numbers = text.split_whitespace().filter(|word| word.parse::<u64>().is_ok()).count();
+            prop_assert!(text.parse::<Ran>().is_err() || (numbers == 3 && text.split_whitespace().count() == 3));
+        }
+    }
+}
