@@ -18,6 +18,9 @@ const PRIVSEP: &str = "/run/sshd";
 /// First user id of the accounts: above Debian's dynamic users, below `nobody`.
 const FIRST_UID: u32 = 61_000;
 
+/// The server's own count of attempts.
+const ATTEMPTS: &str = "attempts";
+
 /// An account of the server.
 #[derive(Debug, Clone, Copy)]
 pub struct Account {
@@ -99,6 +102,12 @@ impl LoginServer {
         self.group.pid()
     }
 
+    /// How often the server has asked PAM for a verdict: its own count, and not the sensor's.
+    pub fn attempts(&self) -> usize {
+        let said = fs::read_to_string(self.folder.join(ATTEMPTS)).unwrap_or_default();
+        said.lines().filter(|line| *line == "attempt").count()
+    }
+
     /// An ssh client that gives `password` when asked, not yet run. What it is to do is added as its last argument.
     pub fn with_password(&self, from: Option<&Namespace>, user: &str, password: &str) -> Command {
         let mut command = within(from, &need("sshpass", "sshpass"));
@@ -175,8 +184,14 @@ fn write_accounts(folder: &Path, accounts: &[Account]) {
     }
     write(&folder.join("passwd"), &passwd);
     write(&folder.join("shadow"), &shadow);
+    // pam_exec keeps the test's own count: one line for each time that PAM was asked.
+    let attempts = folder.join(ATTEMPTS);
     write(
         &folder.join("pam-sshd"),
-        "auth required pam_unix.so nodelay\naccount required pam_unix.so\nsession required pam_permit.so\npassword required pam_deny.so\n",
+        &format!(
+            "auth required pam_unix.so nodelay\nauth optional pam_exec.so quiet log={} /bin/echo attempt\n\
+             account required pam_unix.so\nsession required pam_permit.so\npassword required pam_deny.so\n",
+            attempts.display()
+        ),
     );
 }

@@ -83,10 +83,13 @@ fn decoys_do_not_hide_the_scanner_and_are_named_as_such() {
     let decoys: Vec<String> = (10..14).map(|number| other.add_address(number).to_string()).collect();
     let list = format!("{},ME", decoys.join(","));
     run(other.command(&nmap()).args(PLAIN).args(["-sS", "-D", &list, "-p", "2000-2059"]).arg(other.host().to_string())).ok();
-    settle(&mut sensor);
-    let mut found = scans(&sensor, other.guest());
-    found.retain(|(rule, _)| rule == IN);
-    assert!(!found.is_empty(), "the scanner is not named among its decoys");
+    // Sources that join late are told when the scan pauses.
+    let found = wait_for("the scanner among its decoys", || {
+        settle(&mut sensor);
+        let mut found = scans(&sensor, other.guest());
+        found.retain(|(rule, _)| rule == IN);
+        (!found.is_empty()).then_some(found)
+    });
     let said = found.iter().any(|(_, alert)| text(&alert["explanation"]).contains("forged"));
     assert!(said, "that addresses may be forged is not said: {found:#?}");
 }

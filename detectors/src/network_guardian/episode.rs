@@ -1,7 +1,8 @@
 //! One scan from its detection to its end: what it amounts to, and when that is told again.
 //!
 //! The first revision is the detection. A next one follows when the ports or the targets are five times, or the sources
-//! twice, as many as at the last one (a second source is news to whoever blocks the first), and once at the end when there is more than was told. With at most 65,536 ports and [`MAX_HOSTS`] hosts that makes at most
+//! twice, as many as at the last one (a second source is news to whoever blocks the first), when it pauses with sources that were not
+//! told, and once at the end when there is more than was told. With at most 65,536 ports and [`MAX_HOSTS`] hosts that makes at most
 //! [`MAX_REVISIONS`].
 
 use std::collections::{BTreeSet, VecDeque};
@@ -22,9 +23,13 @@ pub(super) const STEP: u64 = 5;
 pub(super) const SOURCE_STEP: u64 = 2;
 /// Where packets or connections are counted, which have no highest number: so many revisions, and the last.
 pub(super) const MAX_STEPS: u32 = 7;
-/// Revisions of one alert, at most: the first, 5, 25 ... 15,625 ports, 2, 4 ... 1,024 hosts, and the last.
+/// When nothing more came for so long, sources that were not told yet are.
+const PAUSE_NS: u64 = 2_000_000_000;
+/// So often at most.
+const MAX_PAUSES: u32 = 4;
+/// Revisions of one alert, at most: the first, 5, 25 ... 15,625 ports, 2, 4 ... 1,024 hosts, the pauses, and the last.
 #[cfg(test)]
-pub(super) const MAX_REVISIONS: u32 = 1 + 6 + 10 + 1;
+pub(super) const MAX_REVISIONS: u32 = 1 + 6 + 10 + MAX_PAUSES + 1;
 
 /// Newest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
@@ -96,6 +101,8 @@ pub(super) struct Episode {
     told_ports: u64,
     #[n(12)]
     told_hosts: u64,
+    #[n(13)]
+    pauses: u32,
 }
 
 impl Episode {
@@ -115,6 +122,7 @@ impl Episode {
             revision: 0,
             told_ports: 0,
             told_hosts: 0,
+            pauses: 0,
         }
     }
 
@@ -146,6 +154,17 @@ impl Episode {
         due
     }
 
+    /// Time goes on. Whether it paused with hosts that were not told; if so, it counts as told.
+    pub(super) fn pause(&mut self, now: u64) -> bool {
+        let untold = self.hosts.len() as u64 > self.told_hosts && self.pauses < MAX_PAUSES;
+        let due = untold && now.saturating_sub(self.last_ns) >= PAUSE_NS;
+        if due {
+            self.pauses += 1;
+            self.tell();
+        }
+        due
+    }
+
     /// It is over. Whether there is more than was told; if so, it counts as told.
     pub(super) fn end(&mut self) -> bool {
         let more = self.ports.len() > self.told_ports || self.hosts.len() as u64 > self.told_hosts;
@@ -171,6 +190,18 @@ impl Episode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_source_that_was_not_told_is_told_in_the_pause() {
+        let mut episode = Episode::new(EventId([1; 20]), 0, 0, false);
+        for host in 1..=5 {
+            assert!(episode.add_host(IpAddr::from([10, 0, 0, host])));
+            assert_eq!(episode.step(SOURCE_STEP), [1, 2, 4].contains(&host), "{host}");
+        }
+        assert!(!episode.pause(PAUSE_NS - 1), "it may go on");
+        assert!(episode.pause(PAUSE_NS));
+        assert!(!episode.pause(2 * PAUSE_NS), "told once");
+    }
 
     #[test]
     fn what_grows_fivefold_is_told_and_the_rest_at_the_end() {

@@ -255,6 +255,14 @@ impl PortScanIn {
         for (_, scan) in self.scans.take_if(|scan| scan.is_over(now, quiet_ns, slow_ns)) {
             self.close(scan, out);
         }
+        let open: Vec<EventId> = self.scans.iter().map(|(key, _)| *key).collect();
+        for key in open {
+            if self.scans.change(&key, |scan| scan.episode.pause(now)) == Some(true)
+                && let Some(scan) = self.scans.get(&key)
+            {
+                out.push(report::scan_in(scan));
+            }
+        }
         drop(self.asked.take_if(|asked| now.saturating_sub(asked.last_ns) > UDP_ANSWER_NS));
         for table in [&mut self.few, &mut self.many] {
             drop(table.take_if(|source| now.saturating_sub(source.last_ns) > slow_ns));
