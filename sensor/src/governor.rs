@@ -46,7 +46,7 @@ impl Governor {
 
     /// Takes the time and the processor time used so far. Returns whether bulk kinds are to be left out from now on, when that changed.
     pub fn step(&mut self, now: u64, cpu: u64) -> Option<bool> {
-        let Some((then, before)) = self.last.replace((now, cpu)) else { return None };
+        let (then, before) = self.last.replace((now, cpu))?;
         let (passed, spent) = (now.saturating_sub(then), cpu.saturating_sub(before));
         if passed == 0 {
             return None;

@@ -202,8 +202,7 @@ pub(crate) fn hook_status(report: &HookReport, libraries: &[LibraryReport]) -> H
     let HookReport { hook, tier, state, reasons, held_back, broken, programs } = report;
     let counters: Vec<_> = programs.iter().filter_map(|(_, fd)| program_counters(fd).ok()).collect();
     let runs: u64 = counters.iter().map(|counters| counters.runs).sum();
-    // A tier that misses nothing is as good as the first: it is the same for another kernel.
-    let best = tier.is_some_and(|tier| tier.blind.is_none());
+    let best = tier.is_some_and(|tier| hook.tiers.first().is_some_and(|first| first.name == tier.name));
     HookStatus {
         name: hook.name.to_owned(),
         kinds: hook.kinds.iter().map(|kind| (*kind).to_owned()).collect(),

@@ -24,7 +24,7 @@ const GUEST: &str = "BARTIZAN_VM";
 
 /// A sensor with the best tiers that this kernel has, and one held to the fallback tiers.
 fn both() -> [SensorConfig; 2] {
-    let best = ["network_accept:fexit", "network_accept:fexit_before_6.10", "process_credentials:fexit"];
+    let best = ["network_accept:fexit", "process_credentials:fexit"];
     let fallback = best.iter().fold(Sensor::with(), |sensor, tier| sensor.arg("--disable-hook").arg(tier));
     [Sensor::with(), fallback]
 }

@@ -194,6 +194,7 @@ mod tests {
     #[test]
     fn a_source_that_was_not_told_is_told_in_the_pause() {
         let mut episode = Episode::new(EventId([1; 20]), 0, 0, false);
+        episode.ports.insert(22);
         for host in 1..=5 {
             assert!(episode.add_host(IpAddr::from([10, 0, 0, host])));
             assert_eq!(episode.step(SOURCE_STEP), [1, 2, 4].contains(&host), "{host}");

@@ -34,7 +34,7 @@ pub struct ProgramSpec {
     pub program: &'static str,
     /// Where it goes.
     pub attach: Attach,
-    /// Only where the kernel has it (32-bit entry points): its absence does not fail the tier.
+    /// Only where the kernel has it (32-bit entry points, another signature): its absence does not fail the tier, unless no program is left.
     pub optional: bool,
 }
 
@@ -217,12 +217,11 @@ pub const HOOKS: &[Hook] = &[
         tiers: &[
             Tier {
                 name: "fexit",
-                programs: &[program("fexit_inet_accept", Attach::Fexit("inet_accept", &[SOCKET, SOCKET, "struct proto_accept_arg *"]))],
-                blind: None,
-            },
-            Tier {
-                name: "fexit_before_6.10",
-                programs: &[program("fexit_inet_accept_flags", Attach::Fexit("inet_accept", &[SOCKET, SOCKET, "int", "bool"]))],
+                // One of them: Linux 6.10 put the last two parameters into one.
+                programs: &[
+                    optional("fexit_inet_accept", Attach::Fexit("inet_accept", &[SOCKET, SOCKET, "struct proto_accept_arg *"])),
+                    optional("fexit_inet_accept_flags", Attach::Fexit("inet_accept", &[SOCKET, SOCKET, "int", "bool"])),
+                ],
                 blind: None,
             },
             Tier {

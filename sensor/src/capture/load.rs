@@ -256,6 +256,7 @@ impl Attacher<'_> {
     /// Attaches all programs of a tier, or none.
     fn attach_tier(&mut self, tier: &Tier) -> Result<Vec<(&'static str, OwnedFd)>, Refusal> {
         let mut attached: Vec<(&'static str, OwnedFd)> = Vec::new();
+        let mut passed_over = None;
         for spec in tier.programs {
             match self.attach_program(spec) {
                 Ok(fd) => {
@@ -269,6 +270,7 @@ impl Attacher<'_> {
                 Err(Refusal::Kernel(reason)) if spec.optional => {
                     // A kernel without 32-bit calls lacks their entry points.
                     tracing::info!(program = spec.program, reason, "not attached, and nothing is blind for that where the kernel lacks it");
+                    passed_over.get_or_insert(reason);
                 }
                 Err(refusal) => {
                     for (name, _) in attached {
@@ -278,7 +280,10 @@ impl Attacher<'_> {
                 }
             }
         }
-        Ok(attached)
+        match passed_over {
+            Some(reason) if attached.is_empty() => Err(Refusal::Kernel(reason)),
+            _ => Ok(attached),
+        }
     }
 
     /// Loads the programs of a tier and attaches them to every file of their library that is there. Where there is none yet, they wait
@@ -306,7 +311,13 @@ impl Attacher<'_> {
         }
         Err(Refusal::Kernel(match changes.first() {
             Some(change) => change.clone(),
-            None => "the library is not on this host; it is attached to when it appears".to_owned(),
+            None => {
+                let library = tier.programs.iter().find_map(|spec| match spec.attach {
+                    Attach::Uprobe { library, .. } => Some(library.soname()),
+                    _ => None,
+                });
+                format!("{} is not on this host; it is attached to when it appears", library.unwrap_or("the library"))
+            }
         }))
     }
 

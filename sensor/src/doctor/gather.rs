@@ -152,7 +152,7 @@ fn clock() -> Option<Clock> {
     // SAFETY: the pointer is to a structure of this frame.
     let state = unsafe { libc::adjtimex(&raw mut timex) };
     let unix_s = nix::time::clock_gettime(nix::time::ClockId::CLOCK_REALTIME).ok()?.tv_sec();
-    (state >= 0).then(|| Clock { synchronized: state != libc::TIME_ERROR && timex.status & libc::STA_UNSYNC == 0, unix_s })
+    (state >= 0).then_some(Clock { synchronized: state != libc::TIME_ERROR && timex.status & libc::STA_UNSYNC == 0, unix_s })
 }
 
 fn sshd() -> Sshd {

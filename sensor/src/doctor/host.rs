@@ -92,7 +92,7 @@ pub(super) fn data(data: &Data) -> Vec<Check> {
             if wanted > free {
                 Check::new("data.disk", Grade::Warn, text)
                     .costs("when the disk is full, events are lost, and counted; alerts wait for room")
-                    .remedy(match free.saturating_sub(*others) / 10 * 9 >> 20 {
+                    .remedy(match (free.saturating_sub(*others) / 10 * 9) >> 20 {
                         // Not worth it: it would hold minutes.
                         0..64 => format!(
                             "make {} more room under {folder}, or set `data_dir` in {CONFIG} to a larger disk",
