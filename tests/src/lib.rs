@@ -14,6 +14,7 @@
 mod attacker;
 mod binary;
 mod folder;
+mod hub;
 mod login_server;
 mod namespace;
 mod need;
@@ -32,6 +33,7 @@ mod wait;
 pub use attacker::{Attacker, Line};
 pub use binary::bartizan;
 pub use folder::Folder;
+pub use hub::Hub;
 pub use login_server::{Account, LoginServer, LoginServerConfig};
 pub use namespace::Namespace;
 pub use need::{need, need_root};
