@@ -23,6 +23,9 @@ const SMALL_RINGS: &str = "[sensor]\nring_priority = \"64 KiB\"\nring_bulk = \"6
 /// A kind of event and the program that makes it.
 type Made = [&'static str; 2];
 
+/// Programs that make accept events, one in each tier or kernel.
+const ACCEPT: [&str; 3] = ["sys_exit_accept", "fexit_inet_accept", "fexit_inet_accept_flags"];
+
 /// What `status` counts as lost.
 #[derive(Debug, Clone, Copy)]
 struct Lost {
@@ -60,6 +63,11 @@ fn balance(what: &str, worked: u64, received: u64, lost: Lost) {
     if std::env::var_os(GUEST).is_some() {
         assert!(received + records <= worked, "{what}: nobody else's losses are in the count");
     }
+}
+
+/// How often something is done: in the guest, which is emulated, a quarter of what it is here. What must balance does so in any number.
+fn times(here: u64) -> u64 {
+    if std::env::var_os(GUEST).is_some() { here / 4 } else { here }
 }
 
 /// Runs `each` on all threads, `times` times in all; returns how often it succeeded.
@@ -102,7 +110,7 @@ fn count_execs(sensor: &Sensor, marker: &str) -> (u64, u64) {
 #[test]
 fn an_exec_storm_balances() {
     let mut sensor = Sensor::start();
-    let worked = exec_storm(3_000, "storm-exec");
+    let worked = exec_storm(times(3_000), "storm-exec");
     sensor.settle();
     let (execs, exits) = count_execs(&sensor, "storm-exec");
     let status = sensor.status_json();
@@ -117,8 +125,8 @@ fn an_exec_storm_over_a_stopped_sensor_is_lost_by_count() {
     kill(pid, Signal::SIGSTOP).unwrap();
     let worked = exec_storm(600, "storm-stopped");
     kill(pid, Signal::SIGCONT).unwrap();
-    // Only a ring with room takes the marker.
-    bartizan_tests::wait_until("the first loss told in the stream", || told_lost(&sensor, EXEC) > 0);
+    // Only a ring with room takes the marker, and this test's own verbs: in its log the sensor says so without any.
+    bartizan_tests::wait_until("the first loss in the log", || sensor.log().contains("records were lost"));
     sensor.settle();
     let (execs, _) = count_execs(&sensor, "storm-stopped");
     let (code, status) = sensor.status();
@@ -183,13 +191,13 @@ impl Drop for Sink {
 fn a_connect_storm_balances() {
     let mut sensor = Sensor::start();
     let sink = Sink::new();
-    let worked = connect_storm(6_000, sink.address);
+    let worked = connect_storm(times(6_000), sink.address);
     // Refused ones are attempts too.
     let refused = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-    let refusals = storm(2_000, |_| TcpStream::connect(refused).is_err());
+    let refusals = storm(times(2_000), |_| TcpStream::connect(refused).is_err());
     let datagrams = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let udp_peer = datagrams.local_addr().unwrap();
-    let udp = storm(2_000, |_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| socket.connect(udp_peer)).is_ok());
+    let udp = storm(times(2_000), |_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| socket.connect(udp_peer)).is_ok());
     sensor.settle();
     let status = sensor.status_json();
     let lost = lost(&status, CONNECT);
@@ -198,6 +206,11 @@ fn a_connect_storm_balances() {
     let told_udp = count_connects(&sensor, udp_peer, "udp");
     // One counter for all three, so they balance together.
     balance("connect", worked + refusals + udp, tcp + told_refused + told_udp, lost);
+    let accepts = sensor.events_json(&["--kind", "network.accept", "--pid", &std::process::id().to_string()]);
+    let taken = accepts.iter().filter(|event| event["body"]["socket"]["local_port"] == sink.address.port()).count() as u64;
+    let [here, elsewhere, older] = ACCEPT.map(|program| self::lost(&status, ["network.accept", program]));
+    let skipped = here.skipped + elsewhere.skipped + older.skipped;
+    balance("accept", worked, taken, Lost { records: here.records, skipped });
     for (what, worked, received) in [("tcp", worked, tcp), ("refused", refusals, told_refused), ("udp", udp, told_udp)] {
         let all = lost.records + lost.skipped;
         assert!(received <= worked && worked <= received + all, "{what}: did {worked}, {received} received, {lost:?} in all");
@@ -226,7 +239,7 @@ fn a_stop_over_a_backlog_stores_all_of_it_in_a_storm() {
     let peer = peer_socket.local_addr().unwrap();
     let pid = Pid::from_raw(sensor.pid() as i32);
     kill(pid, Signal::SIGSTOP).unwrap();
-    let worked = storm(20_000, |_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| socket.connect(peer)).is_ok());
+    let worked = storm(times(20_000), |_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| socket.connect(peer)).is_ok());
     kill(pid, Signal::SIGCONT).unwrap();
     sensor.terminate();
     let lost = told_lost(&sensor, CONNECT);
@@ -238,13 +251,14 @@ fn a_storm_of_failed_execs_crowds_out_no_exec() {
     let mut sensor = Sensor::with().config("[sensor]\nring_bulk = \"64 KiB\"\n").start();
     let pid = Pid::from_raw(sensor.pid() as i32);
     kill(pid, Signal::SIGSTOP).unwrap();
-    let failed = storm(5_000, |_| nix::unistd::execv(c"/nonexistent/storm", &[c"storm"]).is_err());
+    let tried = times(5_000);
+    let failed = storm(tried, |_| nix::unistd::execv(c"/nonexistent/storm", &[c"storm"]).is_err());
     let worked = exec_storm(20, "storm-crowded");
     kill(pid, Signal::SIGCONT).unwrap();
     sensor.settle();
     let (execs, _) = count_execs(&sensor, "storm-crowded");
-    assert_eq!((failed, execs), (5_000, worked));
-    assert!(lost(&sensor.status_json(), EXEC).records > 0, "5,000 failed execs fit into 64 KiB?");
+    assert_eq!((failed, execs), (tried, worked));
+    assert!(lost(&sensor.status_json(), EXEC).records > 0, "{tried} failed execs fit into 64 KiB?");
 }
 
 /// A process whose exec was lost may be the one that matters: it is found while it runs.
