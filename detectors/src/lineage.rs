@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bartizan_bus::event::{Body, BootId, EventId, Exec, ExecId, LineageEntry, Outcome, Process, SecurityEvent};
+use bartizan_bus::event::{Body, BootId, EventId, Exec, ExecId, LineageEntry, Process, SecurityEvent};
 use minicbor::{Decode, Encode};
 
 use crate::detector::{ProcessKey, RestoreError, TableInfo};
@@ -152,10 +152,11 @@ impl Lineage {
                     self.seed(process);
                 }
             }
-            Body::SessionOpen(auth) => {
+            Body::SessionOpen(auth) | Body::Authenticate(auth) => {
                 if let Some(process) = &event.process {
                     self.ensure(process);
-                    if event.outcome == Outcome::Success {
+                    // The sensor says whether that made the process part of the login: not whoever calls libpam can do that.
+                    if process.login == Some(auth.login) {
                         self.log_in(&process.exec_id, auth.login);
                     }
                 }
@@ -172,7 +173,6 @@ impl Lineage {
             | Body::Probe(_)
             | Body::Credentials(_)
             | Body::AuthStart(_)
-            | Body::Authenticate(_)
             | Body::Account(_)
             | Body::SessionClose(_)
             | Body::InvalidUser(_) => {

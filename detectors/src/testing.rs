@@ -236,8 +236,18 @@ impl Host {
     }
 
     /// A step of an authentication in process `pid`.
+    /// A service of root's, which belongs to the login whose session it opens.
+    fn service(&mut self, pid: u32, outcome: Outcome, body: &Body) -> Process {
+        let login = match body {
+            Body::SessionOpen(auth) if outcome == Outcome::Success => Some(auth.login),
+            _ => None,
+        };
+        Process { euid: 0, login, ..self.process(pid) }
+    }
+
+    /// As a service of root's tells it.
     pub(crate) fn auth(&mut self, pid: u32, outcome: Outcome, body: Body) -> EventId {
-        let process = self.process(pid);
+        let process = self.service(pid, outcome, &body);
         let id = self.push(Some(process), body);
         if let Some(event) = self.events.last_mut() {
             event.outcome = outcome;
@@ -358,7 +368,7 @@ pub(crate) fn run(detector: &mut dyn Detector, lineage: &mut Lineage, first_seq:
 impl Host {
     /// Any event, by `pid` or by nobody.
     pub(crate) fn publish(&mut self, pid: Option<u32>, outcome: Outcome, body: Body) -> EventId {
-        let process = pid.map(|pid| self.process(pid));
+        let process = pid.map(|pid| self.service(pid, outcome, &body));
         let id = self.push(process, body);
         self.events.iter_mut().filter(|event| event.id == id).for_each(|event| event.outcome = outcome);
         id

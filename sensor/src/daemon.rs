@@ -14,7 +14,7 @@ use bartizan_detectors::correlate::{self, CorrelateConfig, CorrelateError, Corre
 use bartizan_detectors::{EngineError, EngineStatus};
 use bartizan_forward::{EngineError as ForwardError, Forwarder};
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -168,6 +168,8 @@ struct Daemon {
     shutdown: watch::Sender<bool>,
     tasks: JoinSet<Result<(), DaemonError>>,
     judged: Judged,
+    terminate: Signal,
+    interrupt: Signal,
 }
 
 /// What has been judged, and what there is to judge.
@@ -280,18 +282,18 @@ impl Daemon {
             .name("capture".to_owned())
             .spawn(move || pipeline.run(started))
             .map_err(|source| DaemonError::System { what: "cannot start the capture thread", source })?;
+        // Before the ready line: whoever waits for that may ask to stop at once.
+        let listen = |kind| signal(kind).map_err(|source| DaemonError::System { what: "cannot listen for signals", source });
+        let (terminate, interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
         // Standard error may be full or gone: that is no reason to stop.
         let _ = writeln!(io::stderr().lock(), "{ready}");
-        Ok(Self { capture, shared, shutdown, tasks, judged })
+        Ok(Self { capture, shared, shutdown, tasks, judged, terminate, interrupt })
     }
 
     /// Waits for a signal or the end of a part, then stops capture first, so that the rest sees its last events.
     fn run(self, runtime: &Runtime) -> Result<(), DaemonError> {
-        let Self { capture, shared, shutdown, mut tasks, judged } = self;
+        let Self { capture, shared, shutdown, mut tasks, judged, mut terminate, mut interrupt } = self;
         let watched = runtime.block_on(async {
-            let what = "cannot listen for signals";
-            let mut terminate = signal(SignalKind::terminate()).map_err(|source| DaemonError::System { what, source })?;
-            let mut interrupt = signal(SignalKind::interrupt()).map_err(|source| DaemonError::System { what, source })?;
             loop {
                 tokio::select! {
                     _ = terminate.recv() => { tracing::info!("SIGTERM: stopping"); return Ok(()) }

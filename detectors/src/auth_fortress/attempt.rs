@@ -48,6 +48,10 @@ pub(crate) fn network_of(ip: IpAddr) -> IpAddr {
 
 impl Source {
     fn of(auth: &Auth, event: &SecurityEvent) -> Self {
+        if let Some(process) = event.process.as_ref().filter(|process| process.euid != 0) {
+            // Anybody may call libpam and give it any remote host: what such a program says is its user's own doing.
+            return Self::Local { who: format!("uid {}", process.uid), tty: None };
+        }
         let local = auth.service.as_deref().is_some_and(|service| LOCAL_SERVICES.contains(&service));
         let rhost = auth.rhost.as_deref().filter(|rhost| !rhost.is_empty() && *rhost != event.host && !local);
         match (auth.peer_ip.filter(|_| !local), rhost) {
@@ -171,6 +175,16 @@ mod tests {
 
     fn pam() -> Auth {
         Auth { service: Some("sshd".into()), user: Some("root".into()), ..Auth::of(AuthSource::Pam, EventId([1; 20])) }
+    }
+
+    #[test]
+    fn what_a_program_without_privilege_says_of_its_peer_accuses_nobody() {
+        let auth =
+            Auth { rhost: Some("192.0.2.7".into()), peer_ip: "192.0.2.7".parse().ok(), ..Auth::of(AuthSource::Pam, EventId([1; 20])) };
+        let mut event = event(auth.clone(), Outcome::Failure);
+        assert_eq!(Attempt::of(&auth, &event).source, Source::Net([192, 0, 2, 7].into()));
+        event.process.as_mut().unwrap().euid = 1000;
+        assert_eq!(Attempt::of(&auth, &event).source, Source::Local { who: "uid 1000".into(), tty: None });
     }
 
     #[test]

@@ -181,7 +181,8 @@ impl Detector for NetworkGuardian {
                     }
                 }
             },
-            Body::Authenticate(auth) | Body::SessionOpen(auth) => {
+            // Anybody may call libpam and name any remote host: only root's services are believed.
+            Body::Authenticate(auth) | Body::SessionOpen(auth) if event.process.as_ref().is_none_or(|process| process.euid == 0) => {
                 if let Some(rule) = hammering {
                     rule.authenticated(event, auth);
                 }
