@@ -340,7 +340,9 @@ impl PortScanIn {
             closed + source.open.count_since(from).min(closed)
         };
         let (from, slow_from) = (now.saturating_sub(window.ns()), now.saturating_sub(slow_window.ns()));
-        let (from, slow) = match (count(from) >= ports, count(slow_from) >= slow_ports) {
+        // This host itself is all its programs together: what they miss in a day says nothing. `port_scan_out` tells them apart.
+        let own = ip.to_canonical().is_loopback() || source.local.contains(&ip);
+        let (from, slow) = match (count(from) >= ports, !own && count(slow_from) >= slow_ports) {
             (true, _) => (from, false),
             (false, true) => (slow_from, true),
             (false, false) => return,

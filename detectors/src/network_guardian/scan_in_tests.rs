@@ -117,6 +117,20 @@ fn a_scan_with_one_probe_in_fifteen_seconds_is_found_and_a_client_of_a_few_dead_
 }
 
 #[test]
+fn what_the_host_s_own_programs_miss_in_a_day_is_no_scan_and_a_fast_one_is() {
+    for own in ["127.0.0.1", "::1", "10.0.0.5"] {
+        let mut net = Net::new();
+        for port in ports(1, 60) {
+            net.tcp(own, &[port], SYN);
+            net.wait(600);
+        }
+        assert_eq!(net.alerts(), [], "{own}");
+        net.tcp(own, &ports(1, 20), SYN);
+        assert_eq!(net.alerts().len(), 1, "{own}");
+    }
+}
+
+#[test]
 fn slower_than_the_slow_window_is_not_found() {
     let mut net = Net::new();
     for port in ports(1, 60) {
