@@ -227,6 +227,7 @@ impl Pipeline {
         }
         // Nothing new from here on, so the rings come to an end.
         self.programs = None;
+        self.take_probes();
         loop {
             let reading = self.rings.drain();
             if reading.is_empty() {
@@ -234,7 +235,6 @@ impl Pipeline {
             }
             self.take(reading);
         }
-        self.take_probes();
         self.tick();
         let stop = self.enricher.own(clock::boot_now(), Severity::Info, Body::Stop(Stop { reason: "asked to stop".to_owned() }));
         self.publish(vec![stop]);
@@ -345,13 +345,10 @@ impl Pipeline {
         }
     }
 
-    /// Publishes what the kernel gathered of packets to closed ports.
+    /// Puts what the kernel gathered of packets to closed ports among the records.
     fn take_probes(&mut self) {
         match probes::take(&self.probes) {
-            Ok(gathered) => {
-                let events = gathered.into_iter().map(|(last, probe)| self.enricher.probe(last, probe)).collect();
-                self.publish(events);
-            }
+            Ok(gathered) => gathered.into_iter().for_each(|record| self.rings.add(record)),
             Err(error) => {
                 *self.shared.lock().own.entry(("network.probe".to_owned(), "map")).or_default() += 1;
                 tracing::error!(%error, "packets to closed ports cannot be taken from the kernel; they are lost");

@@ -5,33 +5,32 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use aya::maps::MapData;
 use aya_obj::generated::{bpf_attr, bpf_cmd};
-use bartizan_bus::event;
-use bartizan_sensor_ebpf::abi::{ProbeGathered, ProbeSource};
+use bartizan_sensor_ebpf::abi::{Kind, ProbeGathered, ProbeSource};
 
 use crate::project::probe::gather;
+use crate::project::{Observation, Subject, What};
 
 /// Sources taken at once, at most: the map holds no more (`PROBES` in the kernel's maps.rs).
 const SOURCES: usize = 8192;
 
-/// One source's packets with the time of the last one, boot clock, nanoseconds.
-pub type Gathered = (u64, event::Probe);
-
-/// Takes out everything, oldest packet first. Each entry is read and removed in one step, so no packet is counted twice or lost in
+/// Takes out everything: an observation for each source, at the time of its last packet. Each entry is read and removed in one step, so no packet is counted twice or lost in
 /// between, but for those that a CPU is just adding to an entry that is being removed.
 ///
 /// # Errors
 /// The errno of the first call that failed for another reason than the end of the map. What was taken until then is lost to the caller.
-pub fn take(map: &MapData) -> io::Result<Vec<Gathered>> {
+pub fn take(map: &MapData) -> io::Result<Vec<Observation>> {
     let mut taken = Vec::new();
     for _ in 0..SOURCES {
         let Some(key) = first_key(map)? else { break };
         match take_one(map, &key)? {
-            Some(value) if value.packets > 0 => taken.push((value.last, gather(&key, &value))),
+            Some(value) if value.packets > 0 => {
+                let subject = Subject::nobody(value.last);
+                taken.push(Observation { kind: Kind::Probe, subject, what: What::Probe(gather(&key, &value)) });
+            }
             // Somebody else was faster, or it was sent the moment before.
             Some(_) | None => {}
         }
     }
-    taken.sort_by_key(|(last, _)| *last);
     Ok(taken)
 }
 

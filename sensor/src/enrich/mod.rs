@@ -17,10 +17,10 @@ pub mod users;
 use std::collections::HashMap;
 
 use bartizan_bus::event::{
-    Body, BootId, Cgroup, EventId, ExeFile, Exec, ExecId, Fork, Outcome, Probe, Process, Relay, SecurityEvent, Seed, Severity,
+    Body, BootId, Cgroup, EventId, ExeFile, Exec, ExecId, Fork, Outcome, Process, Relay, SecurityEvent, Seed, Severity,
 };
 
-use crate::project::{Child, Image, Observation, Subject, What};
+use crate::project::{Child, Image, NO_CPU, Observation, Subject, What};
 use crate::redact::Redactor;
 use auth::{Caller, Step, Transactions, Who};
 use table::Table;
@@ -108,12 +108,6 @@ impl Enricher {
         self.any_login.then(|| self.table.living().into_iter().filter_map(of).collect())
     }
 
-    /// The event of packets that were taken out of the kernel's map. `last` is the time of the last one.
-    pub fn probe(&mut self, last: u64, probe: Probe) -> SecurityEvent {
-        let event = self.own(last, Severity::Info, Body::Probe(probe));
-        SecurityEvent { no_subject: Some(SOFTIRQ.to_owned()), ..event }
-    }
-
     /// Marks processes as ended whose exit was never seen.
     pub fn forget(&mut self, gone: &[ExecId]) {
         for id in gone {
@@ -188,7 +182,9 @@ impl Enricher {
             What::Credentials(credentials) => (self.subject(&subject, id), Outcome::Success, Body::Credentials(credentials)),
             What::Probe(probe) => {
                 let event = self.own(subject.ktime, Severity::Info, Body::Probe(probe));
-                return Some(SecurityEvent { id: event_id, no_subject: Some(SOFTIRQ.to_owned()), ..event });
+                // What was taken out of the kernel's map is no record of the kernel's and has an id of the sensor's own.
+                let id = if subject.cpu == NO_CPU { event.id } else { event_id };
+                return Some(SecurityEvent { id, no_subject: Some(SOFTIRQ.to_owned()), ..event });
             }
             What::Pam(pam) => {
                 let caller = self.caller(&subject, &id);

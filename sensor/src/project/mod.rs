@@ -58,6 +58,29 @@ pub struct Subject {
     pub kernel_thread: bool,
 }
 
+/// [`Subject::cpu`] of an observation that no kernel record is behind.
+pub const NO_CPU: u16 = u16::MAX;
+
+impl Subject {
+    /// Nobody, at this time of the boot clock.
+    pub fn nobody(ktime: u64) -> Self {
+        Self {
+            ktime,
+            cpu: NO_CPU,
+            seq: 0,
+            tgid: 0,
+            tid: 0,
+            start_boottime: 0,
+            exec_id: 0,
+            uid: 0,
+            euid: 0,
+            ppid: 0,
+            cgroup_id: 0,
+            kernel_thread: false,
+        }
+    }
+}
+
 impl From<&Header> for Subject {
     fn from(header: &Header) -> Self {
         let Header { len: _, kind: _, flags, ktime, seq, cpu, abi: _, tgid, tid, start_boottime, exec_id, uid, cgroup_id, euid, ppid } =
