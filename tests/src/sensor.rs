@@ -242,7 +242,7 @@ impl Sensor {
     }
 
     /// The alerts that this test brought about: all but those about processes that run elsewhere on the machine, whose
-    /// lineage comes by an ancestor of this test and not by the test itself.
+    /// lineage comes by an ancestor of this test and not by the test itself, and those that are about no process at all.
     ///
     /// # Panics
     /// The verb fails.
@@ -252,7 +252,8 @@ impl Sensor {
         let mut alerts = self.alerts_json();
         alerts.retain(|alert| {
             let pids = lineage(alert);
-            pids.contains(&ourselves) || !pids.iter().any(|pid| ancestors.contains(pid))
+            // What came in packets alone may be anybody's; tests of that look at every alert.
+            !pids.is_empty() && (pids.contains(&ourselves) || !pids.iter().any(|pid| ancestors.contains(pid)))
         });
         alerts
     }

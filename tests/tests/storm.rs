@@ -261,6 +261,30 @@ fn a_storm_of_failed_execs_crowds_out_no_exec() {
     assert!(lost(&sensor.status_json(), EXEC).records > 0, "{tried} failed execs fit into 64 KiB?");
 }
 
+/// Beyond the ceiling bulk kinds are left out, by count; what must not be lost never is.
+#[test]
+fn a_sensor_at_its_cpu_ceiling_sheds_bulk_by_count_in_a_storm() {
+    let mut sensor = Sensor::with().config("[sensor]\ncpu_limit = 1\n").start();
+    let sink = Sink::new();
+    let shedding = |sensor: &Sensor| sensor.status_json()["cpu"]["shedding"] == true;
+    // Ten seconds' worth of one percent are gone soon.
+    let mut worked = 0;
+    bartizan_tests::wait_until("the ceiling", || {
+        worked += connect_storm(200, sink.address);
+        shedding(&sensor)
+    });
+    worked += connect_storm(500, sink.address);
+    let execs = exec_storm(20, "storm-ceiling");
+    let (code, status) = sensor.status();
+    let shed = status["kinds"].as_array().into_iter().flatten().find(|row| row["kind"] == "network.connect");
+    assert!(shed.is_some_and(|row| row["lost"]["shed"].as_u64() >= Some(1)), "{status:#}");
+    assert_eq!(code, Some(1), "a sensor that leaves something out is degraded");
+    sensor.settle();
+    let status = sensor.status_json();
+    balance("connect at the ceiling", worked, count_connects(&sensor, sink.address, "tcp"), lost(&status, CONNECT));
+    assert_eq!(count_execs(&sensor, "storm-ceiling").0, execs, "execs are never left out");
+}
+
 /// A process whose exec was lost may be the one that matters: it is found while it runs.
 #[test]
 fn who_was_lost_in_a_storm_is_seeded_again() {
