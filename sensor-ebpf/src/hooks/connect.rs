@@ -150,7 +150,12 @@ fn attempt(sk: u64) {
         return;
     }
     let mut header = subject_now();
-    if emit::is_self(Kind::Connect, header.tgid) || emit::is_shed(Kind::Connect) {
+    if emit::is_self(Kind::Connect, header.tgid) {
+        return;
+    }
+    if emit::is_shed(Kind::Connect) {
+        // Counted: the failure that connect(2) may return is no second attempt.
+        remember_reported(sk, 0);
         return;
     }
     // SAFETY: the helper takes nothing.

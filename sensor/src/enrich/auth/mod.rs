@@ -11,7 +11,7 @@ mod sshd;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bartizan_bus::event::{Auth, AuthSource, Body, EventId, ExecId, Outcome};
+use bartizan_bus::event::{Auth, AuthSource, Body, EventId, Outcome};
 
 use crate::project::pam::{Item, Pam, PamStep, PamVerdict};
 use sshd::{Client, Line};
@@ -37,12 +37,6 @@ pub(super) struct Caller {
     pub(super) euid: u32,
 }
 
-impl From<&ExecId> for Caller {
-    fn from(id: &ExecId) -> Self {
-        Self { who: (id.pid, id.start_ns), ancestors: Vec::new(), euid: 0 }
-    }
-}
-
 /// What a step becomes.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Step {
@@ -66,8 +60,9 @@ struct Transaction {
 #[derive(Debug, Default)]
 pub struct Transactions {
     open: BTreeMap<(Who, u64), Transaction>,
-    /// In the order of arrival; may name some that are gone.
-    arrived: VecDeque<(Who, u64)>,
+    /// In the order of arrival, those of callers without privilege and those of root; may name some that are gone. The first make
+    /// room first: anybody may begin thousands.
+    arrived: [VecDeque<(Who, u64)>; 2],
     evicted: u64,
     said_again: u64,
 }
@@ -107,7 +102,7 @@ impl Transactions {
                 };
                 (auth.service, auth.user, auth.truncated, auth.pam_result) = (service, user, truncated, Some(result));
                 if result == PAM_SUCCESS {
-                    self.put((caller.who, handle), Transaction { auth: Auth { pam_result: None, ..auth.clone() }, unsaid: 0 });
+                    self.put(caller, handle, Transaction { auth: Auth { pam_result: None, ..auth.clone() }, unsaid: 0 });
                 }
                 Some(Step { body: Body::AuthStart(auth), outcome: outcome(result), logs_in: None })
             }
@@ -206,7 +201,7 @@ impl Transactions {
             truncated,
             ..Auth::of(AuthSource::SshdLog, of_pam.or(of_log).unwrap_or(id))
         };
-        self.put((caller.who, LOG), Transaction { auth: auth.clone(), unsaid: 0 });
+        self.put(caller, LOG, Transaction { auth: auth.clone(), unsaid: 0 });
         auth
     }
 
@@ -215,26 +210,32 @@ impl Transactions {
         let key = (caller.who, handle);
         if !self.open.contains_key(&key) {
             let inherited = caller.ancestors.iter().find_map(|ancestor| self.open.get(&(*ancestor, handle)).cloned());
-            self.put(key, inherited.unwrap_or_else(|| Transaction { auth: Auth::of(AuthSource::Pam, id), unsaid: 0 }));
+            self.put(caller, handle, inherited.unwrap_or_else(|| Transaction { auth: Auth::of(AuthSource::Pam, id), unsaid: 0 }));
         }
         let made = Transaction { auth: Auth::of(AuthSource::Pam, id), unsaid: 0 };
         self.open.entry(key).or_insert(made)
     }
 
-    fn put(&mut self, key: (Who, u64), transaction: Transaction) {
-        if self.open.insert(key, transaction).is_none() {
-            self.arrived.push_back(key);
-        }
+    fn put(&mut self, caller: &Caller, handle: u64, transaction: Transaction) {
+        let key = (caller.who, handle);
+        let [others, root] = &mut self.arrived;
+        let mut is_new = self.open.insert(key, transaction).is_none();
         while self.open.len() > TRANSACTIONS {
-            match self.arrived.pop_front() {
-                Some(oldest) if oldest != key => self.evicted += u64::from(self.open.remove(&oldest).is_some()),
-                Some(own) => self.arrived.push_back(own),
+            match others.pop_front().or_else(|| root.pop_front()) {
+                // An entry that it left here before: it stays, and is noted anew.
+                Some(oldest) if oldest == key => is_new = true,
+                Some(oldest) => self.evicted += u64::from(self.open.remove(&oldest).is_some()),
                 None => break,
             }
         }
-        if self.arrived.len() > 4 * TRANSACTIONS {
-            let open = &self.open;
-            self.arrived.retain(|key| open.contains_key(key));
+        if is_new {
+            if caller.euid == 0 { root.push_back(key) } else { others.push_back(key) }
+        }
+        for arrived in &mut self.arrived {
+            if arrived.len() > 4 * TRANSACTIONS {
+                let open = &self.open;
+                arrived.retain(|key| open.contains_key(key));
+            }
         }
     }
 }
