@@ -16,6 +16,10 @@
 
 pub mod budget;
 pub mod event;
+pub mod jetstream;
+pub mod nats;
+pub mod pattern;
+pub mod store;
 pub mod subject;
 
 mod bus;

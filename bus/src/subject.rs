@@ -52,3 +52,19 @@ impl fmt::Display for Subject {
         f.write_str(&self.0)
     }
 }
+
+/// NATS's rule for subjects, wildcards included: dot-separated non-empty tokens without white space.
+pub(crate) fn is_subject(text: &str) -> bool {
+    let (mut token, mut ok) = (false, true);
+    for byte in text.bytes() {
+        match byte {
+            b'.' => {
+                ok &= token;
+                token = false;
+            }
+            b' ' | b'\t' | b'\r' | b'\n' | 0x0c => ok = false,
+            _ => token = true,
+        }
+    }
+    ok && token
+}

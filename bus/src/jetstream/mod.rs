@@ -1,0 +1,1 @@
+//! JetStream over [`crate::store::Store`] and [`crate::nats::route::Router`].

@@ -1,0 +1,61 @@
+//! How messages get from one to another inside the server: what JetStream and other parts of the process see of core NATS.
+
+use std::sync::Arc;
+
+use crate::pattern::Pattern;
+
+/// A message on its way.
+#[derive(Debug, Clone, Copy)]
+pub struct Routed<'a> {
+    /// The subject it was published on.
+    pub subject: &'a str,
+    /// Where an answer goes.
+    pub reply: Option<&'a str>,
+    /// NATS header block, from `NATS/1.0` to the blank line; empty for none.
+    pub headers: &'a [u8],
+    /// The content.
+    pub payload: &'a [u8],
+}
+
+/// Something in this process that receives what is published on a pattern.
+pub trait Tap: Send + Sync {
+    /// A message. Called on the publisher's task, in the publisher's order: copies what it needs and never blocks. It may call
+    /// [`Router`] methods.
+    fn message(&self, message: &Routed<'_>);
+
+    /// The publisher has nothing more right now (its socket's buffer is parsed to the end, or the in-process publisher flushed): write,
+    /// acknowledge, wake. Called at least once after the last [`Tap::message`] of a batch.
+    fn batch_end(&self);
+}
+
+/// Identifies a tap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TapId(pub u64);
+
+/// Told when the first subscription of a client appears on a literal subject, or the last one goes.
+pub type InterestHook = Arc<dyn Fn(&str, bool) + Send + Sync>;
+
+/// Core NATS as seen from inside the process.
+pub trait Router: Send + Sync {
+    /// Publishes as a client would: to subscriptions and taps on `message.subject`. Gives how many got it.
+    fn publish(&self, message: &Routed<'_>) -> usize;
+
+    /// Hands a message to the subscriptions on `to`, under its own subject and reply: JetStream's deliveries. Taps are not asked. Gives how
+    /// many got it (one per queue group).
+    fn deliver(&self, to: &str, message: &Routed<'_>) -> usize;
+
+    /// Wakes whoever has something to send because of `publish` and `deliver` before. Call it once behind a batch.
+    fn flush(&self);
+
+    /// Whether a client is subscribed to what matches this concrete subject (in that queue group, if one is given).
+    fn has_interest(&self, subject: &str, queue: Option<&str>) -> bool;
+
+    /// Receives what is published on the pattern.
+    fn tap(&self, pattern: &Pattern, tap: Arc<dyn Tap>) -> TapId;
+
+    /// No more.
+    fn untap(&self, id: TapId);
+
+    /// Calls this on every SUB, UNSUB and disconnect that changes whether somebody listens to a literal subject (one without wildcards).
+    fn on_interest(&self, hook: InterestHook);
+}
