@@ -66,6 +66,8 @@ pub enum SyncPolicy {
     Always,
     /// At most this long after the append; a publisher's acknowledgement does not wait.
     Interval(Duration),
+    /// When the operating system likes: a kill loses nothing, a power cut up to what Linux holds back (30 s by default).
+    Os,
 }
 
 /// Limits and durability of one stream.

@@ -16,6 +16,7 @@
 
 pub mod budget;
 pub mod event;
+pub mod headers;
 pub mod jetstream;
 pub mod nats;
 pub mod pattern;
@@ -29,6 +30,8 @@ mod error;
 mod files;
 mod log;
 mod message;
+#[allow(missing_docs)]
+pub mod newlog;
 #[cfg(test)]
 mod model_test;
 mod stream;

@@ -43,52 +43,50 @@ pub struct Stored {
     pub seq: u64,
     /// Unix time in nanoseconds.
     pub time_ns: i64,
-    /// Subject, headers and payload, one behind the other.
-    raw: Bytes,
-    subject_len: u32,
+    subject: Bytes,
+    /// Headers and payload, one behind the other.
+    body: Bytes,
     headers_len: u32,
 }
 
 impl Stored {
-    /// From its parts, one behind the other. `None` where the lengths do not fit or the subject is no UTF-8.
-    pub fn from_raw(seq: u64, time_ns: i64, raw: Bytes, subject_len: usize, headers_len: usize) -> Option<Self> {
-        let fits = subject_len.checked_add(headers_len).is_some_and(|len| len <= raw.len());
-        let stored =
-            Self { seq, time_ns, raw, subject_len: u32::try_from(subject_len).ok()?, headers_len: u32::try_from(headers_len).ok()? };
-        (fits && std::str::from_utf8(&stored.raw[..subject_len]).is_ok()).then_some(stored)
+    /// From its parts; `body` is the headers, then the payload. `None` where the lengths do not fit or the subject is no UTF-8.
+    pub fn from_parts(seq: u64, time_ns: i64, subject: Bytes, body: Bytes, headers_len: usize) -> Option<Self> {
+        let fits = headers_len <= body.len() && std::str::from_utf8(&subject).is_ok();
+        fits.then_some(Self { seq, time_ns, subject, body, headers_len: u32::try_from(headers_len).ok()? })
     }
 
     /// Copies the parts together.
     pub fn copy_of(seq: u64, put: &Put<'_>) -> Self {
         let Put { subject, headers, payload, time_ns } = *put;
-        let raw = [subject.as_bytes(), headers, payload].concat();
-        Self { seq, time_ns, raw: raw.into(), subject_len: subject.len() as u32, headers_len: headers.len() as u32 }
+        let (subject, body) = (Bytes::copy_from_slice(subject.as_bytes()), [headers, payload].concat().into());
+        Self { seq, time_ns, subject, body, headers_len: headers.len() as u32 }
     }
 
     /// Its subject.
     pub fn subject(&self) -> &str {
         // Checked when it was made; an empty subject would only match nothing.
-        std::str::from_utf8(&self.raw[..self.subject_len as usize]).unwrap_or_default()
+        std::str::from_utf8(&self.subject).unwrap_or_default()
     }
 
     /// Its header block; empty for none.
     pub fn headers(&self) -> &[u8] {
-        &self.raw[self.subject_len as usize..][..self.headers_len as usize]
+        &self.body[..self.headers_len as usize]
     }
 
     /// Its content.
     pub fn payload(&self) -> &[u8] {
-        &self.raw[(self.subject_len + self.headers_len) as usize..]
+        &self.body[self.headers_len as usize..]
     }
 
     /// Its content, shared.
     pub fn payload_bytes(&self) -> Bytes {
-        self.raw.slice((self.subject_len + self.headers_len) as usize..)
+        self.body.slice(self.headers_len as usize..)
     }
 
     /// What it counts against byte limits: subject, headers and payload and [`MESSAGE_OVERHEAD`].
     pub fn size(&self) -> u64 {
-        self.raw.len() as u64 + MESSAGE_OVERHEAD
+        (self.subject.len() + self.body.len()) as u64 + MESSAGE_OVERHEAD
     }
 }
 
@@ -214,6 +212,13 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// What publishers wait for.
     fn durable(&self) -> watch::Receiver<Durable>;
+
+    /// Whether the message that was appended under this sequence is gone because it could not be written: a publisher that waits for
+    /// [`Durable::acked_seq`] asks this before it acknowledges.
+    fn lost(&self, seq: u64) -> bool {
+        let _ = seq;
+        false
+    }
 
     /// Everything up to this sequence is on disk. For memory: appended.
     fn synced_seq(&self) -> u64;

@@ -225,7 +225,7 @@ impl Inner {
     pub(super) fn reserve_block(policy: SyncPolicy) -> u64 {
         match policy {
             SyncPolicy::Always => 1 << 12,
-            SyncPolicy::Interval(_) => 1 << 20,
+            SyncPolicy::Interval(_) | SyncPolicy::Os => 1 << 20,
         }
     }
 

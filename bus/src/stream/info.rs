@@ -125,7 +125,7 @@ impl Inner {
             max_bytes: self.config.max_bytes,
             duplicate_window_s: self.config.duplicate_window.as_secs(),
             sync_interval_ms: match self.config.sync {
-                SyncPolicy::Always => 0,
+                SyncPolicy::Always | SyncPolicy::Os => 0,
                 SyncPolicy::Interval(delay) => u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
             },
         }

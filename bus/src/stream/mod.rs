@@ -187,7 +187,7 @@ impl Stream {
         let ack = self.append(message)?;
         match self.inner.config.sync {
             SyncPolicy::Always => self.wait_synced(ack.seq).await?,
-            SyncPolicy::Interval(_) => {}
+            SyncPolicy::Interval(_) | SyncPolicy::Os => {}
         }
         Ok(ack)
     }

@@ -74,7 +74,7 @@ impl Inner {
     /// Starts the thread. It ends when the stream is closed.
     pub(super) fn start_syncer(self: &Arc<Self>) -> io::Result<()> {
         let delay = match self.config.sync {
-            SyncPolicy::Always => Duration::ZERO,
+            SyncPolicy::Always | SyncPolicy::Os => Duration::ZERO,
             SyncPolicy::Interval(delay) => delay,
         };
         let inner = Arc::clone(self);
