@@ -82,6 +82,8 @@ pub struct StreamConfig {
     pub segment_bytes: u64,
     /// When appended messages are forced to disk.
     pub sync: SyncPolicy,
+    /// zstd level of closed segments; `None` leaves them as they were written.
+    pub compression: Option<i32>,
     /// A message id seen within this time (by message time) marks a duplicate.
     pub duplicate_window: Duration,
 }
@@ -90,13 +92,14 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const MIB: u64 = 1024 * 1024;
 
 impl StreamConfig {
-    /// EVENTS: 7 days, 2 GiB (where the caller has no [`crate::budget::Budget`] for its disk), synced every second, 2 minutes of duplicate window.
+    /// EVENTS: 7 days, 2 GiB (where the caller has no [`crate::budget::Budget`] for its disk), synced every 200 ms, 2 minutes of duplicate window.
     pub fn events() -> Self {
         Self {
             max_age: 7 * DAY,
             max_bytes: 2048 * MIB,
-            segment_bytes: 64 * MIB,
-            sync: SyncPolicy::Interval(Duration::from_secs(1)),
+            segment_bytes: 32 * MIB,
+            sync: SyncPolicy::Interval(Duration::from_millis(200)),
+            compression: Some(3),
             duplicate_window: Duration::from_secs(120),
         }
     }
@@ -104,7 +107,14 @@ impl StreamConfig {
     /// ALERTS: 30 days, 256 MiB, synced before the acknowledgement, one day of duplicate window (a detector that
     /// restarts reads its events again and finds the same alerts again).
     pub fn alerts() -> Self {
-        Self { max_age: 30 * DAY, max_bytes: 256 * MIB, segment_bytes: 8 * MIB, sync: SyncPolicy::Always, duplicate_window: DAY }
+        Self {
+            max_age: 30 * DAY,
+            max_bytes: 256 * MIB,
+            segment_bytes: 8 * MIB,
+            sync: SyncPolicy::Always,
+            compression: Some(3),
+            duplicate_window: DAY,
+        }
     }
 
     /// MATCHES: 7 days, otherwise as ALERTS.

@@ -28,10 +28,8 @@ mod config;
 mod consumer;
 mod error;
 mod files;
-mod log;
+pub mod log;
 mod message;
-#[allow(missing_docs)]
-pub mod newlog;
 #[cfg(test)]
 mod model_test;
 mod stream;

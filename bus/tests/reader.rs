@@ -11,7 +11,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 fn config(segment_bytes: u64) -> BusConfig {
     let sync = SyncPolicy::Interval(std::time::Duration::from_secs(3600));
-    let events = StreamConfig { segment_bytes, sync, ..StreamConfig::events() };
+    let events = StreamConfig { segment_bytes, sync, compression: None, ..StreamConfig::events() };
     BusConfig { events, ..BusConfig::default() }
 }
 

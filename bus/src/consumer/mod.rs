@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use crate::config::{ConsumerConfig, DeliverPolicy, StreamName};
 use crate::error::{OpenError, ReadError};
 use crate::message::{Delivery, Record};
-use crate::stream::{Inner, ReadCursor, ReadFailure, Stream, lock};
+use crate::stream::{Inner, ReadFailure, Stream, lock};
 use cursor::{Cursor, Saved};
 use store::Store;
 
@@ -145,7 +145,6 @@ pub struct Consumer {
     name: String,
     config: ConsumerConfig,
     cell: Arc<ConsumerCell>,
-    files: Option<ReadCursor>,
     /// An error met after messages that had to be handed out first.
     deferred: Option<ReadError>,
 }
@@ -185,7 +184,7 @@ impl Consumer {
             return Err(OpenError::InUse { stream: inner.name, name: name.to_owned() });
         }
         lock(&cell.cursor).make_all_due(Instant::now());
-        Ok(Self { stream, name: name.to_owned(), config, cell, files: None, deferred: None })
+        Ok(Self { stream, name: name.to_owned(), config, cell, deferred: None })
     }
 
     /// Its name.
@@ -253,13 +252,13 @@ impl Consumer {
 
     fn pass_what_retention_took(&self) {
         let inner = &self.stream.inner;
-        lock(&self.cell.cursor).pass_deleted(inner.first_seq(), &inner.gaps);
+        lock(&self.cell.cursor).pass_deleted(inner.first_seq(), &inner.log.gaps());
     }
 
     fn redeliver(&self, now: Instant, max: usize, out: &mut Vec<Delivery>) -> Result<(), ReadError> {
         while out.len() < max {
             let Some((seq, deliveries)) = lock(&self.cell.cursor).take_due(now, self.config.max_deliver) else { break };
-            match self.stream.inner.read_from(seq, 1, &mut None) {
+            match self.stream.inner.read_from(seq, 1) {
                 Ok(mut found) => match found.pop().filter(|record| record.seq == seq) {
                     Some(record) => {
                         lock(&self.cell.cursor).delivered(seq, now + self.config.ack_wait);
@@ -289,7 +288,7 @@ impl Consumer {
         if want == 0 {
             return Ok(());
         }
-        match self.stream.inner.read_from(from, want, &mut self.files) {
+        match self.stream.inner.read_from(from, want) {
             Ok(records) => {
                 let mut cursor = lock(&self.cell.cursor);
                 for record in records {

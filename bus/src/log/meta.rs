@@ -5,33 +5,13 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::StreamName;
+use super::vfs::{self, Vfs};
 use crate::error::OpenError;
-use crate::files;
-use crate::log::segment::SegmentState;
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const FILE: &str = "stream.json";
 /// Holes older than these are forgotten first; each costs a power cut, so the bound is generous.
 const MAX_GAPS: usize = 64;
-
-/// What is known of a closed segment, so that a start need not read it. Believed only while the file has exactly this length.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Summary {
-    pub(crate) first_seq: u64,
-    pub(crate) count: u64,
-    pub(crate) len: u64,
-    pub(crate) first_time_ns: i64,
-    pub(crate) max_time_ns: i64,
-}
-
-impl Summary {
-    /// As a segment's state.
-    pub(crate) fn state(&self) -> SegmentState {
-        let Self { first_seq: _, count, len, first_time_ns, max_time_ns } = *self;
-        SegmentState::summarized(len, count, first_time_ns, max_time_ns)
-    }
-}
 
 /// The stream's metadata.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,21 +26,31 @@ pub(crate) struct Meta {
     pub(crate) clean_last_seq: Option<u64>,
     /// Sequences (first, last) that no message ever had or that nobody can have seen.
     pub(crate) gaps: Vec<(u64, u64)>,
-    /// Closed segments.
-    pub(crate) segments: Vec<Summary>,
+    /// Messages that were lost to damage, and where they stood.
+    #[serde(default)]
+    pub(crate) unreadable: Vec<Lost>,
+}
+
+/// Messages that were lost to damage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Lost {
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+    pub(crate) file: String,
+    pub(crate) offset: u64,
 }
 
 impl Meta {
     /// Of a stream that has nothing yet.
-    pub(crate) fn new(stream: StreamName) -> Self {
+    pub(crate) fn new(stream: &str) -> Self {
         Self {
             version: VERSION,
-            stream: stream.as_str().to_owned(),
+            stream: stream.to_owned(),
             reserved: 0,
             boot_id: String::new(),
             clean_last_seq: None,
             gaps: Vec::new(),
-            segments: Vec::new(),
+            unreadable: Vec::new(),
         }
     }
 
@@ -70,13 +60,13 @@ impl Meta {
     }
 
     /// Reads it; `None` where there is none.
-    pub(crate) fn load(dir: &Path, stream: StreamName) -> Result<Option<Self>, OpenError> {
+    pub(crate) fn load(vfs: &dyn Vfs, dir: &Path, stream: &str) -> Result<Option<Self>, OpenError> {
         #[derive(Deserialize)]
         struct Version {
             version: u32,
         }
         let path = Self::path(dir);
-        let bytes = match std::fs::read(&path) {
+        let bytes = match vfs::read(vfs, &path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(OpenError::Io { action: "read", path, source }),
@@ -86,8 +76,9 @@ impl Meta {
         if version > VERSION {
             return Err(OpenError::Version { path, found: version, supported: VERSION });
         }
-        let meta: Self = serde_json::from_slice(&bytes).map_err(damaged)?;
-        if meta.stream != stream.as_str() {
+        let mut meta: Self = serde_json::from_slice(&bytes).map_err(damaged)?;
+        meta.version = VERSION;
+        if meta.stream != stream {
             let reason = format!("it belongs to stream {:?}", meta.stream);
             return Err(OpenError::Damaged { path, reason });
         }
@@ -95,8 +86,8 @@ impl Meta {
     }
 
     /// Writes and syncs it.
-    pub(crate) fn store(&self, dir: &Path) -> io::Result<()> {
-        files::replace(&Self::path(dir), &serde_json::to_vec_pretty(self)?, true)
+    pub(crate) fn store(&self, vfs: &dyn Vfs, dir: &Path) -> io::Result<()> {
+        vfs::replace(vfs, &Self::path(dir), &serde_json::to_vec_pretty(self)?, true)
     }
 
     /// Notes that no message has a sequence from `first` to `last`.
@@ -106,6 +97,13 @@ impl Meta {
             let surplus = self.gaps.len().saturating_sub(MAX_GAPS);
             self.gaps.drain(..surplus);
         }
+    }
+}
+
+impl Meta {
+    /// Notes the newest of these.
+    pub(crate) fn set_gaps(&mut self, gaps: &[(u64, u64)]) {
+        self.gaps = gaps[gaps.len().saturating_sub(MAX_GAPS)..].to_vec();
     }
 }
 
@@ -134,18 +132,23 @@ mod tests {
 
     #[test]
     fn reads_back_and_names_what_is_wrong() -> Result<(), Box<dyn std::error::Error>> {
+        use super::super::vfs::Disk;
         let dir = tempfile::tempdir()?;
-        assert!(Meta::load(dir.path(), StreamName::Events)?.is_none());
-        let mut meta = Meta::new(StreamName::Events);
+        let load = |stream| Meta::load(&Disk, dir.path(), stream);
+        assert!(load("EVENTS")?.is_none());
+        let mut meta = Meta::new("EVENTS");
         meta.add_gap(3, 7);
         meta.add_gap(9, 8);
-        meta.store(dir.path())?;
-        assert_eq!(Meta::load(dir.path(), StreamName::Events)?, Some(meta));
-        assert!(matches!(Meta::load(dir.path(), StreamName::Alerts), Err(OpenError::Damaged { .. })));
-        std::fs::write(Meta::path(dir.path()), "{\"version\":2,\"shape\":\"unknown\"}")?;
-        assert!(matches!(Meta::load(dir.path(), StreamName::Events), Err(OpenError::Version { found: 2, .. })));
+        meta.store(&Disk, dir.path())?;
+        assert_eq!(load("EVENTS")?, Some(meta.clone()));
+        assert!(matches!(load("ALERTS"), Err(OpenError::Damaged { .. })));
+        let before = r#"{"version":1,"stream":"EVENTS","reserved":0,"boot_id":"","clean_last_seq":null,"gaps":[[3,7]],"segments":[]}"#;
+        std::fs::write(Meta::path(dir.path()), before)?;
+        assert_eq!(load("EVENTS")?, Some(meta), "version 1 had notes of segments besides");
+        std::fs::write(Meta::path(dir.path()), "{\"version\":3,\"shape\":\"unknown\"}")?;
+        assert!(matches!(load("EVENTS"), Err(OpenError::Version { found: 3, .. })));
         std::fs::write(Meta::path(dir.path()), "{\"version\":1,")?;
-        assert!(matches!(Meta::load(dir.path(), StreamName::Events), Err(OpenError::Damaged { .. })));
+        assert!(matches!(load("EVENTS"), Err(OpenError::Damaged { .. })));
         Ok(())
     }
 }

@@ -5,22 +5,30 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
+
+use super::meta::{self, Meta};
+use super::record::{self, Decoded};
+use super::sealed::{self, Table};
+use super::segment::{self, FORMAT_VERSION, Form, HEADER_LEN, HeaderError};
+use super::stream_dir;
+use super::vfs::{Disk, VFile};
 use crate::config::StreamName;
 use crate::error::ReadError;
-use crate::log::meta::{self, Meta};
-use crate::log::scan::{Scanned, Scanner};
-use crate::log::segment::{self, FORMAT_VERSION, HeaderError};
-use crate::log::stream_dir;
 use crate::message::Record;
+use crate::store::Stored;
 
 /// How far out of order the times of records may be for [`LogReader::seek_time`] to find them all: publishers stamp what they saw
 /// before they queue it, and two rings are merged within milliseconds.
 const TIME_DISORDER_NS: i64 = 60_000_000_000;
+/// Bytes of a raw segment read at once. A longer record enlarges the buffer for its own sake.
+const CHUNK: usize = 256 * 1024;
 
 /// Read-only view of a stream's files from any process, with or without a running writer. It takes no lock and writes nothing.
 ///
 /// Records come in order of sequence, whole batches only. What retention deletes before it was read is left out and counted in
-/// [`LogReader::skipped`]. Damage is an error once; the next call goes on behind it.
+/// [`LogReader::skipped`]. Damage is an error once; the next call goes on behind it. Messages that were deleted one by one (JetStream
+/// clients do that, the sensor's own streams never) may still be there until their segment is rewritten.
 ///
 /// ```no_run
 /// # use bartizan_bus::{LogReader, StreamName};
@@ -33,10 +41,10 @@ const TIME_DISORDER_NS: i64 = 60_000_000_000;
 #[derive(Debug)]
 pub struct LogReader {
     dir: PathBuf,
-    stream: StreamName,
+    stream: String,
     current: Option<Current>,
     /// Whole batches that were read and not handed out yet.
-    ready: VecDeque<Record>,
+    ready: VecDeque<Stored>,
     /// Sequence of the next record to hand out; lower ones are passed over.
     next_seq: u64,
     /// Records before this time are passed over until one is not.
@@ -49,11 +57,21 @@ pub struct LogReader {
 struct Current {
     first_seq: u64,
     path: PathBuf,
-    scanner: Scanner,
+    content: Content,
     /// Offset of damage that the caller knows of.
     reported: Option<u64>,
+}
+
+#[derive(Debug)]
+enum Content {
+    Raw(Cursor),
+    Sealed {
+        file: File,
+        table: Table,
+        next_block: usize,
+    },
     /// The header does not read: nothing of this segment is believed.
-    unreadable: bool,
+    Unreadable,
 }
 
 /// What reading one batch from the current segment gave.
@@ -71,17 +89,26 @@ enum Step {
 }
 
 impl LogReader {
-    /// Opens a stream at its oldest record.
+    /// Opens one of the sensor's streams at its oldest record.
     ///
     /// # Errors
     /// [`ReadError::NoStream`] where the data folder holds no such stream, [`ReadError::Io`] where it may not be read.
     pub fn open(data_dir: &Path, stream: StreamName) -> Result<LogReader, ReadError> {
+        Self::open_named(data_dir, stream.as_str())
+    }
+
+    /// Opens any stream of a data folder at its oldest record.
+    ///
+    /// # Errors
+    /// [`ReadError::NoStream`] where the data folder holds no such stream, [`ReadError::Io`] where it may not be read.
+    pub fn open_named(data_dir: &Path, stream: &str) -> Result<LogReader, ReadError> {
         let dir = stream_dir(data_dir, stream);
         match std::fs::read_dir(&dir) {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(ReadError::NoStream { path: dir }),
             Err(source) => return Err(ReadError::Io { path: dir, source }),
         }
+        let stream = stream.to_owned();
         Ok(Self { dir, stream, current: None, ready: VecDeque::new(), next_seq: 1, not_before_ns: None, skipped: 0 })
     }
 
@@ -109,9 +136,9 @@ impl LogReader {
     pub fn seek_time(&mut self, time_ns: i64) -> Result<(), ReadError> {
         let threshold = time_ns.saturating_sub(TIME_DISORDER_NS);
         let mut start = 1;
-        for first_seq in self.segments()?.into_iter().rev() {
+        for (first_seq, form) in self.segments()?.into_iter().rev() {
             start = first_seq;
-            if self.first_time(first_seq)?.is_some_and(|first| first < threshold) {
+            if self.first_time(first_seq, form)?.is_some_and(|first| first < threshold) {
                 break;
             }
         }
@@ -125,10 +152,10 @@ impl LogReader {
     /// # Errors
     /// [`ReadError::Io`].
     pub fn seek_end(&mut self) -> Result<(), ReadError> {
-        let Some(&last) = self.segments()?.last() else { return self.seek_seq(1) };
+        let Some(&(last, _)) = self.segments()?.last() else { return self.seek_seq(1) };
         self.seek_seq(last)?;
         loop {
-            match self.next() {
+            match self.next_stored() {
                 Ok(Some(_)) | Err(ReadError::Damaged { .. }) => {}
                 Ok(None) => return Ok(()),
                 Err(error) => return Err(error),
@@ -143,16 +170,33 @@ impl LogReader {
     #[expect(clippy::should_implement_trait, reason = "`None` is not the end for ever, as an iterator's would be")]
     pub fn next(&mut self) -> Result<Option<Record>, ReadError> {
         loop {
-            while let Some(record) = self.ready.pop_front() {
-                if record.seq < self.next_seq {
+            match self.next_stored()? {
+                None => return Ok(None),
+                Some(stored) => {
+                    if let Some(record) = Record::from_stored(&stored) {
+                        return Ok(Some(record));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The same with the message's headers as they stand.
+    ///
+    /// # Errors
+    /// As [`LogReader::next`].
+    pub fn next_stored(&mut self) -> Result<Option<Stored>, ReadError> {
+        loop {
+            while let Some(message) = self.ready.pop_front() {
+                if message.seq < self.next_seq {
                     continue;
                 }
-                self.next_seq = record.seq + 1;
+                self.next_seq = message.seq + 1;
                 match self.not_before_ns {
-                    Some(not_before) if record.time_ns < not_before => {}
+                    Some(not_before) if message.time_ns < not_before => {}
                     _ => {
                         self.not_before_ns = None;
-                        return Ok(Some(record));
+                        return Ok(Some(message));
                     }
                 }
             }
@@ -166,11 +210,11 @@ impl LogReader {
     fn read_on(&mut self) -> Result<bool, ReadError> {
         let Some(current) = &mut self.current else { return self.enter() };
         let first_seq = current.first_seq;
-        let mut step = current.read_batch(&mut self.ready)?;
+        let mut step = current.read_batch(self.next_seq, &mut self.ready)?;
         if matches!(step, Step::Batch) {
             return Ok(true);
         }
-        let following = self.segments()?.into_iter().find(|seq| *seq > first_seq);
+        let following = self.segments()?.into_iter().map(|(seq, _)| seq).find(|seq| *seq > first_seq);
         let Some(current) = &mut self.current else { return Ok(true) };
         let Some(following) = following else {
             return match step {
@@ -182,14 +226,21 @@ impl LogReader {
             };
         };
         // The segment was closed, perhaps after it was read: what came in between is read first.
-        step = current.read_batch(&mut self.ready)?;
-        let reached = current.scanner.seq().max(self.next_seq);
+        step = current.read_batch(self.next_seq, &mut self.ready)?;
+        let reached = current.reached().max(self.next_seq);
         let (path, reported) = (current.path.clone(), current.reported.is_some());
         let damage = match step {
             Step::Batch => return Ok(true),
             Step::AtEnd { cut_at: None } => None,
             Step::AtEnd { cut_at: Some(offset) } => Some((offset, "record is cut off")),
-            Step::Bad { offset, reason } => Some((offset, reason)),
+            Step::Bad { offset, reason } => match current.resume(offset, following) {
+                // Whole records behind it: they are read on.
+                Some(missing) => {
+                    self.skipped += missing;
+                    return Err(ReadError::Damaged { path, offset, reason: reason.to_owned(), missing });
+                }
+                None => Some((offset, reason)),
+            },
         };
         let missing = self.missing(reached, following);
         self.skipped += missing;
@@ -203,24 +254,25 @@ impl LogReader {
 
     /// Messages with sequences from `first` up to, not including, `end`: what the stream's own notes do not explain.
     fn missing(&self, first: u64, end: u64) -> u64 {
-        let gaps = Meta::load(&self.dir, self.stream).ok().flatten().map(|meta| meta.gaps).unwrap_or_default();
+        let gaps = Meta::load(&Disk, &self.dir, &self.stream).ok().flatten().map(|meta| meta.gaps).unwrap_or_default();
         meta::count_outside(&gaps, first, end.saturating_sub(1))
     }
 
     /// Opens the segment that holds `next_seq`, or the first one behind it; false where there is none.
     fn enter(&mut self) -> Result<bool, ReadError> {
         let segments = self.segments()?;
-        let holding = segments.partition_point(|first| *first <= self.next_seq);
-        let Some(&first_seq) = segments.get(holding.saturating_sub(1)) else { return Ok(false) };
-        let is_last = segments.last() == Some(&first_seq);
-        let path = self.dir.join(segment::file_name(first_seq));
+        let holding = segments.partition_point(|(first, _)| *first <= self.next_seq);
+        let Some(&(first_seq, form)) = segments.get(holding.saturating_sub(1)) else { return Ok(false) };
+        let is_last = segments.last().is_some_and(|(last, _)| *last == first_seq);
+        let path = self.dir.join(segment::file_name(first_seq, form));
         let file = match File::open(&path) {
             Ok(file) => file,
-            // Retention was faster: look again.
+            // Retention or sealing was faster: look again.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
             Err(source) => return Err(ReadError::Io { path, source }),
         };
-        let header = segment::read_header(&file, self.stream, first_seq).map_err(|source| ReadError::Io { path: path.clone(), source })?;
+        let io_error = |source| ReadError::Io { path: path.clone(), source };
+        let header = segment::read_header(&file, form, &self.stream, first_seq).map_err(io_error)?;
         if first_seq > self.next_seq {
             // The very first segment entered tells where the stream begins; later ones, what retention took meanwhile.
             if self.next_seq > 1 {
@@ -228,85 +280,260 @@ impl LogReader {
             }
             self.next_seq = first_seq;
         }
-        match header {
-            Ok(()) => {
-                self.current = Some(Current { first_seq, path, scanner: Scanner::new(file, first_seq), reported: None, unreadable: false });
-                Ok(true)
+        let failed = match header {
+            Ok(()) => None,
+            Err(HeaderError::Short) if is_last => return Ok(false),
+            Err(HeaderError::Version(found)) => {
+                return Err(ReadError::Version { path, found: found.into(), supported: FORMAT_VERSION.into() });
             }
-            Err(HeaderError::Short) if is_last => Ok(false),
-            Err(HeaderError::Version(found)) => Err(ReadError::Version { path, found: found.into(), supported: FORMAT_VERSION.into() }),
-            Err(error) => {
-                let missing = segments.get(holding.max(1)).map_or(0, |following| self.missing(self.next_seq, *following));
-                let scanner = Scanner::new(file, first_seq);
-                self.current = Some(Current { first_seq, path: path.clone(), scanner, reported: Some(0), unreadable: true });
-                Err(ReadError::Damaged { path, offset: 0, reason: error.reason(), missing })
-            }
-        }
-    }
-
-    fn segments(&self) -> Result<Vec<u64>, ReadError> {
-        match segment::list(&self.dir) {
-            Ok(segments) => Ok(segments),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(ReadError::NoStream { path: self.dir.clone() }),
-            Err(source) => Err(ReadError::Io { path: self.dir.clone(), source }),
-        }
-    }
-
-    /// Time of a segment's first record; `None` where it has none that can be read.
-    fn first_time(&self, first_seq: u64) -> Result<Option<i64>, ReadError> {
-        let path = self.dir.join(segment::file_name(first_seq));
-        let read = || -> io::Result<Option<i64>> {
-            let file = File::open(&path)?;
-            let len = file.metadata()?.len();
-            match Scanner::new(file, first_seq).next(len)? {
-                Scanned::Record { record, .. } => Ok(Some(record.time_ns)),
-                Scanned::End | Scanned::Incomplete | Scanned::Bad { .. } => Ok(None),
+            Err(error) => Some(error.reason()),
+        };
+        let content = match (&failed, form) {
+            (Some(_), _) => Content::Unreadable,
+            (None, Form::Raw) => Content::Raw(Cursor::new(file, first_seq)),
+            (None, Form::Sealed) => {
+                let table = match sealed::read_table(&file, first_seq).map_err(io_error)? {
+                    Ok(table) => table,
+                    Err(_) => sealed::rebuild_table(&file, first_seq).map_err(io_error)?.0,
+                };
+                Content::Sealed { file, table, next_block: 0 }
             }
         };
-        match read() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            other => other.map_err(|source| ReadError::Io { path: path.clone(), source }),
+        let reported = failed.is_some().then_some(0);
+        self.current = Some(Current { first_seq, path: path.clone(), content, reported });
+        match failed {
+            None => Ok(true),
+            Some(reason) => {
+                let missing = segments.get(holding.max(1)).map_or(0, |(following, _)| self.missing(self.next_seq, *following));
+                Err(ReadError::Damaged { path, offset: 0, reason, missing })
+            }
+        }
+    }
+
+    /// First sequences and forms of the segments, ascending; the sealed form of one that is there in both.
+    fn segments(&self) -> Result<Vec<(u64, Form)>, ReadError> {
+        let io_error = |source: io::Error| match source.kind() {
+            io::ErrorKind::NotFound => ReadError::NoStream { path: self.dir.clone() },
+            _ => ReadError::Io { path: self.dir.clone(), source },
+        };
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(&self.dir).map_err(io_error)? {
+            found.extend(entry.map_err(io_error)?.file_name().to_str().and_then(segment::parse_file_name));
+        }
+        found.sort_unstable_by_key(|(first_seq, form)| (*first_seq, std::cmp::Reverse(*form)));
+        found.dedup_by_key(|(first_seq, _)| *first_seq);
+        Ok(found)
+    }
+
+    /// Time of the segment's first record; `None` where it has none or does not read.
+    fn first_time(&self, first_seq: u64, form: Form) -> Result<Option<i64>, ReadError> {
+        let path = self.dir.join(segment::file_name(first_seq, form));
+        let io_error = |source| ReadError::Io { path: path.clone(), source };
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(io_error(source)),
+        };
+        match form {
+            Form::Raw => {
+                let mut cursor = Cursor::new(file, first_seq);
+                let len = VFile::len(&cursor.file).map_err(io_error)?;
+                let mut first = None;
+                while first.is_none() {
+                    match cursor.next(len).map_err(io_error)? {
+                        Scanned::Message { message, .. } => first = Some(message.time_ns),
+                        Scanned::Operation { .. } => {}
+                        Scanned::End | Scanned::Incomplete | Scanned::Bad { .. } => break,
+                    }
+                }
+                Ok(first)
+            }
+            Form::Sealed => Ok(sealed::read_table(&file, first_seq).map_err(io_error)?.ok().map(|table| table.first_time_ns)),
         }
     }
 }
 
 impl Current {
-    fn read_batch(&mut self, ready: &mut VecDeque<Record>) -> Result<Step, ReadError> {
-        if self.unreadable {
-            return Ok(Step::AtEnd { cut_at: None });
+    fn read_batch(&mut self, from: u64, ready: &mut VecDeque<Stored>) -> Result<Step, ReadError> {
+        let io_error = |source| ReadError::Io { path: self.path.clone(), source };
+        match &mut self.content {
+            Content::Unreadable => Ok(Step::AtEnd { cut_at: None }),
+            Content::Raw(cursor) => read_batch(cursor, ready).map_err(io_error),
+            Content::Sealed { file, table, next_block } => {
+                // Blocks before the one that is wanted are not unpacked.
+                while table.blocks.get(*next_block).is_some_and(|block| block.last_seq < from) {
+                    *next_block += 1;
+                }
+                let Some(at) = table.blocks.get(*next_block) else { return Ok(Step::AtEnd { cut_at: None }) };
+                match sealed::read_block(file, at).map_err(io_error)? {
+                    Ok(block) => {
+                        *next_block += 1;
+                        ready.extend((0..block.len()).filter_map(|n| block.get(n)));
+                        Ok(Step::Batch)
+                    }
+                    Err(reason) => Ok(Step::Bad { offset: at.offset, reason }),
+                }
+            }
         }
-        read_batch(&mut self.scanner, ready).map_err(|source| ReadError::Io { path: self.path.clone(), source })
+    }
+
+    /// Where reading the closed segment has come to.
+    fn reached(&self) -> u64 {
+        match &self.content {
+            Content::Raw(cursor) => cursor.seq,
+            Content::Sealed { table, .. } => table.end_seq,
+            Content::Unreadable => 0,
+        }
+    }
+
+    /// Goes behind damage at `offset` to the next whole record of this segment, which ends before `following`; gives how many messages
+    /// are between.
+    fn resume(&mut self, offset: u64, following: u64) -> Option<u64> {
+        match &mut self.content {
+            Content::Unreadable => None,
+            Content::Sealed { table, next_block, .. } => {
+                let damaged = table.blocks.get(*next_block)?;
+                *next_block += 1;
+                Some(damaged.count.into())
+            }
+            Content::Raw(cursor) => {
+                let len = VFile::len(&cursor.file).ok()?;
+                let mut rest = vec![0; usize::try_from(len.checked_sub(offset)?).ok()?];
+                let read = VFile::read_at(&cursor.file, &mut rest, offset).ok()?;
+                let behind = rest.get(1..read)?;
+                let (at, seq) = record::find_whole_record(behind, cursor.seq..=following.checked_sub(1)?)?;
+                let missing = seq - cursor.seq;
+                cursor.rewind(seq, offset + 1 + at as u64);
+                Some(missing)
+            }
+        }
     }
 }
 
-/// Reads one whole batch, or nothing: the scanner stays before a batch whose end is not there.
-fn read_batch(scanner: &mut Scanner, ready: &mut VecDeque<Record>) -> io::Result<Step> {
-    let (seq, start) = (scanner.seq(), scanner.offset());
-    let mut bad_before = None;
-    loop {
-        let len = scanner.file().metadata()?.len();
-        let mut batch = Vec::new();
-        let ended = loop {
-            match scanner.next(len)? {
-                Scanned::Record { record, continues, .. } => {
-                    batch.push(record);
-                    if !continues {
-                        ready.extend(batch);
-                        return Ok(Step::Batch);
+/// What stands at a cursor's position.
+enum Scanned {
+    Message {
+        message: Stored,
+        continues: bool,
+    },
+    Operation {
+        continues: bool,
+    },
+    /// The limit, exactly.
+    End,
+    /// The limit cuts a record.
+    Incomplete,
+    Bad {
+        reason: &'static str,
+    },
+}
+
+/// A position in a raw segment and what was read ahead of it.
+#[derive(Debug)]
+struct Cursor {
+    file: File,
+    offset: u64,
+    seq: u64,
+    buffer: Bytes,
+    buffer_offset: u64,
+}
+
+impl Cursor {
+    fn new(file: File, first_seq: u64) -> Self {
+        Self { file, offset: HEADER_LEN, seq: first_seq, buffer: Bytes::new(), buffer_offset: HEADER_LEN }
+    }
+
+    /// Goes back to a record, or forgets what was read ahead when that is the present one: bytes that were still being written
+    /// when they were read must be read again.
+    fn rewind(&mut self, seq: u64, offset: u64) {
+        self.offset = offset;
+        self.seq = seq;
+        self.buffer = Bytes::new();
+        self.buffer_offset = offset;
+    }
+
+    /// Reads the next record that ends at or before `limit`.
+    fn next(&mut self, limit: u64) -> io::Result<Scanned> {
+        if self.offset >= limit {
+            return Ok(Scanned::End);
+        }
+        loop {
+            let start = usize::try_from(self.offset - self.buffer_offset).unwrap_or(usize::MAX).min(self.buffer.len());
+            let ahead = self.buffer.slice(start..);
+            match record::decode(&ahead, self.seq) {
+                Decoded::Record(record) => {
+                    if self.offset + record.len as u64 > limit {
+                        return Ok(Scanned::Incomplete);
+                    }
+                    let continues = record.continues;
+                    self.offset += record.len as u64;
+                    if record.operation {
+                        return Ok(Scanned::Operation { continues });
+                    }
+                    self.seq += 1;
+                    return Ok(match record.to_stored(&ahead.slice(..record.len)) {
+                        Some(message) => Scanned::Message { message, continues },
+                        None => Scanned::Bad { reason: "record does not fit its lengths" },
+                    });
+                }
+                Decoded::Bad { reason } => return Ok(Scanned::Bad { reason }),
+                Decoded::Incomplete { needed } => {
+                    let had = ahead.len() as u64;
+                    if self.offset + had >= limit || self.fill(needed, limit)? <= had {
+                        return Ok(Scanned::Incomplete);
                     }
                 }
+            }
+        }
+    }
+
+    /// Reads ahead from the present offset; returns how many bytes are there now.
+    fn fill(&mut self, needed: usize, limit: u64) -> io::Result<u64> {
+        let want = needed.max(CHUNK).min(usize::try_from(limit - self.offset).unwrap_or(usize::MAX));
+        let mut buffer = vec![0; want];
+        let read = VFile::read_at(&self.file, &mut buffer, self.offset)?;
+        buffer.truncate(read);
+        self.buffer = buffer.into();
+        self.buffer_offset = self.offset;
+        Ok(read as u64)
+    }
+}
+
+/// Reads one whole batch, or nothing: the cursor stays before a batch whose end is not there.
+fn read_batch(cursor: &mut Cursor, ready: &mut VecDeque<Stored>) -> io::Result<Step> {
+    let (mut seq, mut start) = (cursor.seq, cursor.offset);
+    let mut bad_before = None;
+    loop {
+        let len = VFile::len(&cursor.file)?;
+        let mut batch = Vec::new();
+        let ended = loop {
+            let continues = match cursor.next(len)? {
+                Scanned::Message { message, continues } => {
+                    batch.push(message);
+                    continues
+                }
+                Scanned::Operation { continues } => continues,
                 other => break other,
+            };
+            if !continues {
+                if batch.is_empty() {
+                    // Nothing but operations: they are behind us.
+                    (seq, start) = (cursor.seq, cursor.offset);
+                    continue;
+                }
+                ready.extend(batch);
+                return Ok(Step::Batch);
             }
         };
-        let offset = scanner.offset();
-        scanner.rewind(seq, start);
+        let offset = cursor.offset;
+        cursor.rewind(seq, start);
         match ended {
-            Scanned::Bad { .. } if only_zeros(scanner.file(), offset, len)? => return Ok(Step::AtEnd { cut_at: Some(offset) }),
+            Scanned::Bad { .. } if only_zeros(&cursor.file, offset, len)? => return Ok(Step::AtEnd { cut_at: Some(offset) }),
             // A writer that failed in the middle of a batch cuts it off again and writes another: only what does not fit twice,
             // read afresh, is damage.
             Scanned::Bad { reason } if bad_before == Some((offset, len)) => return Ok(Step::Bad { offset, reason }),
             Scanned::Bad { .. } => bad_before = Some((offset, len)),
-            Scanned::Record { .. } | Scanned::End | Scanned::Incomplete => {
+            Scanned::Message { .. } | Scanned::Operation { .. } | Scanned::End | Scanned::Incomplete => {
                 return Ok(Step::AtEnd { cut_at: (offset < len || offset > start).then_some(offset) });
             }
         }
@@ -315,12 +542,11 @@ fn read_batch(scanner: &mut Scanner, ready: &mut VecDeque<Record>) -> io::Result
 
 /// Whether the file holds nothing but zeros from `from` on: space that a power cut left without its content.
 fn only_zeros(file: &File, from: u64, to: u64) -> io::Result<bool> {
-    use std::os::unix::fs::FileExt;
     let mut chunk = vec![0; 64 * 1024];
     let mut at = from;
     while at < to {
-        let want = chunk.len().min((to - at) as usize);
-        let read = file.read_at(&mut chunk[..want], at)?;
+        let want = chunk.len().min(usize::try_from(to - at).unwrap_or(usize::MAX));
+        let read = VFile::read_at(file, &mut chunk[..want], at)?;
         if read == 0 {
             break;
         }

@@ -1,131 +1,122 @@
-//! Reading records of one segment in order, in large chunks.
+//! Reading a raw segment from its beginning: what a start does with the segment that was being written, and a rewriting with a closed one.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
-use crate::log::record::{self, Decoded};
-use crate::log::segment::SEGMENT_HEADER_LEN;
-use crate::message::Record;
+use super::operation::Operation;
+use super::record::{self, Decoded};
+use super::segment::HEADER_LEN;
+use super::vfs::VFile;
 
 /// Bytes read at once. A longer record enlarges the buffer for its own sake.
-const CHUNK: u64 = 256 * 1024;
+const CHUNK: usize = 1024 * 1024;
 
-/// What stands at the scanner's position.
-#[derive(Debug)]
-pub(crate) enum Scanned {
-    /// A whole record; the scanner has moved behind it.
-    Record {
-        /// The record.
-        record: Record,
-        /// Where it begins.
-        offset: u64,
-        /// Whether its batch goes on.
-        continues: bool,
-    },
-    /// The limit, exactly.
-    End,
-    /// The limit cuts a record.
-    Incomplete,
-    /// Not a record.
-    Bad {
-        /// Why.
-        reason: &'static str,
-    },
-}
-
-/// A position in a segment and what was read ahead of it.
-#[derive(Debug)]
-pub(crate) struct Scanner {
-    file: File,
-    offset: u64,
-    seq: u64,
+/// Part of a file in memory, moving forward.
+pub(crate) struct Window<'a> {
+    file: &'a dyn VFile,
+    len: u64,
     buffer: Vec<u8>,
-    buffer_offset: u64,
+    at: u64,
 }
 
-impl Scanner {
-    /// At the segment's first record.
-    pub(crate) fn new(file: File, first_seq: u64) -> Self {
-        Self::at(file, first_seq, SEGMENT_HEADER_LEN)
+impl<'a> Window<'a> {
+    pub(crate) fn new(file: &'a dyn VFile, len: u64) -> Self {
+        Self { file, len, buffer: Vec::new(), at: 0 }
     }
 
-    /// At the record `seq`, which begins at `offset`.
-    pub(crate) fn at(file: File, seq: u64, offset: u64) -> Self {
-        Self { file, offset, seq, buffer: Vec::new(), buffer_offset: offset }
-    }
-
-    /// Where the next record begins.
-    pub(crate) fn offset(&self) -> u64 {
-        self.offset
-    }
-
-    /// The sequence of the next record.
-    pub(crate) fn seq(&self) -> u64 {
-        self.seq
-    }
-
-    /// The file that is read.
-    pub(crate) fn file(&self) -> &File {
-        &self.file
-    }
-
-    /// Goes back to a record, or forgets what was read ahead when that is the present one: bytes that were still being written
-    /// when they were read must be read again.
-    pub(crate) fn rewind(&mut self, seq: u64, offset: u64) {
-        self.offset = offset;
-        self.seq = seq;
-        self.buffer.clear();
-        self.buffer_offset = offset;
-    }
-
-    /// Reads the next record that ends at or before `limit`.
-    pub(crate) fn next(&mut self, limit: u64) -> io::Result<Scanned> {
-        if self.offset >= limit {
-            return Ok(Scanned::End);
+    /// What the file has from `offset` on: at least `want` bytes unless it ends before.
+    pub(crate) fn bytes(&mut self, offset: u64, want: usize) -> io::Result<&[u8]> {
+        let behind = (self.at + self.buffer.len() as u64).saturating_sub(offset);
+        let left = self.len.saturating_sub(offset);
+        if offset < self.at || behind < left.min(want as u64) || self.buffer.is_empty() {
+            let size = usize::try_from(left).unwrap_or(usize::MAX).min(want.max(CHUNK));
+            self.buffer.resize(size, 0);
+            let read = self.file.read_at(&mut self.buffer, offset)?;
+            self.buffer.truncate(read);
+            self.at = offset;
         }
-        loop {
-            let start = (self.offset - self.buffer_offset) as usize;
-            let ahead = self.buffer.get(start..).unwrap_or_default();
-            match record::decode(ahead, self.seq) {
-                Decoded::Record { record, continues, len } => {
-                    let offset = self.offset;
-                    if offset + len as u64 > limit {
-                        return Ok(Scanned::Incomplete);
-                    }
-                    self.offset += len as u64;
-                    self.seq += 1;
-                    return Ok(Scanned::Record { record, offset, continues });
+        Ok(self.buffer.get(usize::try_from(offset - self.at).unwrap_or(usize::MAX)..).unwrap_or_default())
+    }
+}
+
+/// A message as a scan meets it.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    pub(crate) seq: u64,
+    pub(crate) offset: u64,
+    pub(crate) time_ns: i64,
+    pub(crate) size: u64,
+    pub(crate) subject: String,
+}
+
+/// What a raw segment holds.
+#[derive(Debug, Default)]
+pub(crate) struct Scan {
+    pub(crate) messages: Vec<Seen>,
+    pub(crate) operations: Vec<Operation>,
+    /// Up to here are whole batches.
+    pub(crate) len: u64,
+    /// The sequence behind the last message.
+    pub(crate) end_seq: u64,
+    /// Places that do not read: offset, reason, first sequence, how many messages.
+    pub(crate) damage: Vec<(u64, &'static str, u64, u64)>,
+    /// Bytes behind `len` are the beginning of something.
+    pub(crate) torn: Option<(u64, &'static str)>,
+}
+
+/// Reads a segment to its end. `highest` is the highest sequence that can be in it.
+pub(crate) fn scan(file: &dyn VFile, first_seq: u64, len: u64, highest: u64) -> io::Result<Scan> {
+    let mut window = Window::new(file, len);
+    let mut found = Scan { len: HEADER_LEN, end_seq: first_seq, ..Scan::default() };
+    let (mut offset, mut seq) = (HEADER_LEN, first_seq);
+    let (mut batch, mut operations) = (Vec::new(), Vec::new());
+    let mut want = record::HEADER_LEN;
+    while offset < len {
+        let bytes = window.bytes(offset, want)?;
+        let have = bytes.len();
+        let reason = match record::decode(bytes, seq) {
+            Decoded::Record(record) => {
+                if record.operation {
+                    operations.extend(Operation::decode(record.subject, record.payload));
+                } else {
+                    let (time_ns, size, subject) = (record.time_ns, record.size(), record.subject.to_owned());
+                    batch.push(Seen { seq, offset, time_ns, size, subject });
+                    seq += 1;
                 }
-                Decoded::Bad { reason } => return Ok(Scanned::Bad { reason }),
-                Decoded::Incomplete { needed } => {
-                    let had = ahead.len() as u64;
-                    if self.offset + had >= limit || self.fill(needed as u64, limit)? <= had {
-                        return Ok(Scanned::Incomplete);
-                    }
+                offset += record.len as u64;
+                want = record::HEADER_LEN;
+                if !record.continues {
+                    found.messages.append(&mut batch);
+                    found.operations.append(&mut operations);
+                    (found.len, found.end_seq) = (offset, seq);
                 }
+                continue;
             }
-        }
-    }
-
-    /// Reads ahead from the present offset; returns how many bytes are there now.
-    fn fill(&mut self, needed: u64, limit: u64) -> io::Result<u64> {
-        let want = needed.max(CHUNK).min(limit - self.offset) as usize;
-        self.buffer.resize(want, 0);
-        self.buffer_offset = self.offset;
-        let mut filled = 0;
-        while filled < want {
-            match self.file.read_at(&mut self.buffer[filled..], self.offset + filled as u64) {
-                Ok(0) => break,
-                Ok(n) => filled += n,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    self.buffer.clear();
-                    return Err(error);
-                }
+            Decoded::Incomplete { needed } if needed > have && offset + needed as u64 <= len => {
+                want = needed;
+                continue;
             }
-        }
-        self.buffer.truncate(filled);
-        Ok(filled as u64)
+            Decoded::Incomplete { .. } => "record is cut off",
+            Decoded::Bad { reason } => reason,
+        };
+        // Whole records behind it: damage. None: the end was torn.
+        let rest = window.bytes(offset, usize::try_from(len - offset).unwrap_or(usize::MAX))?;
+        let most = seq.saturating_add((len - offset) / record::HEADER_LEN as u64).min(highest);
+        let resume = rest.get(1..).and_then(|behind| record::find_whole_record(behind, seq..=most));
+        let Some((at, next)) = resume else {
+            found.torn = Some((offset, reason));
+            return Ok(found);
+        };
+        found.damage.push((offset, reason, seq, next - seq));
+        found.messages.append(&mut batch);
+        found.operations.append(&mut operations);
+        offset += 1 + at as u64;
+        seq = next;
+        want = record::HEADER_LEN;
+        window.buffer.clear();
+        (found.len, found.end_seq) = (offset, seq);
     }
+    if found.len < offset {
+        found.torn = Some((found.len, "batch is cut off"));
+    }
+    Ok(found)
 }

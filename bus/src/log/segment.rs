@@ -1,40 +1,57 @@
-//! One segment file: its name, its header, and what is known about it.
+//! Segment files: their names, their headers, and where the records of one that is not sealed stand.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::config::StreamName;
-use crate::files;
-use crate::log::record::HEADER_LEN;
+use super::vfs::VFile;
 
-/// Length of a segment's header: the offset of its first record.
-pub(crate) const SEGMENT_HEADER_LEN: u64 = 64;
-/// Newest format version this code reads and the one it writes.
-pub(crate) const FORMAT_VERSION: u16 = 1;
-const MAGIC: [u8; 8] = *b"BARTZLOG";
-const SUFFIX: &str = ".seg";
-/// One index entry per so many bytes: a search reads at most this much.
-const INDEX_STEP: u64 = 64 * 1024;
+/// Length of a segment's header: the offset of its first record or block.
+pub(crate) const HEADER_LEN: u64 = 64;
+/// Newest format version this code reads, and the one it writes. Version 1 (no headers, no operations, nothing sealed) is read.
+pub(crate) const FORMAT_VERSION: u16 = 2;
 
-/// `<first sequence, 20 digits>.seg`.
-pub(crate) fn file_name(first_seq: u64) -> String {
-    format!("{first_seq:020}{SUFFIX}")
+/// The two forms of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Form {
+    /// Records one behind the other, as they were written.
+    Raw,
+    /// Compressed blocks and a table of contents; written once.
+    Sealed,
 }
 
-/// The first sequence that a segment's file name tells; `None` for any other file.
-pub(crate) fn parse_file_name(name: &str) -> Option<u64> {
-    let digits = name.strip_suffix(SUFFIX)?;
-    (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok()).flatten()
+impl Form {
+    const fn magic(self) -> &'static [u8; 8] {
+        match self {
+            Self::Raw => b"BARTZLOG",
+            Self::Sealed => b"BARTZSEA",
+        }
+    }
+
+    const fn suffix(self) -> &'static str {
+        match self {
+            Self::Raw => ".seg",
+            Self::Sealed => ".sealed",
+        }
+    }
 }
 
-/// First sequences of the segments in a stream's folder, ascending.
-pub(crate) fn list(dir: &Path) -> io::Result<Vec<u64>> {
+/// `<first sequence, 20 digits>.seg` or `.sealed`.
+pub(crate) fn file_name(first_seq: u64, form: Form) -> String {
+    format!("{first_seq:020}{}", form.suffix())
+}
+
+/// First sequence and form that a segment's file name tells; `None` for any other file.
+pub(crate) fn parse_file_name(name: &str) -> Option<(u64, Form)> {
+    let (digits, form) = [Form::Raw, Form::Sealed].into_iter().find_map(|form| Some((name.strip_suffix(form.suffix())?, form)))?;
+    let first_seq = (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok()).flatten()?;
+    Some((first_seq, form))
+}
+
+/// First sequences of the raw segments in a stream's folder, ascending.
+#[cfg(test)]
+pub(crate) fn list(dir: &std::path::Path) -> io::Result<Vec<u64>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir)? {
-        found.extend(entry?.file_name().to_str().and_then(parse_file_name));
+        found.extend(entry?.file_name().to_str().and_then(parse_file_name).filter(|(_, form)| *form == Form::Raw).map(|(seq, _)| seq));
     }
     found.sort_unstable();
     Ok(found)
@@ -62,13 +79,29 @@ impl HeaderError {
     }
 }
 
+/// The stream's name in 16 bytes: padded, or its first 12 bytes and the CRC-32 of all of it.
+fn name_field(stream: &str) -> [u8; 16] {
+    let mut field = [0; 16];
+    let name = stream.as_bytes();
+    if name.len() <= field.len() {
+        field[..name.len()].copy_from_slice(name);
+    } else {
+        field[..12].copy_from_slice(&name[..12]);
+        field[12..].copy_from_slice(&crc32fast::hash(name).to_le_bytes());
+    }
+    field
+}
+
 /// The header's bytes.
-pub(crate) fn encode_header(stream: StreamName, first_seq: u64) -> [u8; SEGMENT_HEADER_LEN as usize] {
-    let mut bytes = [0; SEGMENT_HEADER_LEN as usize];
-    bytes[..8].copy_from_slice(&MAGIC);
-    bytes[8..10].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
-    let name = stream.as_str().as_bytes();
-    bytes[16..16 + name.len()].copy_from_slice(name);
+pub(crate) fn encode_header(form: Form, stream: &str, first_seq: u64) -> [u8; HEADER_LEN as usize] {
+    header_of_version(form, stream, first_seq, FORMAT_VERSION)
+}
+
+fn header_of_version(form: Form, stream: &str, first_seq: u64, version: u16) -> [u8; HEADER_LEN as usize] {
+    let mut bytes = [0; HEADER_LEN as usize];
+    bytes[..8].copy_from_slice(form.magic());
+    bytes[8..10].copy_from_slice(&version.to_le_bytes());
+    bytes[16..32].copy_from_slice(&name_field(stream));
     bytes[32..40].copy_from_slice(&first_seq.to_le_bytes());
     let crc = crc32fast::hash(&bytes[..60]);
     bytes[60..].copy_from_slice(&crc.to_le_bytes());
@@ -76,181 +109,31 @@ pub(crate) fn encode_header(stream: StreamName, first_seq: u64) -> [u8; SEGMENT_
 }
 
 /// Checks that `bytes` begin with the header of this segment.
-pub(crate) fn check_header(bytes: &[u8], stream: StreamName, first_seq: u64) -> Result<(), HeaderError> {
-    let Some(bytes) = bytes.get(..SEGMENT_HEADER_LEN as usize) else { return Err(HeaderError::Short) };
-    if bytes[..8] != MAGIC {
+pub(crate) fn check_header(bytes: &[u8], form: Form, stream: &str, first_seq: u64) -> Result<(), HeaderError> {
+    let Some(bytes) = bytes.get(..HEADER_LEN as usize) else { return Err(HeaderError::Short) };
+    if bytes[..8] != *form.magic() {
         return Err(HeaderError::Bad("not a segment: magic number is missing"));
     }
     if crc32fast::hash(&bytes[..60]).to_le_bytes() != bytes[60..] {
         return Err(HeaderError::Bad("checksum of the segment header does not match"));
     }
-    match u16::from_le_bytes([bytes[8], bytes[9]]) {
-        FORMAT_VERSION => {}
-        found if found > FORMAT_VERSION => return Err(HeaderError::Version(found)),
-        _ => return Err(HeaderError::Bad("segment header has version 0")),
+    let version = u16::from_le_bytes([bytes[8], bytes[9]]);
+    match version {
+        1..=FORMAT_VERSION => {}
+        0 => return Err(HeaderError::Bad("segment header has version 0")),
+        found => return Err(HeaderError::Version(found)),
     }
-    if bytes[..60] != encode_header(stream, first_seq)[..60] {
+    if bytes[..60] != header_of_version(form, stream, first_seq, version)[..60] {
         return Err(HeaderError::Bad("segment header names another stream or sequence"));
     }
     Ok(())
 }
 
 /// Reads and checks the header of an open segment.
-pub(crate) fn read_header(file: &File, stream: StreamName, first_seq: u64) -> io::Result<Result<(), HeaderError>> {
-    let mut bytes = [0; SEGMENT_HEADER_LEN as usize];
-    match file.read_exact_at(&mut bytes, 0) {
-        Ok(()) => Ok(check_header(&bytes, stream, first_seq)),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Err(HeaderError::Short)),
-        Err(error) => Err(error),
-    }
-}
-
-/// Creates an empty segment. It appears under its name with a whole header or not at all.
-pub(crate) fn create(dir: &Path, stream: StreamName, first_seq: u64) -> io::Result<File> {
-    let path = dir.join(file_name(first_seq));
-    files::replace(&path, &encode_header(stream, first_seq), false)?;
-    files::open_private(&path)
-}
-
-/// Where bytes stop being records.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Damage {
-    /// Offset in the segment.
-    pub(crate) offset: u64,
-    /// What does not fit.
-    pub(crate) reason: String,
-}
-
-/// Records that turned out unreadable after the segment was opened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Hole {
-    /// First sequence that cannot be read.
-    pub(crate) seq: u64,
-    /// First sequence behind it that can (or is not there yet).
-    pub(crate) end_seq: u64,
-    /// Where the damage begins.
-    pub(crate) offset: u64,
-    /// What does not fit.
-    pub(crate) reason: &'static str,
-}
-
-/// What is known about a segment's records.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct SegmentState {
-    /// Bytes that hold whole batches, header included; nobody reads beyond.
-    pub(crate) len: u64,
-    /// Records in them.
-    pub(crate) count: u64,
-    /// Time of the first record.
-    pub(crate) first_time_ns: i64,
-    /// Latest time of any record: what age retention goes by.
-    pub(crate) max_time_ns: i64,
-    /// (sequence, offset) of some records, ascending.
-    index: Vec<(u64, u64)>,
-    /// Damage behind `len`.
-    pub(crate) damage: Option<Damage>,
-    /// Damage before `len`; at most one per index entry.
-    holes: Vec<Hole>,
-}
-
-impl SegmentState {
-    /// A segment without records.
-    pub(crate) fn empty() -> Self {
-        Self { len: SEGMENT_HEADER_LEN, ..Self::default() }
-    }
-
-    /// A segment that was read before.
-    pub(crate) fn summarized(len: u64, count: u64, first_time_ns: i64, max_time_ns: i64) -> Self {
-        Self { len, count, first_time_ns, max_time_ns, ..Self::default() }
-    }
-
-    /// Takes note of the next record. `len` is for the caller to move, when its batch is whole.
-    pub(crate) fn add(&mut self, time_ns: i64) {
-        if self.count == 0 {
-            self.first_time_ns = time_ns;
-            self.max_time_ns = time_ns;
-        }
-        self.max_time_ns = self.max_time_ns.max(time_ns);
-        self.count += 1;
-    }
-
-    /// Remembers where a record is, if no near one is remembered.
-    pub(crate) fn note_offset(&mut self, seq: u64, offset: u64) {
-        if self.index.last().is_none_or(|(_, last)| offset >= last + INDEX_STEP) {
-            self.index.push((seq, offset));
-        }
-    }
-
-    /// The remembered record nearest before (or at) `seq`.
-    pub(crate) fn nearest(&self, seq: u64) -> Option<(u64, u64)> {
-        let after = self.index.partition_point(|(s, _)| *s <= seq);
-        after.checked_sub(1).map(|at| self.index[at])
-    }
-
-    /// Notes that the record `seq` does not read: what follows it up to the next remembered offset cannot be found either. Also
-    /// tells whether that is news.
-    pub(crate) fn add_hole(&mut self, first_seq: u64, seq: u64, offset: u64, reason: &'static str) -> (Hole, bool) {
-        if let Some(known) = self.hole_at(seq) {
-            return (known.clone(), false);
-        }
-        let after = self.index.partition_point(|(s, _)| *s <= seq);
-        let end_seq = match self.index.get(after) {
-            Some((next, _)) => *next,
-            None => {
-                // Records appended from here on are found again.
-                let end_seq = first_seq + self.count;
-                self.index.push((end_seq, self.len));
-                end_seq
-            }
-        };
-        let hole = Hole { seq, end_seq, offset, reason };
-        self.holes.push(hole.clone());
-        (hole, true)
-    }
-
-    /// The hole that this sequence is in.
-    pub(crate) fn hole_at(&self, seq: u64) -> Option<&Hole> {
-        self.holes.iter().find(|hole| (hole.seq..hole.end_seq).contains(&seq))
-    }
-
-    /// Whether records turned out unreadable.
-    pub(crate) fn has_holes(&self) -> bool {
-        !self.holes.is_empty()
-    }
-
-    /// Whether the file can hold what a summary claims.
-    pub(crate) fn plausible(&self) -> bool {
-        self.len >= SEGMENT_HEADER_LEN && self.count.saturating_mul(HEADER_LEN as u64) <= self.len - SEGMENT_HEADER_LEN
-    }
-}
-
-/// A segment of an open stream, shared by its writer and its readers.
-#[derive(Debug)]
-pub(crate) struct Segment {
-    pub(crate) path: PathBuf,
-    pub(crate) first_seq: u64,
-    state: Mutex<SegmentState>,
-}
-
-impl Segment {
-    pub(crate) fn new(dir: &Path, first_seq: u64, state: SegmentState) -> Self {
-        Self { path: dir.join(file_name(first_seq)), first_seq, state: Mutex::new(state) }
-    }
-
-    /// Held for a few assignments at a time; no I/O under it.
-    pub(crate) fn state(&self) -> MutexGuard<'_, SegmentState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The sequence behind the last record.
-    pub(crate) fn end_seq(&self) -> u64 {
-        self.first_seq + self.state().count
-    }
-
-    /// Where torn bytes of this segment are kept.
-    pub(crate) fn torn_path(&self) -> PathBuf {
-        self.path.with_added_extension("torn")
-    }
+pub(crate) fn read_header(file: &dyn VFile, form: Form, stream: &str, first_seq: u64) -> io::Result<Result<(), HeaderError>> {
+    let mut bytes = [0; HEADER_LEN as usize];
+    let read = file.read_at(&mut bytes, 0)?;
+    Ok(check_header(&bytes[..read], form, stream, first_seq))
 }
 
 #[cfg(test)]
@@ -261,12 +144,14 @@ mod tests {
 
     #[test]
     fn names_sort_as_their_sequences() {
-        assert_eq!(file_name(1), "00000000000000000001.seg");
-        assert_eq!(parse_file_name(&file_name(u64::MAX)), Some(u64::MAX));
+        assert_eq!(file_name(1, Form::Raw), "00000000000000000001.seg");
+        for form in [Form::Raw, Form::Sealed] {
+            assert_eq!(parse_file_name(&file_name(u64::MAX, form)), Some((u64::MAX, form)));
+        }
         for other in [
             "1.seg",
             "00000000000000000001.seg.torn",
-            "00000000000000000001.seg.tmp",
+            "00000000000000000001.sealed.tmp",
             "+0000000000000000001.seg",
             "99999999999999999999.seg",
         ] {
@@ -276,43 +161,29 @@ mod tests {
 
     #[test]
     fn a_header_belongs_to_one_stream_and_sequence() {
-        let bytes = encode_header(StreamName::Alerts, 7);
-        assert_eq!(check_header(&bytes, StreamName::Alerts, 7), Ok(()));
-        assert!(matches!(check_header(&bytes, StreamName::Events, 7), Err(HeaderError::Bad(_))));
-        assert!(matches!(check_header(&bytes, StreamName::Alerts, 8), Err(HeaderError::Bad(_))));
-        assert_eq!(check_header(&bytes[..63], StreamName::Alerts, 7), Err(HeaderError::Short));
+        let bytes = encode_header(Form::Raw, "ALERTS", 7);
+        assert_eq!(check_header(&bytes, Form::Raw, "ALERTS", 7), Ok(()));
+        assert_eq!(check_header(&header_of_version(Form::Raw, "ALERTS", 7, 1), Form::Raw, "ALERTS", 7), Ok(()));
+        for (form, stream, first_seq) in [(Form::Raw, "EVENTS", 7), (Form::Raw, "ALERTS", 8), (Form::Sealed, "ALERTS", 7)] {
+            assert!(matches!(check_header(&bytes, form, stream, first_seq), Err(HeaderError::Bad(_))));
+        }
+        assert_eq!(check_header(&bytes[..63], Form::Raw, "ALERTS", 7), Err(HeaderError::Short));
+        let (a, b) = ("a-stream-with-a-long-name-1", "a-stream-with-a-long-name-2");
+        assert!(check_header(&encode_header(Form::Raw, a, 7), Form::Raw, b, 7).is_err());
     }
 
     #[test]
     fn a_newer_version_is_told_from_damage() {
-        let mut bytes = encode_header(StreamName::Alerts, 7);
-        bytes[8] = 2;
-        let crc = crc32fast::hash(&bytes[..60]).to_le_bytes();
-        bytes[60..].copy_from_slice(&crc);
-        assert_eq!(check_header(&bytes, StreamName::Alerts, 7), Err(HeaderError::Version(2)));
+        let bytes = header_of_version(Form::Raw, "ALERTS", 7, 3);
+        assert_eq!(check_header(&bytes, Form::Raw, "ALERTS", 7), Err(HeaderError::Version(3)));
     }
 
     proptest! {
         #[test]
         fn a_flipped_bit_in_a_header_is_noticed(bit in 0usize..512, first_seq in any::<u64>()) {
-            let mut bytes = encode_header(StreamName::Events, first_seq);
+            let mut bytes = encode_header(Form::Raw, "EVENTS", first_seq);
             bytes[bit / 8] ^= 1 << (bit % 8);
-            prop_assert!(check_header(&bytes, StreamName::Events, first_seq).is_err());
-        }
-
-        #[test]
-        fn the_index_never_points_behind_what_is_sought(offsets in proptest::collection::vec(32u64..100_000, 1..60), sought in 0usize..80) {
-            let mut state = SegmentState::empty();
-            let mut all = Vec::new();
-            let mut offset = SEGMENT_HEADER_LEN;
-            for (n, step) in offsets.iter().enumerate() {
-                state.note_offset(10 + n as u64, offset);
-                all.push((10 + n as u64, offset));
-                offset += step;
-            }
-            let seq = 10 + sought as u64;
-            let nearest = state.nearest(seq).expect("the first record is always indexed");
-            prop_assert!(nearest.0 <= seq && all.contains(&nearest));
+            prop_assert!(check_header(&bytes, Form::Raw, "EVENTS", first_seq).is_err());
         }
     }
 }

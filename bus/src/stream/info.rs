@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::{Inner, lock};
 use crate::config::{StreamName, SyncPolicy};
+use crate::store::Store;
 
 const DAY_NS: i64 = 24 * 60 * 60 * 1_000_000_000;
 
@@ -34,6 +35,8 @@ pub struct StreamInfo {
     pub synced_seq: u64,
     /// Segment files.
     pub segments: u64,
+    /// Those of them that are compressed.
+    pub sealed_segments: u64,
     /// Messages appended.
     pub appended_since_open: u64,
     /// Messages not appended because their message id was known.
@@ -64,69 +67,46 @@ pub struct StreamInfo {
     pub max_bytes: u64,
     /// Configured duplicate window in seconds.
     pub duplicate_window_s: u64,
-    /// Configured time from append to sync in milliseconds; 0 means before the acknowledgement.
+    /// Configured time from append to sync in milliseconds; 0 means before the acknowledgement, 2⁶⁴-1 whenever the operating system likes.
     pub sync_interval_ms: u64,
 }
 
 impl Inner {
     pub(super) fn info(&self) -> StreamInfo {
-        let (mut messages, mut bytes, mut first_time_ns, mut last_time_ns) = (0, 0, None, None);
-        let mut first_seq = None;
-        let segments = self.segments();
-        for segment in segments.iter() {
-            let state = segment.state();
-            bytes += state.len;
-            messages += state.count;
-            if state.count > 0 {
-                first_seq = first_seq.or(Some(segment.first_seq));
-                first_time_ns = first_time_ns.or(Some(state.first_time_ns));
-                last_time_ns = last_time_ns.max(Some(state.max_time_ns));
-            }
-        }
-        let (segment_count, last_seq) = (segments.len() as u64, self.last_seq());
-        // Newest first.
-        let day_ago = last_time_ns.unwrap_or(0).saturating_sub(DAY_NS);
-        let (mut recent_bytes, mut recent_from) = (0, None);
-        for state in segments.iter().rev().map(|segment| segment.state()).filter(|state| state.count > 0) {
-            if recent_from.is_some() && state.first_time_ns < day_ago {
-                break;
-            }
-            recent_bytes += state.len;
-            recent_from = Some(state.first_time_ns);
-        }
-        let recent_ns = recent_from.map_or(0, |from| last_time_ns.unwrap_or(from).saturating_sub(from));
-        drop(segments);
-        let failed = self.failure.get().map(|failure| failure.to_error().to_string());
+        let (state, files, counters) = (self.log.state(), self.log.files(DAY_NS), self.log.counters());
+        let report = self.log.report();
         StreamInfo {
             name: self.name,
-            first_seq: first_seq.unwrap_or(last_seq + 1),
-            last_seq,
-            messages,
-            bytes,
-            first_time_ns: first_time_ns.unwrap_or(0),
-            last_time_ns: last_time_ns.unwrap_or(0),
-            recent_bytes,
-            recent_s: u64::try_from(recent_ns / 1_000_000_000).unwrap_or(0),
-            synced_seq: self.synced.borrow().seq,
-            segments: segment_count,
-            appended_since_open: self.appended(),
-            duplicates: self.counters.duplicates.load(Ordering::Relaxed),
-            duplicate_ids_forgotten: lock(&self.writer).dedupe.forgotten_early(),
-            write_errors: self.counters.write_errors.load(Ordering::Relaxed),
-            write_failing: self.counters.write_failing.load(Ordering::Relaxed),
-            seconds_since_write_error: lock(&self.counters.last_write_error).map(|at| at.elapsed().as_secs()),
-            failed,
-            deleted_messages: self.counters.deleted_messages.load(Ordering::Relaxed),
-            truncated_at_open: self.report.truncated_bytes,
-            skipped_sequences_at_open: self.report.skipped_sequences,
-            lost_at_end_at_open: self.report.lost_at_end,
-            unreadable_messages: self.report.missing_sequences + self.counters.unreadable.load(Ordering::Relaxed),
+            first_seq: state.first_seq,
+            last_seq: self.last_seq(),
+            messages: state.messages,
+            bytes: files.bytes,
+            first_time_ns: state.first_time_ns,
+            last_time_ns: if state.messages == 0 { 0 } else { files.newest_time_ns },
+            recent_bytes: files.recent_bytes,
+            recent_s: files.recent_s,
+            synced_seq: self.log.synced_seq(),
+            segments: files.segments,
+            sealed_segments: files.sealed,
+            appended_since_open: counters.appended.load(Ordering::Relaxed),
+            duplicates: self.duplicates.load(Ordering::Relaxed),
+            duplicate_ids_forgotten: lock(&self.publishing).forgotten_early(),
+            write_errors: counters.write_errors.load(Ordering::Relaxed),
+            write_failing: counters.write_failing.load(Ordering::Relaxed),
+            seconds_since_write_error: lock(&counters.last_write_error).map(|at| at.elapsed().as_secs()),
+            failed: self.log.failed(),
+            deleted_messages: counters.deleted.load(Ordering::Relaxed),
+            truncated_at_open: report.truncated_bytes,
+            skipped_sequences_at_open: report.skipped_sequences,
+            lost_at_end_at_open: 0,
+            unreadable_messages: report.missing_sequences + counters.unreadable.load(Ordering::Relaxed),
             max_age_s: self.config.max_age.as_secs(),
             max_bytes: self.config.max_bytes,
             duplicate_window_s: self.config.duplicate_window.as_secs(),
             sync_interval_ms: match self.config.sync {
-                SyncPolicy::Always | SyncPolicy::Os => 0,
+                SyncPolicy::Always => 0,
                 SyncPolicy::Interval(delay) => u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
+                SyncPolicy::Os => u64::MAX,
             },
         }
     }

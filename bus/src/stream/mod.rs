@@ -1,47 +1,38 @@
-//! One stream: appending, syncing, reading, forgetting.
+//! One of the sensor's streams: typed handles on a log, with duplicates sorted out, in-process consumers and state in numbers.
 //!
 //! Invariants worth naming:
 //!
-//! - **Publishers never wait for readers, nor readers for the disk's sync.** The writer's lock covers one `write`; readers take the
-//!   locks of the recent ring and of the segment list for a few copies. Order of locks: writer, segments, segment state, ring.
-//! - **A reader sees a batch after it is written as a whole**: the committed length of a segment moves last.
-//! - **A sequence is handed out only below the synced reservation** in `stream.json`, so that none is ever used twice.
-//! - **After a failed `fdatasync` nothing is accepted.** The kernel may have dropped the dirty pages and would report success next
-//!   time; only opening again tells what is on disk.
+//! - **Publishers never wait for readers, nor readers for the disk's sync.**
+//! - **A reader sees a batch after it is written as a whole**: the head that consumers wait for moves last.
 
-mod append;
 mod dedupe;
 mod info;
-mod open;
+mod publish;
 mod read;
-mod retention;
-mod ring;
-mod sync;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
-use std::time::Instant;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
 use crate::config::{ConsumerConfig, StreamConfig, StreamName, SyncPolicy};
-use crate::consumer::{Consumer, ConsumerCell, ConsumerInfo};
+use crate::consumer::{self, Consumer, ConsumerCell, ConsumerInfo};
 use crate::error::{OpenError, PublishError, ReadError};
-use crate::log::meta::Meta;
-use crate::log::recover::Report;
-use crate::log::segment::Segment;
-use crate::message::{Delivery, Message, PubAck};
-use append::Writer;
+pub(crate) use crate::log::lock;
+use crate::log::{Log, LogConfig, Retention, stream_dir};
+use crate::message::{Delivery, Message, PubAck, Record};
+use crate::pattern::Filter;
+use crate::store::{Hint, Limits, Store, StoreError};
+use dedupe::Dedupe;
 pub use info::StreamInfo;
-pub(crate) use read::{ReadCursor, ReadFailure};
-use ring::Ring;
-use sync::Syncer;
+pub(crate) use read::ReadFailure;
 
 /// An ordered, durable sequence of messages. Clones are handles to the same stream.
 #[derive(Clone)]
@@ -62,82 +53,14 @@ pub(crate) struct Head {
     pub(crate) closed: bool,
 }
 
-/// What publishers wait for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Synced {
-    pub(crate) seq: u64,
-    /// It will not move any more.
-    pub(crate) ended: bool,
-}
-
-/// A failure that ends the stream's life as a writer.
-#[derive(Debug)]
-pub(crate) struct Failure {
-    action: &'static str,
-    path: PathBuf,
-    source: io::Error,
-}
-
-impl Failure {
-    fn to_error(&self) -> PublishError {
-        let source = match self.source.raw_os_error() {
-            Some(code) => io::Error::from_raw_os_error(code),
-            None => io::Error::new(self.source.kind(), self.source.to_string()),
-        };
-        PublishError::Io { action: self.action, path: self.path.clone(), source }
-    }
-}
-
-/// What happened since the stream was opened.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    pub(crate) appended: AtomicU64,
-    pub(crate) duplicates: AtomicU64,
-    pub(crate) write_errors: AtomicU64,
-    /// The last write or sync that failed.
-    pub(crate) last_write_error: Mutex<Option<Instant>>,
-    /// Nothing was appended since.
-    pub(crate) write_failing: AtomicBool,
-    pub(crate) unreadable: AtomicU64,
-    pub(crate) deleted_messages: AtomicU64,
-}
-
-impl Counters {
-    pub(crate) fn write_failed(&self) {
-        count(&self.write_errors, 1);
-        *lock(&self.last_write_error) = Some(Instant::now());
-        self.write_failing.store(true, Ordering::Relaxed);
-    }
-}
-
-pub(crate) fn count(counter: &AtomicU64, n: u64) {
-    counter.fetch_add(n, Ordering::Relaxed);
-}
-
-/// A poisoned lock means that another thread panicked between two assignments; what is on disk is not in question, and a stream
-/// that refuses to serve because of it would lose more.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 pub(crate) struct Inner {
     pub(crate) name: StreamName,
-    dir: PathBuf,
+    pub(crate) log: Arc<Log>,
     config: StreamConfig,
-    report: Report,
-    /// Sequences that no message has. Fixed when the stream is opened.
-    pub(crate) gaps: Vec<(u64, u64)>,
-    writer: Mutex<Writer>,
-    segments: RwLock<VecDeque<Arc<Segment>>>,
-    ring: Mutex<Ring>,
-    meta: Mutex<Meta>,
-    reserved: AtomicU64,
+    /// Held while a batch is sorted out, appended and written.
+    publishing: Mutex<Dedupe>,
+    duplicates: AtomicU64,
     pub(crate) head: watch::Sender<Head>,
-    synced: watch::Sender<Synced>,
-    syncer: Syncer,
-    failure: OnceLock<Failure>,
-    retention: Mutex<()>,
-    counters: Counters,
     pub(crate) consumer_dir: PathBuf,
     pub(crate) consumers: Mutex<BTreeMap<String, Arc<ConsumerCell>>>,
     closed: AtomicBool,
@@ -145,15 +68,53 @@ pub(crate) struct Inner {
     crashed: AtomicBool,
 }
 
+/// A stream's settings as its log's.
+fn log_config(name: StreamName, config: &StreamConfig) -> LogConfig {
+    LogConfig {
+        sync: config.sync,
+        // At most a quarter of the stream, so that byte retention does not take everything at once.
+        segment_bytes: config.segment_bytes.min(config.max_bytes / 4),
+        retention: Retention::WholeSegments { max_disk_bytes: config.max_bytes },
+        compression: config.compression,
+        ..LogConfig::new(name.as_str(), Limits { max_age: Some(config.max_age), ..Limits::default() })
+    }
+}
+
 impl Stream {
     /// Opens the stream in `data_dir`.
     pub(crate) fn open(data_dir: &Path, name: StreamName, config: &StreamConfig, boot_id: &str) -> Result<Self, OpenError> {
-        open::open(data_dir, name, config, boot_id).map(|inner| Self { inner })
+        let log = Log::open(&stream_dir(data_dir, name.as_str()), log_config(name, config), boot_id)?;
+        let mut dedupe = Dedupe::new(config.duplicate_window);
+        remember_ids(&log, config.duplicate_window, &mut dedupe);
+        let last_seq = log.state().last_seq;
+        let consumer_dir = consumer::dir(data_dir, name);
+        let consumers = consumer::load_all(&consumer_dir, name)?;
+        for cell in consumers.values() {
+            cell.clamp(last_seq);
+        }
+        let inner = Inner {
+            name,
+            log,
+            config: config.clone(),
+            publishing: Mutex::new(dedupe),
+            duplicates: AtomicU64::new(0),
+            head: watch::Sender::new(Head { last_seq, closed: false }),
+            consumer_dir,
+            consumers: Mutex::new(consumers),
+            closed: AtomicBool::new(false),
+            crashed: AtomicBool::new(false),
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Which stream this is.
     pub fn name(&self) -> StreamName {
         self.inner.name
+    }
+
+    /// The log that it is kept in, for whoever serves it under other names (JetStream).
+    pub fn log(&self) -> &Arc<Log> {
+        &self.inner.log
     }
 
     /// Appends one message to the page cache and wakes consumers. Never waits for the disk's sync.
@@ -174,11 +135,11 @@ impl Stream {
     /// # Errors
     /// [`PublishError`]: nothing was appended. After [`PublishError::Full`] the stream stays usable.
     pub fn append_batch(&self, messages: Vec<Message>) -> Result<Vec<PubAck>, PublishError> {
-        self.inner.append_batch(messages)
+        self.inner.append_batch(&messages)
     }
 
     /// Appends, then waits until the message is as safe as the sync policy demands: with [`SyncPolicy::Always`] until it is
-    /// synced, in one `fdatasync` with everything appended meanwhile; with [`SyncPolicy::Interval`] not at all, since the sync
+    /// synced, in one `fdatasync` with everything appended meanwhile; with the others not at all, since the sync
     /// follows within the interval ([`Stream::wait_synced`] waits for it).
     ///
     /// # Errors
@@ -197,18 +158,12 @@ impl Stream {
     /// # Errors
     /// [`PublishError::Io`] when the sync failed, [`PublishError::Closed`] when the stream was closed before.
     pub async fn wait_synced(&self, seq: u64) -> Result<(), PublishError> {
-        let mut synced = self.inner.synced.subscribe();
-        let reached = synced.wait_for(|synced| synced.seq >= seq || synced.ended).await.map(|synced| synced.seq >= seq);
-        match (reached, self.inner.failure.get()) {
-            (Ok(true), _) => Ok(()),
-            (_, Some(failure)) => Err(failure.to_error()),
-            (_, None) => Err(PublishError::Closed { stream: self.inner.name }),
-        }
+        self.inner.log.wait_synced(seq).await.map_err(|error| self.inner.publish_error(error))
     }
 
     /// Everything up to and with this sequence is on disk.
     pub fn synced_seq(&self) -> u64 {
-        self.inner.synced.borrow().seq
+        self.inner.log.synced_seq()
     }
 
     /// The stream's state in numbers.
@@ -224,14 +179,14 @@ impl Stream {
         Ok(self.inner.get(seq)?.map(|record| Delivery::new(record, 1)))
     }
 
-    /// Deletes whole segments that are older than `max_age` at `now_ns` (Unix ns), and the oldest ones while the stream is larger
+    /// Deletes whole segments that are older than `max_age` at `now_ns` (Unix ns), and the oldest ones while the stream's files are larger
     /// than `max_bytes`. A segment's age counts from its newest message's time or its last write, whichever is later. The bus does
     /// this every few seconds by itself.
     ///
     /// # Errors
     /// What the system said; segments that could not be deleted stay in the stream.
     pub fn enforce_retention(&self, now_ns: i64) -> io::Result<()> {
-        self.inner.enforce_retention(Some(now_ns))
+        self.inner.log.expire(now_ns).map_err(io::Error::other)
     }
 
     /// Creates the durable consumer, or opens it where it left off. Only one handle may exist at a time.
@@ -249,56 +204,86 @@ impl Stream {
     }
 }
 
+/// Reads the message ids of the duplicate window back from the log's end.
+fn remember_ids(log: &Log, window: Duration, dedupe: &mut Dedupe) {
+    let window_ns = i64::try_from(window.as_nanos()).unwrap_or(i64::MAX);
+    let since = log.newest_time_ns().saturating_sub(window_ns);
+    // What does not read back is reported to whoever reads it; here it only means an id less.
+    let Ok(mut from) = log.seq_at(since) else { return };
+    let (all, mut hint) = (Filter::all(), Hint::default());
+    loop {
+        match log.next(from, &all, &mut hint) {
+            Ok(Some(message)) => {
+                from = message.seq + 1;
+                if let Some(id) = crate::headers::get(message.headers(), crate::headers::MSG_ID) {
+                    dedupe.insert(id, message.seq, message.time_ns);
+                }
+            }
+            Ok(None) => return,
+            Err(ReadError::Damaged { .. }) => {}
+            Err(_) => return,
+        }
+    }
+}
+
 impl Inner {
     pub(crate) fn last_seq(&self) -> u64 {
         self.head.borrow().last_seq
+    }
+
+    pub(crate) fn first_seq(&self) -> u64 {
+        self.log.state().first_seq
+    }
+
+    /// Messages held with a sequence above `seq`.
+    pub(crate) fn count_after(&self, seq: u64) -> u64 {
+        self.log.count(seq.saturating_add(1), &Filter::all()).unwrap_or_default()
     }
 
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
 
-    fn segments(&self) -> std::sync::RwLockReadGuard<'_, VecDeque<Arc<Segment>>> {
-        self.segments.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn segments_mut(&self) -> std::sync::RwLockWriteGuard<'_, VecDeque<Arc<Segment>>> {
-        self.segments.write().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn publish_error(&self, error: StoreError) -> PublishError {
+        match error {
+            StoreError::Full { path, source } => PublishError::Full { path, source },
+            StoreError::TooLarge { what, bytes, max } => PublishError::TooLarge { what, bytes, max },
+            StoreError::Io { action, path, source } => PublishError::Io { action, path, source },
+            StoreError::Closed => PublishError::Closed { stream: self.name },
+            StoreError::Read(error) => {
+                PublishError::Io { action: "read", path: self.log.dir().to_owned(), source: io::Error::other(error) }
+            }
+        }
     }
 
     /// Refuses further messages, syncs, and notes that the stream ended in good order. Closing twice does nothing.
     pub(crate) fn close(&self) -> io::Result<()> {
         {
-            // Under the writer's lock: a batch is either in before, and synced below, or refused.
-            let _writer = lock(&self.writer);
+            // A batch is either in before, and synced below, or refused.
+            let _publishing = lock(&self.publishing);
             if self.closed.swap(true, Ordering::AcqRel) {
                 return Ok(());
             }
         }
-        self.syncer.stop();
-        // Whoever enforces retention just now ends first; whoever comes later sees that the stream is closed.
-        drop(lock(&self.retention));
         let result = if self.crashed.load(Ordering::Acquire) { Ok(()) } else { self.finish() };
-        self.synced.send_modify(|synced| synced.ended = true);
         self.head.send_modify(|head| head.closed = true);
         result
     }
 
     fn finish(&self) -> io::Result<()> {
-        let synced = self.sync_once();
         let cells: Vec<_> = lock(&self.consumers).values().cloned().collect();
+        // What consumers acknowledge is on disk before they say so.
+        let synced = self.log.sync_now();
         let mut stored = Ok(());
         for cell in cells {
             // Each is closed whatever happens to the others.
             let closed = cell.close();
             stored = stored.and(closed);
         }
+        let closed = self.log.close().map_err(io::Error::other);
         synced?;
         stored?;
-        let mut meta = lock(&self.meta);
-        meta.segments = self.summaries(true);
-        meta.clean_last_seq = Some(self.last_seq());
-        meta.store(&self.dir)
+        closed
     }
 
     /// Syncs the cursors of all consumers; each that fails is tried again with the next call.
@@ -311,15 +296,23 @@ impl Inner {
         }
     }
 
-    /// Syncs without waiting for the interval.
-    #[cfg(test)]
-    pub(crate) fn sync_now(&self) -> io::Result<()> {
-        self.sync_once()
-    }
-
     /// Ends the stream as a power cut would: nothing more is synced or noted.
     #[cfg(test)]
     pub(crate) fn crash(&self) {
         self.crashed.store(true, Ordering::Release);
+        self.log.crash();
+    }
+}
+
+impl Record {
+    /// As the log has it.
+    pub(crate) fn from_stored(stored: &crate::store::Stored) -> Option<Self> {
+        Some(Self {
+            seq: stored.seq,
+            subject: stored.subject().parse().ok()?,
+            msg_id: crate::headers::get(stored.headers(), crate::headers::MSG_ID).map(str::to_owned),
+            time_ns: stored.time_ns,
+            payload: stored.payload_bytes(),
+        })
     }
 }

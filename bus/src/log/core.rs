@@ -199,6 +199,16 @@ pub(crate) struct Write {
     pub(crate) bytes: Bytes,
 }
 
+/// Messages whose bytes do not read back.
+#[derive(Debug, Clone)]
+pub(crate) struct Unreadable {
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+    pub(crate) path: PathBuf,
+    pub(crate) offset: u64,
+    pub(crate) reason: &'static str,
+}
+
 /// Everything behind the log's one lock.
 #[derive(Debug)]
 pub(crate) struct Core {
@@ -228,8 +238,8 @@ pub(crate) struct Core {
     pub(crate) head_on_disk: u64,
     /// Sequences that no message has: never written, or skipped.
     pub(crate) gaps: Vec<(u64, u64)>,
-    /// Ranges (first, last) whose bytes turned out not to read back.
-    pub(crate) unreadable: Vec<(u64, u64)>,
+    /// What turned out not to read back.
+    pub(crate) unreadable: Vec<Unreadable>,
     /// Files to delete.
     pub(crate) garbage: Vec<PathBuf>,
     /// The folder has entries that were not synced.
@@ -404,7 +414,11 @@ impl Core {
 
     /// Begins the next segment. Its file is created when something is written to it.
     pub(crate) fn roll(&mut self) {
-        if self.segments.back().is_some_and(|active| active.end_seq == active.first_seq && matches!(&active.body, Body::Raw(raw) if raw.file.is_none())) {
+        if self
+            .segments
+            .back()
+            .is_some_and(|active| active.end_seq == active.first_seq && matches!(&active.body, Body::Raw(raw) if raw.file.is_none()))
+        {
             return;
         }
         self.segments.push_back(Segment::raw(self.next_seq));

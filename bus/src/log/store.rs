@@ -72,7 +72,8 @@ impl Store for Log {
 
     fn subjects(&self, filter: &Filter) -> Vec<(String, u64)> {
         let core = lock(&self.core);
-        let mut subjects: Vec<(String, u64)> = core.subjects.matching(filter).map(|subject| (subject.name.to_string(), subject.count)).collect();
+        let mut subjects: Vec<(String, u64)> =
+            core.subjects.matching(filter).map(|subject| (subject.name.to_string(), subject.count)).collect();
         subjects.sort_unstable();
         subjects
     }
@@ -103,7 +104,12 @@ impl Store for Log {
             }
             // To the end of the run of messages that are held.
             let place = segment.place(live);
-            let end = segment.deleted.range(place..).next().map_or(segment.end_seq, |next| segment.first_seq + u64::from(next)).min(segment.end_seq);
+            let end = segment
+                .deleted
+                .range(place..)
+                .next()
+                .map_or(segment.end_seq, |next| segment.first_seq + u64::from(next))
+                .min(segment.end_seq);
             expected = end;
             seq = end;
         }

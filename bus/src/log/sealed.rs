@@ -134,8 +134,20 @@ impl Table {
         }
         let ordered = blocks.windows(2).all(|pair| pair[0].last_seq < pair[1].first_seq);
         let known = subjects.iter().flat_map(|entry| &entry.blocks).all(|block| (*block as usize) < blocks.len());
-        let fits = reader.0.is_empty() && ordered && known && end_seq >= first_seq && blocks.last().is_none_or(|last| last.last_seq < end_seq);
-        fits.then_some(Self { end_seq, bytes: size, first_time_ns, max_time_ns, last_time_ns, written_ns, absent, blocks, subjects, operations })
+        let fits =
+            reader.0.is_empty() && ordered && known && end_seq >= first_seq && blocks.last().is_none_or(|last| last.last_seq < end_seq);
+        fits.then_some(Self {
+            end_seq,
+            bytes: size,
+            first_time_ns,
+            max_time_ns,
+            last_time_ns,
+            written_ns,
+            absent,
+            blocks,
+            subjects,
+            operations,
+        })
     }
 }
 
@@ -225,7 +237,13 @@ impl Sealer {
     }
 
     /// Writes the table of contents and syncs the file.
-    pub(crate) fn finish(mut self, end_seq: u64, last_time_ns: i64, written_ns: i64, operations: Vec<Operation>) -> io::Result<(Table, u64)> {
+    pub(crate) fn finish(
+        mut self,
+        end_seq: u64,
+        last_time_ns: i64,
+        written_ns: i64,
+        operations: Vec<Operation>,
+    ) -> io::Result<(Table, u64)> {
         self.end_block()?;
         self.pass_to(end_seq);
         self.table.end_seq = end_seq;
@@ -323,9 +341,12 @@ pub(crate) fn rebuild_table(file: &dyn VFile, first_seq: u64) -> io::Result<(Tab
             table.end_seq = seq + 1;
             table.bytes += block.size(n);
             let subject = block.subject(n);
-            let entry = subjects
-                .entry(subject.to_owned())
-                .or_insert_with(|| SubjectEntry { subject: subject.to_owned(), count: 0, last_seq: 0, blocks: Vec::new() });
+            let entry = subjects.entry(subject.to_owned()).or_insert_with(|| SubjectEntry {
+                subject: subject.to_owned(),
+                count: 0,
+                last_seq: 0,
+                blocks: Vec::new(),
+            });
             entry.count += 1;
             entry.last_seq = seq;
             if entry.blocks.last() != Some(&n_of_block) {
@@ -391,7 +412,10 @@ mod tests {
             .map(|n| {
                 let subject = format!("a.{}", n % 7);
                 let payload = format!("{n}").repeat(1 + (n % 90) as usize);
-                Stored::copy_of(10 + n + n / 5, &Put { subject: &subject, headers: b"", payload: payload.as_bytes(), time_ns: n as i64 * 7 })
+                Stored::copy_of(
+                    10 + n + n / 5,
+                    &Put { subject: &subject, headers: b"", payload: payload.as_bytes(), time_ns: n as i64 * 7 },
+                )
             })
             .collect();
         let operations = vec![Operation::Head { first_seq: 4 }];
@@ -407,7 +431,12 @@ mod tests {
 
     fn all(file: &dyn VFile, table: &Table) -> Vec<Stored> {
         let block = |at| read_block(file, at).expect("read").expect("whole");
-        table.blocks.iter().map(block).flat_map(|block| (0..block.len()).map(move |n| block.get(n).expect("there")).collect::<Vec<_>>()).collect()
+        table
+            .blocks
+            .iter()
+            .map(block)
+            .flat_map(|block| (0..block.len()).map(move |n| block.get(n).expect("there")).collect::<Vec<_>>())
+            .collect()
     }
 
     #[test]

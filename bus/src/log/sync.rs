@@ -11,7 +11,7 @@ use tracing::warn;
 
 use super::append::RESERVE;
 use super::core::{Body, Opened};
-use super::meta::Meta;
+use super::meta::{Lost, Meta};
 use super::segment::{self, Form};
 use super::{Log, lock};
 use crate::config::SyncPolicy;
@@ -183,6 +183,26 @@ impl Log {
                 Err(returned)
             }
         }
+    }
+
+    /// Notes on disk which messages were lost to damage, before the last trace of them goes.
+    pub(super) fn note_unreadable(&self) -> io::Result<()> {
+        let mut meta = lock(&self.meta);
+        let lost = lock(&self.core)
+            .unreadable
+            .iter()
+            .map(|damage| Lost {
+                first: damage.first,
+                last: damage.last,
+                file: damage.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+                offset: damage.offset,
+            })
+            .collect();
+        if meta.unreadable == lost {
+            return Ok(());
+        }
+        meta.unreadable = lost;
+        meta.store(&*self.vfs, &self.dir)
     }
 
     /// Notes on disk that sequences up to `seq`, and a block more, may be handed out.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::cache::Cached;
-use super::core::{Body, Core, NOWHERE, Opened, Sealed, Segment};
+use super::core::{Body, Core, NOWHERE, Opened, Sealed, Segment, Unreadable};
 use super::record::{self, Decoded};
 use super::sealed::{self, BlockRef, Table};
 use super::segment::{self, Form};
@@ -218,7 +218,10 @@ impl Log {
         }
         core_ref.messages -= missing;
         core_ref.removals += missing;
-        core_ref.unreadable.push((seqs.start, seqs.end - 1));
+        let damage = Unreadable { first: seqs.start, last: seqs.end - 1, path: path.clone(), offset, reason };
+        if !core_ref.unreadable.iter().any(|known| known.first == damage.first) {
+            core_ref.unreadable.push(damage);
+        }
         if core_ref.first_seq >= seqs.start && core_ref.first_seq < seqs.end {
             core_ref.advance_head();
         }
@@ -259,7 +262,11 @@ impl Log {
             let step = {
                 let core = lock(&self.core);
                 let at = core.segments.partition_point(|segment| segment.first_seq < end);
-                match at.checked_sub(1).map(|at| &core.segments[at]).filter(|segment| segment.end_seq > core.first_seq || segment.live() > 0) {
+                match at
+                    .checked_sub(1)
+                    .map(|at| &core.segments[at])
+                    .filter(|segment| segment.end_seq > core.first_seq || segment.live() > 0)
+                {
                     None => Step::Nothing,
                     Some(segment) => match &segment.body {
                         Body::Raw(raw) => {
@@ -350,13 +357,20 @@ impl Log {
             let core = lock(&self.core);
             let from = from.max(core.first_seq);
             if filter.is_all() {
-                return Ok(core.segments.iter().rev().take_while(|segment| segment.end_seq > from).map(|segment| segment.count_from(from)).sum());
+                return Ok(core
+                    .segments
+                    .iter()
+                    .rev()
+                    .take_while(|segment| segment.end_seq > from)
+                    .map(|segment| segment.count_from(from))
+                    .sum());
             }
             if from <= core.first_seq {
                 return Ok(core.subjects.matching(filter).map(|subject| subject.count).sum());
             }
             if core.subjects.tracks() {
-                let behind = |subject: &super::subjects::Subject| subject.messages.len() - subject.messages.partition_point(|(seq, _)| *seq < from);
+                let behind =
+                    |subject: &super::subjects::Subject| subject.messages.len() - subject.messages.partition_point(|(seq, _)| *seq < from);
                 return Ok(core.subjects.matching(filter).map(|subject| behind(subject) as u64).sum());
             }
             for segment in core.segments.iter().rev().take_while(|segment| segment.end_seq > from) {
@@ -364,9 +378,7 @@ impl Log {
                     Body::Raw(raw) => {
                         let start = from.saturating_sub(segment.first_seq) as usize;
                         let passes = |(n, slot): (usize, &u32)| {
-                            *slot != NOWHERE
-                                && segment.has(segment.first_seq + n as u64)
-                                && filter.matches(&core.subjects.get(*slot).name)
+                            *slot != NOWHERE && segment.has(segment.first_seq + n as u64) && filter.matches(&core.subjects.get(*slot).name)
                         };
                         count += raw.slots.iter().enumerate().skip(start).filter(|(n, slot)| passes((*n, slot))).count() as u64;
                     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tracing::warn;
 
 use super::append::RESERVE;
-use super::core::{Body, Core, NOWHERE, Opened, Raw, Segment};
+use super::core::{Body, Core, NOWHERE, Opened, Raw, Segment, Unreadable};
 use super::meta::Meta;
 use super::operation::Operation;
 use super::scan::{self, Scan};
@@ -66,30 +66,41 @@ pub(super) fn open(vfs: &dyn Vfs, dir: &Path, config: &LogConfig, boot_id: &str)
             operations.extend(of_segment);
         }
     }
+    for lost in &meta.unreadable {
+        if lost.first <= lost.last && !core.unreadable.iter().any(|known| known.first == lost.first) {
+            opening.report.missing_sequences += lost.last + 1 - lost.first;
+            let (first, last, path, offset) = (lost.first, lost.last, dir.join(&lost.file), lost.offset);
+            core.unreadable.push(Unreadable { first, last, path, offset, reason: "damage that was found before" });
+        }
+    }
     core.messages = core.segments.iter().map(Segment::live).sum();
     core.bytes = core.segments.iter().map(|segment| segment.bytes).sum();
 
     let last_seq = core.segments.iter().map(|segment| segment.end_seq).max().unwrap_or(1) - 1;
-    let floor = floor.max(last_seq + 1);
+    // Sequences of a gap are never used, also when nothing was written behind it.
+    let behind_gaps = meta.gaps.last().map_or(1, |(_, last)| last + 1);
+    let floor = floor.max(last_seq + 1).max(behind_gaps);
     let next_seq = match &stored {
         None if !had_segments => 1,
         None => floor + RESERVE,
-        Some(meta) if meta.clean_last_seq == Some(last_seq) => floor,
+        Some(meta) if meta.clean_last_seq == Some(floor - 1) => floor,
         Some(meta) if meta.clean_last_seq.is_none() && !boot_id.is_empty() && meta.boot_id == boot_id => floor,
         Some(meta) => floor.max(meta.reserved + 1),
     };
-    opening.report.skipped_sequences = next_seq - last_seq - 1;
-    meta.add_gap(last_seq + 1, next_seq - 1);
+    opening.report.skipped_sequences = next_seq - floor;
+    meta.add_gap(floor, next_seq - 1);
     core.next_seq = next_seq;
     core.taken_seq = next_seq;
     core.written_seq = next_seq - 1;
     core.gaps = meta.gaps.clone();
     core.first_seq = core.segments.iter().find(|segment| segment.live() > 0).map_or(next_seq, |segment| segment.first_seq);
-    core.last_time_ns = core.segments.iter().rev().find(|segment| segment.end_seq > segment.first_seq).map_or(0, |segment| segment.last_time_ns);
+    core.last_time_ns =
+        core.segments.iter().rev().find(|segment| segment.end_seq > segment.first_seq).map_or(0, |segment| segment.last_time_ns);
 
     // The segment that is appended to: the last one where it can go on, else a new one.
     let reusable = core.segments.back().is_some_and(|last| {
-        last.end_seq == next_seq && matches!(&last.body, Body::Raw(raw) if raw.len < config.segment_bytes && raw.file.is_some() && !opening.report.close_last)
+        last.end_seq == next_seq
+            && matches!(&last.body, Body::Raw(raw) if raw.len < config.segment_bytes && raw.file.is_some() && !opening.report.close_last)
     });
     if reusable && let Some(Segment { body: Body::Raw(raw), .. }) = core.segments.back() {
         core.buffer_at = raw.len;
@@ -268,6 +279,10 @@ impl Opening<'_> {
         for (offset, reason, seq, missing) in &found.damage {
             warn!(stream = self.config.name, path = %path.display(), offset, reason, seq, missing, "segment is damaged");
             self.report.missing_sequences += missing;
+            if *missing > 0 {
+                let (first, last) = (*seq, seq + missing - 1);
+                core.unreadable.push(Unreadable { first, last, path: path.clone(), offset: *offset, reason });
+            }
             self.report.close_last |= is_last;
         }
         file.sync().map_err(io_error("sync", &path))?;

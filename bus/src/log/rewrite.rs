@@ -143,6 +143,7 @@ impl Log {
 
     fn rewrite(&self, job: Job, level: i32) -> io::Result<()> {
         let Job { first_seq, end_seq, last_time_ns, written_ns, source, deleted, operations } = job;
+        self.note_unreadable()?;
         let path = self.dir.join(segment::file_name(first_seq, Form::Sealed));
         let raw_path = self.dir.join(segment::file_name(first_seq, Form::Raw));
         let written_ns = match &source {
@@ -171,7 +172,9 @@ impl Log {
                                     }
                                     break;
                                 }
-                                Decoded::Incomplete { needed } if needed > bytes.len() && u64::from(*offset) + needed as u64 <= *len => want = needed,
+                                Decoded::Incomplete { needed } if needed > bytes.len() && u64::from(*offset) + needed as u64 <= *len => {
+                                    want = needed
+                                }
                                 Decoded::Incomplete { .. } | Decoded::Bad { .. } => {
                                     warn!(stream = name, path = %raw_path.display(), offset, seq, "a message does not read back: its segment is sealed without it");
                                     break;
@@ -193,7 +196,9 @@ impl Log {
                                     }
                                 }
                             }
-                            Err(reason) => warn!(stream = name, path = %path.display(), offset = at.offset, reason, "a block does not read back: its segment is rewritten without it"),
+                            Err(reason) => {
+                                warn!(stream = name, path = %path.display(), offset = at.offset, reason, "a block does not read back: its segment is rewritten without it")
+                            }
                         }
                     }
                 }

@@ -44,9 +44,7 @@ impl Log {
     pub(super) fn enforce_size(&self, core: &mut Core) {
         let Retention::Exact = self.config.retention else { return };
         let Limits { max_msgs, max_bytes, .. } = core.limits;
-        while core.messages > 0
-            && (max_msgs.is_some_and(|max| core.messages > max) || max_bytes.is_some_and(|max| core.bytes > max))
-        {
+        while core.messages > 0 && (max_msgs.is_some_and(|max| core.messages > max) || max_bytes.is_some_and(|max| core.bytes > max)) {
             self.remove_first(core);
         }
     }
@@ -213,7 +211,11 @@ impl Log {
             Body::Sealed(sealed) if segment.deleted.len() == sealed.absent.len() && !subjects.tracks() => {
                 match sealed::read_table(&*sealed.opened.file, first_seq) {
                     Ok(Ok(table)) => table.subjects.iter().for_each(|entry| subjects.remove_many(&entry.subject, entry.count)),
-                    Ok(Err(_)) | Err(_) => tracing::warn!(stream = self.config.name, first_seq, "cannot tell the subjects of a deleted segment: their counts stay too high until restart"),
+                    Ok(Err(_)) | Err(_) => tracing::warn!(
+                        stream = self.config.name,
+                        first_seq,
+                        "cannot tell the subjects of a deleted segment: their counts stay too high until restart"
+                    ),
                 }
             }
             Body::Sealed(sealed) => {
@@ -273,9 +275,9 @@ impl Log {
         let Some(max_age) = lock(&self.core).limits.max_age.map(ns) else { return Ok(()) };
         match self.config.retention {
             Retention::Exact => self.expire_exactly(now_ns.saturating_sub(max_age)),
-            Retention::WholeSegments { .. } => {
-                self.retain_segments(Some((now_ns, max_age))).map_err(|source| self.refused("delete old segments of", self.dir.clone(), source))
-            }
+            Retention::WholeSegments { .. } => self
+                .retain_segments(Some((now_ns, max_age)))
+                .map_err(|source| self.refused("delete old segments of", self.dir.clone(), source)),
         }
     }
 

@@ -94,7 +94,13 @@ fn same(log: &dyn Store, model: &dyn Store) -> Result<(), TestCaseError> {
         prop_assert_eq!(log.subjects(&filter), model.subjects(&filter));
         for from in [0, 1, b.first_seq, b.first_seq + 3, b.last_seq / 2, b.last_seq, b.last_seq + 1] {
             prop_assert_eq!(all(log, &filter, from), all(model, &filter, from), "{:?} from {}", filter, from);
-            prop_assert_eq!(log.count(from, &filter).expect("count"), model.count(from, &filter).expect("count"), "{:?} from {}", filter, from);
+            prop_assert_eq!(
+                log.count(from, &filter).expect("count"),
+                model.count(from, &filter).expect("count"),
+                "{:?} from {}",
+                filter,
+                from
+            );
             prop_assert_eq!(log.last(&filter, from).expect("last"), model.last(&filter, from).expect("last"));
             prop_assert_eq!(log.last_per_subject(&filter, from).expect("each"), model.last_per_subject(&filter, from).expect("each"));
         }

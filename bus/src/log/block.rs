@@ -82,13 +82,8 @@ pub(crate) fn header(bytes: &[u8]) -> Option<Header> {
     let bytes = bytes.get(..HEADER_LEN)?;
     let u32_at = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
     let u64_at = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
-    let header = Header {
-        compressed_len: u32_at(8)?,
-        content_len: u32_at(12)?,
-        first_seq: u64_at(16)?,
-        last_seq: u64_at(24)?,
-        count: u32_at(32)?,
-    };
+    let header =
+        Header { compressed_len: u32_at(8)?, content_len: u32_at(12)?, first_seq: u64_at(16)?, last_seq: u64_at(24)?, count: u32_at(32)? };
     (bytes[..4] == MAGIC && header.content_len as usize <= MAX_CONTENT + MAX_CONTENT / 2).then_some(header)
 }
 
@@ -118,8 +113,7 @@ impl Block {
         if crc32fast::hash(&whole[8..]).to_le_bytes() != whole[4..8] {
             return Err("checksum of the block does not match");
         }
-        let content =
-            zstd::bulk::decompress(&whole[HEADER_LEN..], header.content_len as usize).map_err(|_| "block does not decompress")?;
+        let content = zstd::bulk::decompress(&whole[HEADER_LEN..], header.content_len as usize).map_err(|_| "block does not decompress")?;
         Self::from_content(content.into(), &header).ok_or("block content does not fit its header")
     }
 

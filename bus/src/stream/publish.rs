@@ -1,0 +1,89 @@
+//! Publishing: duplicates out, then one append and one write for the batch.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+
+use super::dedupe::Dedupe;
+use super::{Inner, lock};
+use crate::error::PublishError;
+use crate::headers;
+use crate::log::record::MAX_TEXT;
+use crate::message::{Message, PubAck};
+use crate::store::{Put, Store};
+
+/// What each message of a batch becomes.
+enum Fate {
+    Duplicate(u64),
+    /// Appended as the n-th of the batch's new messages.
+    New(usize),
+    /// Has the message id of the batch's n-th new message.
+    DuplicateOfNew(usize),
+}
+
+impl Inner {
+    pub(super) fn append_batch(&self, messages: &[Message]) -> Result<Vec<PubAck>, PublishError> {
+        if let Some(long) = messages.iter().filter_map(|message| message.msg_id.as_ref()).find(|id| id.len() > MAX_TEXT / 2) {
+            return Err(PublishError::TooLarge { what: "message id", bytes: long.len() as u64, max: MAX_TEXT as u64 / 2 });
+        }
+        let mut dedupe = lock(&self.publishing);
+        if self.is_closed() {
+            return Err(PublishError::Closed { stream: self.name });
+        }
+        let (fates, fresh) = sort_out(&dedupe, messages);
+        let mut first_seq = 0;
+        if !fresh.is_empty() {
+            let headers: Vec<Vec<u8>> =
+                fresh.iter().map(|message| message.msg_id.as_deref().map(headers::msg_id_block).unwrap_or_default()).collect();
+            let puts: Vec<Put<'_>> = fresh
+                .iter()
+                .zip(&headers)
+                .map(|(message, headers)| Put {
+                    subject: message.subject.as_str(),
+                    headers,
+                    payload: &message.payload,
+                    time_ns: message.time_ns,
+                })
+                .collect();
+            first_seq = self.log.append(&puts).map_err(|error| self.publish_error(error))?;
+            self.log.flush().map_err(|error| self.publish_error(error))?;
+            for (n, message) in fresh.iter().enumerate() {
+                if let Some(id) = &message.msg_id {
+                    dedupe.insert(id, first_seq + n as u64, message.time_ns);
+                }
+            }
+            let last_seq = first_seq + fresh.len() as u64 - 1;
+            self.head.send_modify(|head| head.last_seq = head.last_seq.max(last_seq));
+        }
+        let duplicates = fates.iter().filter(|fate| !matches!(fate, Fate::New(_))).count();
+        self.duplicates.fetch_add(duplicates as u64, Ordering::Relaxed);
+        let acks = fates.iter().map(|fate| match *fate {
+            Fate::Duplicate(seq) => PubAck { seq, duplicate: true },
+            Fate::New(n) => PubAck { seq: first_seq + n as u64, duplicate: false },
+            Fate::DuplicateOfNew(n) => PubAck { seq: first_seq + n as u64, duplicate: true },
+        });
+        Ok(acks.collect())
+    }
+}
+
+/// Tells duplicates, of stored messages and of one another, from new messages.
+fn sort_out<'a>(dedupe: &Dedupe, messages: &'a [Message]) -> (Vec<Fate>, Vec<&'a Message>) {
+    let mut fates = Vec::with_capacity(messages.len());
+    let mut fresh: Vec<&Message> = Vec::with_capacity(messages.len());
+    let mut batch: HashMap<&str, usize> = HashMap::new();
+    for message in messages {
+        if let Some(msg_id) = &message.msg_id {
+            if let Some(seq) = dedupe.find(msg_id, message.time_ns) {
+                fates.push(Fate::Duplicate(seq));
+                continue;
+            }
+            if let Some(n) = batch.get(msg_id.as_str()) {
+                fates.push(Fate::DuplicateOfNew(*n));
+                continue;
+            }
+            batch.insert(msg_id, fresh.len());
+        }
+        fates.push(Fate::New(fresh.len()));
+        fresh.push(message);
+    }
+    (fates, fresh)
+}
