@@ -1,0 +1,200 @@
+//! What is to be sent to a connection: filled by publishers, emptied by whoever finds the socket ready.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+
+use crate::log::lock;
+
+/// A buffer that grew beyond this is not kept.
+const KEEP_BYTES: usize = 256 * 1024;
+
+/// Why a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CloseReason {
+    /// The client went.
+    ClientClosed,
+    /// The client did what the protocol forbids.
+    ProtocolError,
+    /// Wrong or no credentials.
+    AuthenticationFailed,
+    /// No credentials in time.
+    AuthenticationTimeout,
+    /// It did not read what it had asked for: too much was waiting.
+    SlowConsumerPending,
+    /// It did not read what it had asked for: a write took too long.
+    SlowConsumerDeadline,
+    /// Pings were not answered.
+    Stale,
+    /// There were too many connections.
+    TooMany,
+    /// TLS did not come about.
+    TlsFailed,
+    /// The server ends.
+    ServerShutdown,
+}
+
+/// Bytes on their way to a client.
+#[derive(Debug)]
+pub(crate) struct Outbound {
+    buffer: Mutex<Vec<u8>>,
+    writing: Mutex<Writing>,
+    /// Bytes in both.
+    pending: AtomicUsize,
+    max_pending: usize,
+    /// Somebody will flush it.
+    touched: AtomicBool,
+    closed: AtomicBool,
+    reason: Mutex<Option<CloseReason>>,
+    /// Wakes the writer.
+    pub(crate) ready: Notify,
+    /// Wakes the reader.
+    pub(crate) ended: Notify,
+    /// `None` with TLS: then only the writer writes.
+    socket: Option<Arc<TcpStream>>,
+    pub(crate) sent_messages: AtomicU64,
+    pub(crate) sent_bytes: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Writing {
+    bytes: Vec<u8>,
+    at: usize,
+}
+
+impl Outbound {
+    pub(crate) fn new(socket: Option<Arc<TcpStream>>, max_pending: usize) -> Self {
+        Self {
+            buffer: Mutex::default(),
+            writing: Mutex::default(),
+            pending: AtomicUsize::new(0),
+            max_pending,
+            touched: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            reason: Mutex::default(),
+            ready: Notify::new(),
+            ended: Notify::new(),
+            socket,
+            sent_messages: AtomicU64::new(0),
+            sent_bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// Bytes waiting.
+    pub(crate) fn pending(&self) -> usize {
+        self.pending.load(Ordering::Relaxed)
+    }
+
+    /// Whether so much waits that publishers should.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.pending() > (self.max_pending / 4 * 3).min(CROWDED)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Why it ended.
+    pub(crate) fn reason(&self) -> Option<CloseReason> {
+        *lock(&self.reason)
+    }
+
+    /// Ends the connection; the first reason counts.
+    pub(crate) fn close(&self, reason: CloseReason) {
+        lock(&self.reason).get_or_insert(reason);
+        self.closed.store(true, Ordering::Release);
+        self.ready.notify_one();
+        self.ended.notify_one();
+    }
+
+    /// Appends what `write` writes. True when nobody had said that they would flush: then the caller must.
+    pub(crate) fn push(&self, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+        if self.is_closed() {
+            return false;
+        }
+        let added = {
+            let mut buffer = lock(&self.buffer);
+            let before = buffer.len();
+            write(&mut buffer);
+            buffer.len() - before
+        };
+        let pending = self.pending.fetch_add(added, Ordering::Relaxed) + added;
+        if pending > self.max_pending {
+            self.close(CloseReason::SlowConsumerPending);
+        }
+        !self.touched.swap(true, Ordering::AcqRel)
+    }
+
+    /// Sends what the socket takes right now; the writer does the rest.
+    pub(crate) fn flush(&self) {
+        self.touched.store(false, Ordering::Release);
+        let Some(socket) = &self.socket else {
+            self.ready.notify_one();
+            return;
+        };
+        match self.writing.try_lock() {
+            Ok(mut writing) => {
+                if self.drain(&mut writing, |bytes| socket.try_write(bytes)).is_err() || writing.at < writing.bytes.len() {
+                    self.ready.notify_one();
+                }
+            }
+            // Whoever writes now may have looked before this was there.
+            Err(_) => self.ready.notify_one(),
+        }
+    }
+
+    /// Writes until nothing is left or the socket takes no more (`WouldBlock` is no error here).
+    fn drain(&self, writing: &mut Writing, mut write: impl FnMut(&[u8]) -> io::Result<usize>) -> io::Result<()> {
+        loop {
+            if writing.at == writing.bytes.len() {
+                writing.bytes.clear();
+                writing.at = 0;
+                writing.bytes.shrink_to(KEEP_BYTES);
+                std::mem::swap(&mut *lock(&self.buffer), &mut writing.bytes);
+                if writing.bytes.is_empty() {
+                    return Ok(());
+                }
+            }
+            match write(&writing.bytes[writing.at..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => {
+                    writing.at += n;
+                    self.pending.fetch_sub(n, Ordering::Relaxed);
+                    self.sent_bytes.fetch_add(n as u64, Ordering::Relaxed);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.close(CloseReason::ClientClosed);
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// One round of the writer on a plain socket: sends what it takes. True when something is left.
+    pub(crate) fn drain_socket(&self) -> io::Result<bool> {
+        let Some(socket) = &self.socket else { return Ok(false) };
+        let mut writing = lock(&self.writing);
+        self.drain(&mut writing, |bytes| socket.try_write(bytes))?;
+        Ok(writing.at < writing.bytes.len())
+    }
+
+    /// Takes everything that waits: the writer of a TLS connection sends it.
+    pub(crate) fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut *lock(&self.buffer))
+    }
+
+    /// What `take` gave was sent.
+    pub(crate) fn was_sent(&self, bytes: usize) {
+        self.pending.fetch_sub(bytes, Ordering::Relaxed);
+        self.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+/// Publishers wait when more than this is to be sent to somebody: beyond it a queue costs memory and caches and wins nothing.
+const CROWDED: usize = 8 * 1024 * 1024;
