@@ -18,7 +18,7 @@ use crate::log::lock;
 use crate::pattern::Pattern;
 
 /// The NATS version whose behaviour clients may count on: they choose by it what they ask for.
-pub const NATS_VERSION: &str = "2.11.0";
+pub const NATS_VERSION: &str = "2.10.29";
 
 /// Who gets a message.
 #[derive(Debug, Clone)]

@@ -5,7 +5,7 @@
 //! - **Publishers never wait for readers, nor readers for the disk's sync.**
 //! - **A reader sees a batch after it is written as a whole**: the head that consumers wait for moves last.
 
-mod dedupe;
+pub(crate) mod dedupe;
 mod info;
 mod publish;
 mod read;

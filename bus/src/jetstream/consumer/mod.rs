@@ -1,0 +1,436 @@
+//! A consumer: where it is in its stream, what it owes, who waits. A state machine without sockets, files and clocks.
+//!
+//! Invariants worth naming:
+//!
+//! - **At least once.** What must be acknowledged and is not comes again, until `max_deliver`.
+//! - **A message counts as delivered only when somebody took it**: without interest nothing moves.
+//! - **`num_pending` is exact** at every delivery: clients end their loops by it.
+
+mod ack;
+mod pull;
+mod push;
+mod state;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::config::{AckPolicy, ConsumerConfig, DeliverPolicy};
+use super::error::ApiError;
+use crate::error::ReadError;
+use crate::nats::route::Routed;
+use crate::pattern::Filter;
+use crate::store::{Hint, Store, Stored};
+pub(crate) use ack::Ack;
+pub(crate) use pull::PullRequest;
+pub(crate) use push::Flow;
+pub(crate) use state::Saved;
+
+/// What time it is, twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Time {
+    /// Nanoseconds of a clock that only goes on.
+    pub(crate) ns: u64,
+    /// Unix time in nanoseconds.
+    pub(crate) wall_ns: i64,
+}
+
+/// Where deliveries go.
+pub(crate) trait Output {
+    /// Hands a message to whoever listens there; false when nobody does.
+    fn send(&mut self, to: &str, message: &Routed<'_>) -> bool;
+    /// Whether somebody listens there.
+    fn interest(&mut self, subject: &str, queue: Option<&str>) -> bool;
+    /// Tells the world what happened.
+    fn advisory(&mut self, kind: &str, body: serde_json::Value);
+    /// What clients see of a message's content.
+    fn render<'a>(&self, message: &'a Stored) -> std::borrow::Cow<'a, [u8]> {
+        message.payload().into()
+    }
+}
+
+/// A message that was delivered and not acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Pending {
+    /// Consumer sequence of its first delivery.
+    cseq: u64,
+    deliveries: u64,
+    due_ns: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Consumer {
+    pub(crate) stream: String,
+    pub(crate) name: String,
+    pub(crate) config: ConsumerConfig,
+    pub(crate) created_ns: i64,
+    filter: Filter,
+    /// First stream sequence that was not looked at.
+    next_seq: u64,
+    /// What is delivered before `next_seq`: the newest of each subject.
+    first: VecDeque<u64>,
+    /// (consumer, stream) sequence of the newest delivery.
+    pub(crate) delivered: (u64, u64),
+    pub(crate) ack_floor: (u64, u64),
+    pub(crate) last_delivered_ns: Option<i64>,
+    pub(crate) last_acked_ns: Option<i64>,
+    pending: BTreeMap<u64, Pending>,
+    due: BTreeSet<(u64, u64)>,
+    pub(crate) redelivered: u64,
+    waiting: VecDeque<PullRequest>,
+    pub(crate) flow: Flow,
+    /// Messages that pass and were not delivered, of those up to `counted_seq`.
+    left: u64,
+    counted_seq: u64,
+    counted_removals: u64,
+    hint: Hint,
+    /// Read and not taken.
+    peeked: Option<Stored>,
+    /// When somebody used it last.
+    used_ns: u64,
+    heartbeat_ns: u64,
+    pub(crate) paused_until_ns: Option<i64>,
+    /// Changed since it was stored.
+    pub(crate) dirty: bool,
+}
+
+/// The next message and how it comes.
+struct Candidate {
+    message: Stored,
+    deliveries: u64,
+}
+
+impl Consumer {
+    /// A new consumer at its beginning.
+    pub(crate) fn new(stream: &str, name: &str, config: ConsumerConfig, store: &dyn Store, time: Time) -> Result<Self, ApiError> {
+        let filter = config.filter()?;
+        let failed = |error: ReadError| ApiError::consumer(error.to_string());
+        let state = store.state();
+        let mut first = VecDeque::new();
+        let next_seq = match config.deliver_policy {
+            DeliverPolicy::All => state.first_seq,
+            DeliverPolicy::New => state.last_seq + 1,
+            DeliverPolicy::Last => store.last(&filter, u64::MAX).map_err(failed)?.map_or(state.last_seq + 1, |message| message.seq),
+            DeliverPolicy::LastPerSubject => {
+                first = store.last_per_subject(&filter, state.last_seq).map_err(failed)?.into();
+                state.last_seq + 1
+            }
+            DeliverPolicy::ByStartSequence => config.opt_start_seq.max(state.first_seq),
+            DeliverPolicy::ByStartTime => {
+                let at = config.opt_start_time.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+                let at = at.ok_or_else(|| ApiError::invalid_json("optional start time is not a time"))?;
+                store.seq_at(i64::try_from(at.as_nanosecond()).unwrap_or(i64::MAX)).map_err(failed)?
+            }
+        };
+        let before = first.front().copied().unwrap_or(next_seq).saturating_sub(1);
+        let mut consumer = Self {
+            stream: stream.to_owned(),
+            name: name.to_owned(),
+            paused_until_ns: paused_until(&config),
+            config,
+            created_ns: time.wall_ns,
+            filter,
+            next_seq: next_seq.max(1),
+            first,
+            delivered: (0, before),
+            ack_floor: (0, before),
+            last_delivered_ns: None,
+            last_acked_ns: None,
+            pending: BTreeMap::new(),
+            due: BTreeSet::new(),
+            redelivered: 0,
+            waiting: VecDeque::new(),
+            flow: Flow::default(),
+            left: 0,
+            counted_seq: 0,
+            counted_removals: 0,
+            hint: Hint::default(),
+            peeked: None,
+            used_ns: time.ns,
+            heartbeat_ns: time.ns,
+            dirty: true,
+        };
+        consumer.recount(store);
+        Ok(consumer)
+    }
+
+    /// Other settings for the same place.
+    pub(crate) fn update(&mut self, config: ConsumerConfig, store: &dyn Store) -> Result<(), ApiError> {
+        self.config.check_update(&config)?;
+        self.filter = config.filter()?;
+        self.paused_until_ns = paused_until(&config);
+        self.config = config;
+        self.peeked = None;
+        self.dirty = true;
+        self.recount(store);
+        Ok(())
+    }
+
+    pub(crate) fn is_push(&self) -> bool {
+        self.config.is_push()
+    }
+
+    pub(crate) fn num_ack_pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Messages delivered more than once and still not acknowledged.
+    pub(crate) fn num_redelivered(&self) -> usize {
+        self.pending.values().filter(|pending| pending.deliveries > 1).count()
+    }
+
+    pub(crate) fn num_waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Messages that pass and were not delivered.
+    pub(crate) fn num_pending(&mut self, store: &dyn Store) -> u64 {
+        self.refresh(store);
+        self.left
+    }
+
+    pub(crate) fn is_paused(&self, time: Time) -> bool {
+        self.paused_until_ns.is_some_and(|until| until > time.wall_ns)
+    }
+
+    /// Counts what is left from the beginning.
+    fn recount(&mut self, store: &dyn Store) {
+        let state = store.state();
+        let behind = store.count(self.next_seq, &self.filter).unwrap_or_else(|error| {
+            tracing::warn!(stream = self.stream, consumer = self.name, %error, "cannot count what is pending");
+            0
+        });
+        self.left = self.first.len() as u64 + behind;
+        (self.counted_seq, self.counted_removals) = (state.last_seq, state.removals);
+    }
+
+    /// Counts what came since.
+    fn refresh(&mut self, store: &dyn Store) {
+        let state = store.state();
+        if state.removals != self.counted_removals {
+            self.first.retain(|seq| store.get(*seq).is_ok_and(|message| message.is_some()));
+            if self.peeked.as_ref().is_some_and(|peeked| store.get(peeked.seq).is_ok_and(|message| message.is_none())) {
+                self.peeked = None;
+            }
+            self.recount(store);
+        } else if state.last_seq > self.counted_seq {
+            self.left += store.count(self.counted_seq.max(self.next_seq - 1) + 1, &self.filter).unwrap_or(0);
+            self.counted_seq = state.last_seq;
+        }
+    }
+
+    /// When a message that was delivered so often comes again.
+    fn wait_ns(&self, deliveries: u64) -> u64 {
+        let backoff =
+            self.config.backoff.get(usize::try_from(deliveries).unwrap_or(usize::MAX).saturating_sub(1)).or(self.config.backoff.last());
+        u64::try_from(backoff.copied().unwrap_or(self.config.ack_wait)).unwrap_or(0)
+    }
+
+    /// The next message to hand out: what is due again first, then what is new.
+    fn candidate(&mut self, store: &dyn Store, time: Time, out: &mut dyn Output) -> Option<Candidate> {
+        while let Some(&(due_ns, seq)) = self.due.first() {
+            if due_ns > time.ns {
+                break;
+            }
+            self.due.pop_first();
+            let Some(pending) = self.pending.get(&seq).copied() else { continue };
+            let max = u64::try_from(self.config.max_deliver).ok().filter(|max| *max > 0);
+            if max.is_some_and(|max| pending.deliveries >= max) {
+                out.advisory("MAX_DELIVERIES", self.max_deliveries(seq, pending.deliveries));
+                self.settle(seq);
+                continue;
+            }
+            match store.get(seq) {
+                Ok(Some(message)) => return Some(Candidate { message, deliveries: pending.deliveries + 1 }),
+                Ok(None) => {
+                    self.settle(seq);
+                }
+                Err(error) => {
+                    tracing::warn!(stream = self.stream, consumer = self.name, seq, %error, "cannot read a message that is to be delivered again");
+                    self.settle(seq);
+                }
+            }
+        }
+        let acked = self.config.ack_policy != AckPolicy::None;
+        if acked && self.config.max_ack_pending > 0 && self.pending.len() as i64 >= self.config.max_ack_pending {
+            return None;
+        }
+        self.peek(store).map(|message| Candidate { message, deliveries: 1 })
+    }
+
+    fn peek(&mut self, store: &dyn Store) -> Option<Stored> {
+        if let Some(peeked) = &self.peeked {
+            return Some(peeked.clone());
+        }
+        while let Some(&seq) = self.first.front() {
+            match store.get(seq) {
+                Ok(Some(message)) => {
+                    self.peeked = Some(message.clone());
+                    return Some(message);
+                }
+                Ok(None) | Err(_) => {
+                    self.first.pop_front();
+                    self.left = self.left.saturating_sub(1);
+                }
+            }
+        }
+        for _ in 0..MOST_DAMAGE {
+            match store.next(self.next_seq, &self.filter, &mut self.hint) {
+                Ok(Some(message)) if message.seq <= self.counted_seq => {
+                    self.peeked = Some(message.clone());
+                    return Some(message);
+                }
+                Ok(_) => return None,
+                Err(error) => {
+                    tracing::warn!(stream = self.stream, consumer = self.name, %error, "messages cannot be read: going on behind them");
+                    self.recount(store);
+                }
+            }
+        }
+        None
+    }
+
+    /// The subject that an acknowledgement goes to.
+    fn ack_subject(&self, candidate: &Candidate, left: u64) -> String {
+        use std::fmt::Write;
+        let Candidate { message, deliveries } = candidate;
+        let mut subject = String::with_capacity(64 + self.stream.len() + self.name.len());
+        let (cseq, stream, name) = (self.delivered.0 + 1, &self.stream, &self.name);
+        // Writing to a string does not fail.
+        let _ = write!(subject, "$JS.ACK.{stream}.{name}.{deliveries}.{}.{cseq}.{}.{left}", message.seq, message.time_ns);
+        subject
+    }
+
+    /// What would be left behind this one.
+    fn left_behind(&self, candidate: &Candidate) -> u64 {
+        if candidate.deliveries == 1 { self.left.saturating_sub(1) } else { self.left }
+    }
+
+    /// Somebody took it.
+    fn commit(&mut self, candidate: &Candidate, time: Time) {
+        let seq = candidate.message.seq;
+        self.dirty = true;
+        self.delivered.0 += 1;
+        self.last_delivered_ns = Some(time.wall_ns);
+        let cseq = self.delivered.0;
+        if candidate.deliveries == 1 {
+            self.peeked = None;
+            self.left = self.left.saturating_sub(1);
+            self.delivered.1 = self.delivered.1.max(seq);
+            if self.first.front() == Some(&seq) {
+                self.first.pop_front();
+            } else {
+                self.next_seq = seq + 1;
+            }
+        } else {
+            self.redelivered += 1;
+        }
+        if self.config.ack_policy == AckPolicy::None {
+            self.ack_floor = self.delivered;
+            return;
+        }
+        let due_ns = time.ns.saturating_add(self.wait_ns(candidate.deliveries));
+        let pending = self.pending.entry(seq).or_insert(Pending { cseq, deliveries: 0, due_ns });
+        pending.deliveries = candidate.deliveries;
+        pending.due_ns = due_ns;
+        self.due.insert((due_ns, seq));
+    }
+
+    /// Nobody took it: it is due again at once.
+    fn untaken(&mut self, candidate: &Candidate, time: Time) {
+        let seq = candidate.message.seq;
+        if candidate.deliveries > 1
+            && let Some(pending) = self.pending.get_mut(&seq)
+        {
+            pending.due_ns = time.ns;
+            self.due.insert((time.ns, seq));
+        }
+    }
+
+    /// The message needs no acknowledgement any more. True when it did.
+    fn settle(&mut self, seq: u64) -> bool {
+        let Some(Pending { due_ns, .. }) = self.pending.remove(&seq) else { return false };
+        self.due.remove(&(due_ns, seq));
+        self.dirty = true;
+        self.ack_floor = match self.pending.first_key_value() {
+            Some((first, pending)) => ((pending.cseq - 1).max(self.ack_floor.0), (first - 1).max(self.ack_floor.1)),
+            None => self.delivered,
+        };
+        true
+    }
+
+    fn max_deliveries(&self, seq: u64, deliveries: u64) -> serde_json::Value {
+        serde_json::json!({
+            "type": "io.nats.jetstream.advisory.v1.max_deliver",
+            "stream": self.stream, "consumer": self.name, "stream_seq": seq, "deliveries": deliveries,
+        })
+    }
+
+    /// Hands out what can be handed out, ends requests that are over. Call it whenever something has changed.
+    pub(crate) fn pump(&mut self, store: &dyn Store, time: Time, out: &mut dyn Output) {
+        self.refresh(store);
+        if self.is_push() { self.pump_push(store, time, out) } else { self.pump_pull(store, time, out) }
+    }
+
+    /// Whether it has not been used for so long that it is to go.
+    pub(crate) fn is_abandoned(&mut self, time: Time, out: &mut dyn Output) -> bool {
+        let Ok(threshold) = u64::try_from(self.config.inactive_threshold) else { return false };
+        if threshold == 0 {
+            return false;
+        }
+        let used = if self.is_push() {
+            out.interest(&self.config.deliver_subject, Some(self.config.deliver_group.as_str()).filter(|group| !group.is_empty()))
+        } else {
+            self.waiting.retain(|request| out.interest(&request.reply, None));
+            !self.waiting.is_empty()
+        };
+        if used {
+            self.used_ns = time.ns;
+        }
+        time.ns.saturating_sub(self.used_ns) > threshold
+    }
+
+    /// When it must be looked at again, at the latest.
+    pub(crate) fn deadline_ns(&self, time: Time) -> Option<u64> {
+        let due = self.due.first().map(|(due_ns, _)| *due_ns);
+        let waiting = self.waiting.iter().filter_map(PullRequest::deadline_ns).min();
+        let heartbeat =
+            (self.is_push() && self.config.idle_heartbeat > 0).then(|| self.heartbeat_ns.saturating_add(self.config.idle_heartbeat as u64));
+        // Twice within the threshold: interest is looked for, not told.
+        let abandoned = u64::try_from(self.config.inactive_threshold)
+            .ok()
+            .filter(|threshold| *threshold > 0)
+            .map(|threshold| time.ns + threshold / 2 + 1);
+        let paused = self.paused_until_ns.map(|until| time.ns.saturating_add(u64::try_from(until - time.wall_ns).unwrap_or(0)));
+        [due, waiting, heartbeat, abandoned, paused].into_iter().flatten().min()
+    }
+
+    /// Somebody used it.
+    pub(crate) fn touch(&mut self, time: Time) {
+        self.used_ns = time.ns;
+    }
+}
+
+/// So many damaged places are passed within one look.
+const MOST_DAMAGE: usize = 64;
+
+fn paused_until(config: &ConsumerConfig) -> Option<i64> {
+    let at = config.pause_until.as_deref()?.parse::<jiff::Timestamp>().ok()?;
+    i64::try_from(at.as_nanosecond()).ok().filter(|at| *at > 0)
+}
+
+/// The block of a status message.
+pub(crate) fn status(line: &str, headers: &[(&str, &str)]) -> String {
+    let mut block = format!("NATS/1.0 {line}\r\n");
+    for (name, value) in headers {
+        block.push_str(name);
+        block.push_str(": ");
+        block.push_str(value);
+        block.push_str("\r\n");
+    }
+    block.push_str("\r\n");
+    block
+}
+
+fn send_status(out: &mut dyn Output, to: &str, reply: Option<&str>, block: &str) -> bool {
+    out.send(to, &Routed { subject: to, reply, headers: block.as_bytes(), payload: b"" })
+}

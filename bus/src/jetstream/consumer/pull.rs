@@ -1,0 +1,217 @@
+//! Pull: requests wait in line, each for some messages, some bytes, some time.
+
+use serde::Deserialize;
+
+use super::super::config;
+use super::{Consumer, Output, Time, send_status, status};
+use crate::nats::route::Routed;
+use crate::store::Store;
+
+/// What a client asks for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Body {
+    batch: i64,
+    expires: i64,
+    no_wait: bool,
+    max_bytes: i64,
+    idle_heartbeat: i64,
+}
+
+/// A request that waits.
+#[derive(Debug, Clone)]
+pub(crate) struct PullRequest {
+    pub(crate) reply: String,
+    batch: u64,
+    /// Bytes left; 0 for any number.
+    max_bytes: u64,
+    limited: bool,
+    no_wait: bool,
+    expires_ns: Option<u64>,
+    heartbeat: u64,
+    next_heartbeat_ns: u64,
+    /// It got something.
+    served: bool,
+}
+
+impl PullRequest {
+    /// When it must be looked at again.
+    pub(super) fn deadline_ns(&self) -> Option<u64> {
+        let heartbeat = (self.heartbeat > 0).then_some(self.next_heartbeat_ns);
+        [self.expires_ns, heartbeat].into_iter().flatten().min()
+    }
+
+    /// How much of it was not given.
+    fn pending_headers(&self) -> [(&'static str, String); 2] {
+        [("Nats-Pending-Messages", self.batch.to_string()), ("Nats-Pending-Bytes", self.max_bytes.to_string())]
+    }
+}
+
+fn end(out: &mut dyn Output, request: &PullRequest, line: &str) {
+    let [(messages, n), (bytes, b)] = request.pending_headers();
+    send_status(out, &request.reply, None, &status(line, &[(messages, &n), (bytes, &b)]));
+}
+
+/// A duration as Go prints it, for whole seconds and milliseconds.
+fn go_duration(ns: i64) -> String {
+    match (ns % 1_000_000_000, ns % 1_000_000) {
+        (0, _) if ns >= 60_000_000_000 && ns % 60_000_000_000 == 0 => format!("{}m0s", ns / 60_000_000_000),
+        (0, _) => format!("{}s", ns / 1_000_000_000),
+        (_, 0) => format!("{}ms", ns / 1_000_000),
+        _ => format!("{ns}ns"),
+    }
+}
+
+impl Consumer {
+    /// A request came; it is answered at once where it cannot wait.
+    pub(crate) fn request(&mut self, body: &[u8], reply: &str, time: Time, out: &mut dyn Output) {
+        self.used_ns = time.ns;
+        let refuse = |out: &mut dyn Output, line: &str| {
+            send_status(out, reply, None, &status(line, &[]));
+        };
+        if self.is_push() {
+            return refuse(out, "409 Consumer is push based");
+        }
+        let text = body.trim_ascii();
+        let wanted: Body = if text.starts_with(b"{") {
+            match config::read(text) {
+                Ok(wanted) => wanted,
+                Err(error) => return refuse(out, &format!("400 Bad Request - {}", error.description)),
+            }
+        } else {
+            // A number, or anything else for one message.
+            let batch = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+            Body { batch, ..Body::default() }
+        };
+        let batch = wanted.batch.max(1);
+        let limits = &self.config;
+        if limits.max_batch > 0 && batch > limits.max_batch {
+            return refuse(out, &format!("409 Exceeded MaxRequestBatch of {}", limits.max_batch));
+        }
+        if limits.max_expires > 0 && wanted.expires > limits.max_expires {
+            return refuse(out, &format!("409 Exceeded MaxRequestExpires of {}", go_duration(limits.max_expires)));
+        }
+        if limits.max_bytes > 0 && wanted.max_bytes > limits.max_bytes {
+            return refuse(out, &format!("409 Exceeded MaxRequestMaxBytes of {}", limits.max_bytes));
+        }
+        if wanted.idle_heartbeat > 0 && wanted.expires > 0 && wanted.idle_heartbeat.saturating_mul(2) > wanted.expires {
+            return refuse(out, "400 Bad Request - heartbeat value too large");
+        }
+        if self.waiting.len() as i64 >= self.config.max_waiting {
+            self.waiting.retain(|request| out.interest(&request.reply, None));
+            if self.waiting.len() as i64 >= self.config.max_waiting {
+                if wanted.idle_heartbeat <= 0 {
+                    refuse(out, "409 Exceeded MaxWaiting");
+                }
+                return;
+            }
+        }
+        let heartbeat = u64::try_from(wanted.idle_heartbeat).unwrap_or(0);
+        let max_bytes = u64::try_from(wanted.max_bytes).unwrap_or(0);
+        self.waiting.push_back(PullRequest {
+            reply: reply.to_owned(),
+            batch: batch as u64,
+            max_bytes,
+            limited: max_bytes > 0,
+            no_wait: wanted.no_wait,
+            expires_ns: u64::try_from(wanted.expires).ok().filter(|expires| *expires > 0).map(|expires| time.ns.saturating_add(expires)),
+            heartbeat,
+            next_heartbeat_ns: time.ns.saturating_add(heartbeat),
+            served: false,
+        });
+    }
+
+    pub(super) fn pump_pull(&mut self, store: &dyn Store, time: Time, out: &mut dyn Output) {
+        self.end_requests(time, out);
+        if !self.is_paused(time) {
+            while !self.waiting.is_empty() {
+                let Some(candidate) = self.candidate(store, time, out) else { break };
+                self.serve(&candidate, time, out);
+            }
+        }
+        // Nothing more is there right now.
+        let mut n = 0;
+        while let Some(request) = self.waiting.get(n) {
+            if request.no_wait && (request.served || request.expires_ns.is_none()) {
+                send_status(out, &request.reply, None, &status("404 No Messages", &[]));
+                self.waiting.remove(n);
+            } else {
+                n += 1;
+            }
+        }
+    }
+
+    /// Gives a message to the first request that can have it.
+    fn serve(&mut self, candidate: &super::Candidate, time: Time, out: &mut dyn Output) {
+        let message = &candidate.message;
+        let left = self.left_behind(candidate);
+        let ack = self.ack_subject(candidate, left);
+        let rendered = if self.config.headers_only { std::borrow::Cow::default() } else { out.render(message) };
+        let sized;
+        let headers = if self.config.headers_only {
+            sized = headers_only(message.headers(), message.payload().len());
+            &sized[..]
+        } else {
+            message.headers()
+        };
+        let size = (message.subject().len() + ack.len() + headers.len() + rendered.len()) as u64;
+        while let Some(mut request) = self.waiting.pop_front() {
+            if request.limited && size > request.max_bytes {
+                end(out, &request, "409 Message Size Exceeds MaxBytes");
+                continue;
+            }
+            let routed = Routed { subject: message.subject(), reply: Some(&ack), headers, payload: &rendered };
+            if !out.send(&request.reply, &routed) {
+                continue;
+            }
+            request.served = true;
+            request.batch -= 1;
+            if request.limited {
+                request.max_bytes -= size;
+            }
+            request.next_heartbeat_ns = time.ns.saturating_add(request.heartbeat);
+            if request.batch > 0 {
+                self.waiting.push_back(request);
+            } else if request.limited && request.max_bytes > 0 {
+                end(out, &request, "409 Batch Completed");
+            }
+            self.used_ns = time.ns;
+            self.commit(candidate, time);
+            return;
+        }
+        self.untaken(candidate, time);
+    }
+
+    /// Ends requests whose time is over; tells the others that all is well.
+    fn end_requests(&mut self, time: Time, out: &mut dyn Output) {
+        if self.waiting.iter().all(|request| request.deadline_ns().is_none_or(|deadline| deadline > time.ns)) {
+            return;
+        }
+        let (cseq, sseq) = (self.delivered.0.to_string(), self.delivered.1.to_string());
+        self.waiting.retain_mut(|request| {
+            if request.expires_ns.is_some_and(|expires| expires <= time.ns) {
+                end(out, request, "408 Request Timeout");
+                return false;
+            }
+            if request.heartbeat > 0 && request.next_heartbeat_ns <= time.ns {
+                request.next_heartbeat_ns = time.ns.saturating_add(request.heartbeat);
+                let block = status("100 Idle Heartbeat", &[("Nats-Last-Consumer", &cseq), ("Nats-Last-Stream", &sseq)]);
+                return send_status(out, &request.reply, None, &block);
+            }
+            true
+        });
+    }
+
+    /// The consumer ends: nobody waits for it any longer.
+    pub(crate) fn end_all(&mut self, line: &str, out: &mut dyn Output) {
+        for request in std::mem::take(&mut self.waiting) {
+            send_status(out, &request.reply, None, &status(line, &[]));
+        }
+    }
+}
+
+/// The headers of a message whose content is left out, with its size.
+pub(super) fn headers_only(headers: &[u8], size: usize) -> Vec<u8> {
+    let head = headers.strip_suffix(b"\r\n").filter(|head| !head.is_empty()).unwrap_or(b"NATS/1.0\r\n");
+    [head, format!("Nats-Msg-Size: {size}\r\n\r\n").as_bytes()].concat()
+}

@@ -1,0 +1,108 @@
+//! Push: messages go to a subject as long as somebody listens there and keeps up.
+
+use super::pull::headers_only;
+use super::{Consumer, Output, Time, send_status, status};
+use crate::nats::route::Routed;
+use crate::store::Store;
+
+/// The window begins with this, and doubles with every answer up to the other: nats-server's own numbers
+/// (<https://github.com/nats-io/nats-server/blob/v2.14.5/server/consumer.go>, `JsFlowControlMaxPending`).
+const WINDOW_START: u64 = WINDOW_MAX / 16;
+const WINDOW_MAX: u64 = 32 * 1024 * 1024;
+
+/// Flow control of one consumer.
+#[derive(Debug)]
+pub(crate) struct Flow {
+    window: u64,
+    /// Bytes sent and not confirmed.
+    sent: u64,
+    /// The question that is out, and the bytes that its answer confirms.
+    asked: Option<(String, u64)>,
+    number: u64,
+}
+
+impl Default for Flow {
+    fn default() -> Self {
+        Self { window: WINDOW_START, sent: 0, asked: None, number: 0 }
+    }
+}
+
+impl Flow {
+    fn is_stalled(&self) -> bool {
+        self.sent > self.window
+    }
+}
+
+impl Consumer {
+    fn group(&self) -> Option<&str> {
+        Some(self.config.deliver_group.as_str()).filter(|group| !group.is_empty())
+    }
+
+    /// Whether somebody listens.
+    pub(crate) fn is_bound(&self, out: &mut dyn Output) -> bool {
+        out.interest(&self.config.deliver_subject, self.group())
+    }
+
+    pub(super) fn pump_push(&mut self, store: &dyn Store, time: Time, out: &mut dyn Output) {
+        if !self.is_bound(out) {
+            // Who comes back starts with an open window.
+            self.flow = Flow { number: self.flow.number, ..Flow::default() };
+            return;
+        }
+        self.used_ns = time.ns;
+        let to = self.config.deliver_subject.clone();
+        while !self.is_paused(time) && !(self.config.flow_control && self.flow.is_stalled()) {
+            let Some(candidate) = self.candidate(store, time, out) else { break };
+            let message = &candidate.message;
+            let ack = self.ack_subject(&candidate, self.left_behind(&candidate));
+            let rendered = if self.config.headers_only { std::borrow::Cow::default() } else { out.render(message) };
+            let sized;
+            let headers = if self.config.headers_only {
+                sized = headers_only(message.headers(), message.payload().len());
+                &sized[..]
+            } else {
+                message.headers()
+            };
+            let size = (message.subject().len() + ack.len() + headers.len() + rendered.len()) as u64;
+            if !out.send(&to, &Routed { subject: message.subject(), reply: Some(&ack), headers, payload: &rendered }) {
+                self.untaken(&candidate, time);
+                break;
+            }
+            self.commit(&candidate, time);
+            self.heartbeat_ns = time.ns;
+            if self.config.flow_control {
+                self.flow.sent += size;
+                self.ask(&to, out);
+            }
+        }
+        let heartbeat = u64::try_from(self.config.idle_heartbeat).unwrap_or(0);
+        if heartbeat > 0 && time.ns >= self.heartbeat_ns.saturating_add(heartbeat) {
+            self.heartbeat_ns = time.ns;
+            let (cseq, sseq) = (self.delivered.0.to_string(), self.delivered.1.to_string());
+            let mut headers = vec![("Nats-Last-Consumer", cseq.as_str()), ("Nats-Last-Stream", sseq.as_str())];
+            if let Some((question, _)) = self.flow.asked.as_ref().filter(|_| self.flow.is_stalled()) {
+                headers.push(("Nats-Consumer-Stalled", question));
+            }
+            send_status(out, &to, None, &status("100 Idle Heartbeat", &headers));
+        }
+    }
+
+    /// Asks the client to say that it has come so far, when half of the window is used.
+    fn ask(&mut self, to: &str, out: &mut dyn Output) {
+        if self.flow.asked.is_some() || self.flow.sent <= self.flow.window / 2 {
+            return;
+        }
+        self.flow.number += 1;
+        let question = format!("$JS.FC.{}.{}.{:04x}", self.stream, self.name, self.flow.number & 0xffff);
+        send_status(out, to, Some(&question), &status("100 FlowControl Request", &[]));
+        self.flow.asked = Some((question, self.flow.sent));
+    }
+
+    /// The client has come so far.
+    pub(crate) fn flow_answer(&mut self, question: &str) {
+        if let Some((_, bytes)) = self.flow.asked.take_if(|(asked, _)| asked == question) {
+            self.flow.sent = self.flow.sent.saturating_sub(bytes);
+            self.flow.window = (self.flow.window * 2).min(WINDOW_MAX);
+        }
+    }
+}

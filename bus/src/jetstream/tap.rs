@@ -1,0 +1,184 @@
+//! Where JetStream listens: the API, acknowledgements, flow control, and the subjects of streams.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, Weak};
+
+use super::Js;
+use super::consumer::Ack;
+use super::stream::{Entry, answer, publish_advisories};
+use crate::log::lock;
+use crate::nats::route::{Routed, Tap};
+
+pub(super) fn register(js: &Arc<Js>) {
+    let weak = Arc::downgrade(js);
+    let api = Arc::new(ApiTap { js: weak.clone(), touched: Mutex::default() });
+    let acks = Arc::new(AckTap { js: weak, touched: Mutex::default() });
+    let mut taps = lock(&js.taps);
+    let mut tap = |pattern: &str, tap: Arc<dyn Tap>| {
+        if let Ok(pattern) = pattern.parse() {
+            taps.push(js.router.tap(&pattern, tap));
+        }
+    };
+    tap("$JS.API.>", api);
+    tap("$JS.ACK.>", acks.clone());
+    tap("$JS.FC.>", acks);
+    let weak = Arc::downgrade(js);
+    js.router.on_interest(Arc::new(move |subject, interested| {
+        // A push consumer's subject, most likely: nothing else is subscribed to without wildcards so that it would matter here.
+        if interested && let Some(js) = weak.upgrade() {
+            js.interest(subject);
+        }
+    }));
+}
+
+impl Js {
+    /// Somebody listens to a subject now: push consumers for it have somebody to push to.
+    fn interest(&self, subject: &str) {
+        for entry in self.all() {
+            let wanted = {
+                let state = entry.state_if_free();
+                // Whoever has the lock is about to pump anyway; the timer looks later for all.
+                state.is_none_or(|state| state.consumers.values().any(|consumer| consumer.config.deliver_subject == subject))
+            };
+            if wanted {
+                self.arm(&entry.name);
+            }
+        }
+    }
+}
+
+/// Notes a stream that is to be pumped behind the batch.
+fn touch(touched: &Mutex<Vec<Arc<Entry>>>, entry: &Arc<Entry>) {
+    if !entry.touched.swap(true, Ordering::AcqRel) {
+        lock(touched).push(Arc::clone(entry));
+    }
+}
+
+fn pump_all(js: &Js, touched: &Mutex<Vec<Arc<Entry>>>) {
+    let entries = std::mem::take(&mut *lock(touched));
+    for entry in entries {
+        js.pump(&entry);
+    }
+}
+
+struct ApiTap {
+    js: Weak<Js>,
+    touched: Mutex<Vec<Arc<Entry>>>,
+}
+
+impl Tap for ApiTap {
+    fn message(&self, message: &Routed<'_>) {
+        let Some(js) = self.js.upgrade() else { return };
+        js.requests.fetch_add(1, Ordering::Relaxed);
+        let subject = message.subject.strip_prefix("$JS.API.").unwrap_or_default();
+        if let Some((stream, consumer)) = subject.strip_prefix("CONSUMER.MSG.NEXT.").and_then(|rest| rest.split_once('.')) {
+            let Some(reply) = message.reply else { return };
+            let found = js.stream(stream).filter(|entry| {
+                let mut outbox = entry.outbox(&*js.router);
+                let mut state = entry.state();
+                match state.consumers.get_mut(consumer) {
+                    Some(consumer) => {
+                        consumer.request(message.payload, reply, js.now(), &mut outbox);
+                        true
+                    }
+                    None => false,
+                }
+            });
+            match found {
+                Some(entry) => touch(&self.touched, &entry),
+                None => no_responders(&js, reply, message.subject),
+            }
+            return;
+        }
+        if let Some(entry) = js.api(subject, message) {
+            touch(&self.touched, &entry);
+        }
+    }
+
+    fn batch_end(&self) {
+        if let Some(js) = self.js.upgrade() {
+            pump_all(&js, &self.touched);
+        }
+    }
+}
+
+/// What core NATS says where nobody listens: for subjects that exist only while what they name does.
+pub(super) fn no_responders(js: &Js, reply: &str, subject: &str) {
+    let block = format!("NATS/1.0 503\r\nNats-Subject: {subject}\r\n\r\n");
+    js.router.deliver(reply, &Routed { subject: reply, reply: None, headers: block.as_bytes(), payload: b"" });
+}
+
+struct AckTap {
+    js: Weak<Js>,
+    touched: Mutex<Vec<Arc<Entry>>>,
+}
+
+impl Tap for AckTap {
+    fn message(&self, message: &Routed<'_>) {
+        let Some(js) = self.js.upgrade() else { return };
+        let tokens: Vec<&str> = message.subject.split('.').collect();
+        if let ["$JS", "FC", stream, consumer, ..] = tokens[..] {
+            let Some(entry) = js.stream(stream) else { return };
+            if let Some(consumer) = entry.state().consumers.get_mut(consumer) {
+                consumer.flow_answer(message.subject);
+            }
+            touch(&self.touched, &entry);
+            return;
+        }
+        let (stream, consumer, deliveries, seq) = match tokens[..] {
+            ["$JS", "ACK", stream, consumer, deliveries, seq, _, _, _] => (stream, consumer, deliveries, seq),
+            // With domain and account, as newer servers may be told to write it.
+            ["$JS", "ACK", _, _, stream, consumer, deliveries, seq, ..] if tokens.len() >= 11 => (stream, consumer, deliveries, seq),
+            _ => return,
+        };
+        let (Ok(deliveries), Ok(seq), Some(ack)) = (deliveries.parse(), seq.parse(), Ack::parse(message.payload)) else { return };
+        let Some(entry) = js.stream(stream) else { return };
+        let mut outbox = entry.outbox(&*js.router);
+        let known = {
+            let mut state = entry.state();
+            let Some(consumer) = state.consumers.get_mut(consumer) else { return };
+            let known = consumer.acknowledge(seq, deliveries, &ack, js.now(), &mut outbox);
+            if let (Ack::Next(request), Some(reply)) = (&ack, message.reply) {
+                consumer.request(request, reply, js.now(), &mut outbox);
+            }
+            known
+        };
+        publish_advisories(&*js.router, &entry.name, outbox.advisories);
+        if let (true, Some(reply)) = (known && !matches!(ack, Ack::Next(_)), message.reply) {
+            answer(&*js.router, reply, b"");
+        }
+        touch(&self.touched, &entry);
+    }
+
+    fn batch_end(&self) {
+        if let Some(js) = self.js.upgrade() {
+            pump_all(&js, &self.touched);
+        }
+    }
+}
+
+/// What is published on a stream's subjects.
+pub(super) struct StreamTap {
+    js: Weak<Js>,
+    entry: Weak<Entry>,
+}
+
+impl StreamTap {
+    pub(super) fn new(js: &Arc<Js>, entry: &Arc<Entry>) -> Self {
+        Self { js: Arc::downgrade(js), entry: Arc::downgrade(entry) }
+    }
+}
+
+impl Tap for StreamTap {
+    fn message(&self, message: &Routed<'_>) {
+        if let (Some(js), Some(entry)) = (self.js.upgrade(), self.entry.upgrade()) {
+            entry.publish(message, js.now(), &*js.router);
+        }
+    }
+
+    fn batch_end(&self) {
+        if let (Some(js), Some(entry)) = (self.js.upgrade(), self.entry.upgrade()) {
+            js.pump(&entry);
+        }
+    }
+}
