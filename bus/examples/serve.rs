@@ -19,7 +19,7 @@ fn argument(name: &str) -> Option<String> {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let port = argument("--port").map_or(Ok(4222), |port| port.parse())?;
-    let server = Server::start(ServerConfig { listen: (Ipv4Addr::LOCALHOST, port).into(), ..ServerConfig::default() }).await?;
+    let server = Server::bind(ServerConfig { listen: (Ipv4Addr::LOCALHOST, port).into(), ..ServerConfig::default() })?;
     let jetstream = match argument("--data-dir") {
         None => None,
         Some(dir) => {
@@ -34,6 +34,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             Some(JetStream::start(server.router(), server.name(), Box::new(FileStores::new(dir, sync)), Box::new(meta))?)
         }
     };
+    server.serve();
     println!("listening on {}", server.local_addr());
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     tokio::select! {

@@ -234,9 +234,10 @@ fn remember(store: &dyn Store, window: Duration, dedupe: &mut Dedupe, last_msg_i
     // What does not read back is reported to whoever reads it; here it only means an id less.
     while let Ok(Some(message)) = store.next(from, &all, &mut hint) {
         from = message.seq + 1;
+        last_msg_id.clear();
         if let Some(id) = headers::get(message.headers(), headers::MSG_ID).filter(|id| !id.is_empty()) {
             dedupe.insert(id, message.seq, message.time_ns);
-            id.clone_into(last_msg_id);
+            last_msg_id.push_str(id);
         }
     }
 }
@@ -337,9 +338,10 @@ impl State {
         }
         let put = Put { subject, headers: block, payload, time_ns: time.wall_ns };
         let seq = store.append(&[put]).map_err(|error| store_error(&error))?;
+        self.last_msg_id.clear();
         if let Some(id) = msg_id {
             self.dedupe.insert(id, seq, time.wall_ns);
-            id.clone_into(&mut self.last_msg_id);
+            self.last_msg_id.push_str(id);
         }
         if let Some(kind) = rollup {
             let filter = match kind {

@@ -54,11 +54,17 @@ pub enum StartError {
 }
 
 /// A running server. Dropping the handle does not stop it; [`Server::shutdown`] does.
-#[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,
     stop: Arc<Notify>,
+    listener: Mutex<Option<(TcpListener, Option<tokio_rustls::TlsAcceptor>)>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("listen", &self.shared.listen).finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for Shared {
@@ -73,6 +79,16 @@ impl Server {
     /// # Errors
     /// [`StartError`].
     pub async fn start(config: ServerConfig) -> Result<Self, StartError> {
+        let server = Self::bind(config)?;
+        server.serve();
+        Ok(server)
+    }
+
+    /// Listens, so that clients wait instead of failing, and serves nobody before [`Server::serve`]: JetStream is opened in between.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn bind(config: ServerConfig) -> Result<Self, StartError> {
         if config.max_payload > crate::log::record::MAX_PAYLOAD {
             return Err(StartError::MaxPayload(config.max_payload));
         }
@@ -83,10 +99,16 @@ impl Server {
         let id = nkeys::KeyPair::new_server().public_key();
         let shared = Arc::new(Shared::new(config, id, listen));
         let stop = Arc::new(Notify::new());
-        let accepting = tokio::spawn(accept(listener, Arc::clone(&shared), acceptor, Arc::clone(&stop)));
-        let ticking = tokio::spawn(tick(Arc::clone(&shared)));
-        info!(%listen, "NATS clients are served");
-        Ok(Self { shared, stop, tasks: Mutex::new(vec![accepting, ticking]) })
+        Ok(Self { shared, stop, listener: Mutex::new(Some((listener, acceptor))), tasks: Mutex::default() })
+    }
+
+    /// Serves from now on. Calling it twice does nothing.
+    pub fn serve(&self) {
+        let Some((listener, acceptor)) = lock(&self.listener).take() else { return };
+        let accepting = tokio::spawn(accept(listener, Arc::clone(&self.shared), acceptor, Arc::clone(&self.stop)));
+        let ticking = tokio::spawn(tick(Arc::clone(&self.shared)));
+        info!(listen = %self.shared.listen, "NATS clients are served");
+        lock(&self.tasks).extend([accepting, ticking]);
     }
 
     /// Where it listens.

@@ -60,7 +60,7 @@ pub(super) fn timestamp(ns: i64) -> String {
 
 /// Reads a request's body; an empty one is as good as `{}`.
 fn body<T: for<'de> Deserialize<'de> + Default>(message: &Routed<'_>) -> Result<T, ApiError> {
-    if message.payload.trim_ascii().is_empty() { Ok(T::default()) } else { config::read(message.payload) }
+    if matches!(message.payload.trim_ascii(), b"" | b"null") { Ok(T::default()) } else { config::read(message.payload) }
 }
 
 fn page<T>(items: Vec<T>, offset: usize, limit: usize) -> (Page, Vec<T>) {

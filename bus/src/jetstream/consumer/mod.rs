@@ -391,7 +391,8 @@ impl Consumer {
 
     /// When it must be looked at again, at the latest.
     pub(crate) fn deadline_ns(&self, time: Time) -> Option<u64> {
-        let due = self.due.first().map(|(due_ns, _)| *due_ns);
+        // Without somebody who waits nothing can come again.
+        let due = self.due.first().map(|(due_ns, _)| *due_ns).filter(|_| self.is_push() || !self.waiting.is_empty());
         let waiting = self.waiting.iter().filter_map(PullRequest::deadline_ns).min();
         let heartbeat =
             (self.is_push() && self.config.idle_heartbeat > 0).then(|| self.heartbeat_ns.saturating_add(self.config.idle_heartbeat as u64));
@@ -400,8 +401,10 @@ impl Consumer {
             .ok()
             .filter(|threshold| *threshold > 0)
             .map(|threshold| time.ns + threshold / 2 + 1);
-        let paused = self.paused_until_ns.map(|until| time.ns.saturating_add(u64::try_from(until - time.wall_ns).unwrap_or(0)));
-        [due, waiting, heartbeat, abandoned, paused].into_iter().flatten().min()
+        let paused =
+            self.paused_until_ns.and_then(|until| u64::try_from(until - time.wall_ns).ok()).map(|left| time.ns.saturating_add(left));
+        // What is owed and cannot be given (a push consumer that nobody listens to) is not looked at without a pause.
+        [due, waiting, heartbeat, abandoned, paused].into_iter().flatten().min().map(|deadline| deadline.max(time.ns + SHORTEST_WAIT_NS))
     }
 
     /// Somebody used it.
@@ -410,6 +413,8 @@ impl Consumer {
     }
 }
 
+/// A consumer is looked at by the clock this often at most.
+const SHORTEST_WAIT_NS: u64 = 5_000_000;
 /// So many damaged places are passed within one look.
 const MOST_DAMAGE: usize = 64;
 
