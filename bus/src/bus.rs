@@ -37,6 +37,24 @@ impl fmt::Display for Holder {
     }
 }
 
+/// Holds a data folder, so that no other process writes in it.
+#[derive(Debug)]
+pub struct FolderLock {
+    _lock: Flock<File>,
+}
+
+impl FolderLock {
+    /// Creates the folder where it is missing, and takes it.
+    ///
+    /// # Errors
+    /// [`OpenError::Locked`] when somebody has the folder; [`OpenError::NotPrivate`]; otherwise what stands in the way.
+    pub fn take(dir: &Path) -> Result<Self, OpenError> {
+        files::create_private_dir(dir).map_err(|source| OpenError::Io { action: "create folder", path: dir.to_owned(), source })?;
+        check_private(dir)?;
+        Ok(Self { _lock: take_lock(dir)? })
+    }
+}
+
 /// All streams of one data folder. Clones are handles to the same bus; when the last one is dropped it is closed.
 ///
 /// ```

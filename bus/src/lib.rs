@@ -15,6 +15,7 @@
 //! - **The format is a document**: `docs/bus-format.md`. The code that knows bytes is in `log/`, and only there.
 
 pub mod budget;
+pub mod edge;
 pub mod event;
 pub mod headers;
 pub mod jetstream;
@@ -34,7 +35,7 @@ mod message;
 mod model_test;
 mod stream;
 
-pub use bus::{Bus, Holder};
+pub use bus::{Bus, FolderLock, Holder};
 pub use bytes::Bytes;
 pub use config::{BusConfig, ConsumerConfig, DeliverPolicy, StreamConfig, StreamName, StreamNameError, SyncPolicy};
 pub use consumer::{Consumer, ConsumerInfo};

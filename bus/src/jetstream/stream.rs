@@ -12,6 +12,7 @@ use super::consumer::{Consumer, Output, Time};
 use super::error::ApiError;
 use crate::headers;
 use crate::log::lock;
+use crate::message::PubAck;
 use crate::nats::route::{Routed, Router, TapId};
 use crate::pattern::{Filter, Pattern};
 use crate::store::{Hint, Purge, Put, Store, StoreError, Stored};
@@ -25,11 +26,11 @@ pub trait Builtin: Send + Sync {
     /// What clients see of a stored message's content.
     fn render<'a>(&self, message: &'a Stored) -> Cow<'a, [u8]>;
 
-    /// Whether a client may publish this into the stream, and what is stored of it; the error says why not.
+    /// Takes what a client publishes on the stream's subjects, if it may; the error says why not. Written when this returns.
     ///
     /// # Errors
     /// What is wrong with the message, for its publisher.
-    fn admit<'a>(&self, message: &Routed<'a>) -> Result<Cow<'a, [u8]>, String>;
+    fn publish(&self, message: &Routed<'_>) -> Result<PubAck, String>;
 }
 
 /// See the module.
@@ -275,6 +276,10 @@ impl State {
     fn store(&mut self, entry: &Entry, message: &Routed<'_>, time: Time) -> Result<Accepted, ApiError> {
         let Routed { subject, headers: block, payload, .. } = *message;
         let store = &*entry.store;
+        if let Some(builtin) = &entry.builtin {
+            let ack = builtin.publish(message).map_err(ApiError::stream_create)?;
+            return Ok(if ack.duplicate { Accepted::Duplicate(ack.seq) } else { Accepted::New(ack.seq) });
+        }
         if self.config.sealed {
             return Err(ApiError::sealed());
         }
@@ -325,14 +330,6 @@ impl State {
         if block.len() > MAX_HEADERS || block.len() > crate::log::record::MAX_TEXT {
             return Err(ApiError::headers_too_large());
         }
-        let admitted;
-        let payload = match &entry.builtin {
-            None => payload,
-            Some(builtin) => {
-                admitted = builtin.admit(message).map_err(ApiError::stream_create)?;
-                &admitted[..]
-            }
-        };
         if self.config.discard == Discard::New && rollup.is_none() {
             self.check_room(store, subject, block.len() + payload.len())?;
         }
