@@ -9,6 +9,7 @@
 
 mod alert_block;
 mod alerts;
+mod bus;
 mod clock;
 mod completions;
 mod doctor;
@@ -127,6 +128,7 @@ enum Verb {
     Alerts(alerts::Args),
     Matches(matches::Args),
     Status(status::Args),
+    Bus(bus::Args),
     Doctor(doctor::Args),
     Version(version::Args),
     Completions(completions::Args),
@@ -153,6 +155,7 @@ pub fn main() -> ExitCode {
         Verb::Alerts(args) => alerts::run(common, args),
         Verb::Matches(args) => matches::run(common, args),
         Verb::Status(args) => status::run(common, args),
+        Verb::Bus(args) => bus::run(common, args),
         Verb::Doctor(args) => doctor::run(common, args),
         Verb::Version(args) => version::run(args),
         Verb::Completions(args) => completions::run(args, Cli::command()),
@@ -183,7 +186,8 @@ fn wrong_usage(error: &clap::Error) -> Exit {
 fn start_log(common: &Common, verb: &Verb) -> Result<(), Failure> {
     use std::io::IsTerminal;
     // What async-nats calls an error is a lost connection, which the forwarder tells itself, with what it does about it.
-    let default = if matches!(verb, Verb::Run(_)) { "info,async_nats=off" } else { "warn" };
+    let stays = matches!(verb, Verb::Run(_)) || matches!(verb, Verb::Bus(args) if args.serves());
+    let default = if stays { "info,async_nats=off" } else { "warn" };
     let from_environment = std::env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty());
     let text = common.log.clone().or(from_environment).unwrap_or_else(|| default.to_owned());
     let filter = EnvFilter::builder().parse(&text).map_err(|error| {

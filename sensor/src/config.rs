@@ -9,6 +9,7 @@
 
 mod error;
 mod fields;
+pub mod nats;
 pub mod units;
 
 use std::io;
@@ -20,6 +21,7 @@ use bartizan_bus::{BusConfig, StreamConfig, SyncPolicy};
 use serde::Deserialize;
 
 pub use error::ConfigError;
+use nats::NatsConfig;
 
 use crate::redact::RedactionConfig;
 
@@ -45,6 +47,8 @@ pub struct Config {
     pub detectors: bartizan_detectors::Config,
     /// Where alerts go.
     pub forward: Vec<bartizan_forward::SinkConfig>,
+    /// NATS clients on the bus.
+    pub nats: NatsConfig,
 }
 
 /// `[sensor]`: capture.
@@ -116,6 +120,7 @@ impl Default for Config {
             redaction: RedactionConfig::default(),
             detectors: Default::default(),
             forward: Vec::new(),
+            nats: NatsConfig::default(),
         }
     }
 }
@@ -138,7 +143,7 @@ impl Default for EventsConfig {
         let stream = StreamConfig::events();
         let sync_interval = match stream.sync {
             SyncPolicy::Interval(interval) => interval,
-            SyncPolicy::Always => Duration::from_secs(1),
+            SyncPolicy::Always | SyncPolicy::Os => Duration::from_secs(1),
         };
         Self { max_age: stream.max_age, max_bytes: None, sync_interval }
     }
@@ -200,6 +205,7 @@ impl Config {
         }
         self.redaction.validate().map_err(|error| error.to_string())?;
         self.detectors.validate().map_err(|error| error.to_string())?;
+        self.nats.validate().map_err(|error| error.to_string())?;
         bartizan_forward::validate(&self.forward).map_err(|error| error.to_string())
     }
 
@@ -213,7 +219,8 @@ impl Config {
 
     /// The bus's part of the configuration. `events`: the budget of EVENTS.
     pub fn bus(&self, events_budget: &Budget) -> BusConfig {
-        let Self { data_dir: _, sensor: _, streams: StreamsConfig { events, alerts }, redaction: _, detectors: _, forward: _ } = self;
+        let Self { data_dir: _, sensor: _, streams: StreamsConfig { events, alerts }, redaction: _, detectors: _, forward: _, nats: _ } =
+            self;
         let mut bus = BusConfig::default();
         bus.events.max_age = events.max_age;
         bus.events.max_bytes = events_budget.bytes;

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bartizan_bus::budget::Budget;
+use bartizan_bus::edge::Edge;
 use bartizan_bus::event::{Alert, Body, Gap, Start, decode_alert};
 use bartizan_bus::{Bus, LogReader, OpenError, ReadError, Stream, StreamInfo, StreamName};
 use bartizan_detectors::correlate::{self, CorrelateConfig, CorrelateError, CorrelateStatus};
@@ -168,8 +169,33 @@ struct Daemon {
     shutdown: watch::Sender<bool>,
     tasks: JoinSet<Result<(), DaemonError>>,
     judged: Judged,
+    edge: Arc<Served>,
     terminate: Signal,
     interrupt: Signal,
+}
+
+/// Whether NATS clients are served.
+pub(crate) enum Served {
+    /// Turned off in the configuration.
+    Off,
+    Running(Edge),
+    /// Capture and detection go on without it.
+    Failed(String),
+}
+
+/// Serves NATS clients on the bus, where that is wanted and possible.
+fn serve_nats(config: &Config, bus: &Bus) -> Served {
+    if !config.nats.enabled {
+        return Served::Off;
+    }
+    let edge = config.nats.edge(&config.data_dir).map_err(|error| error.to_string());
+    match edge.and_then(|edge| Edge::start(edge, &config.data_dir, Some(bus)).map_err(|error| error.to_string())) {
+        Ok(edge) => Served::Running(edge),
+        Err(reason) => {
+            tracing::warn!(reason, "NATS clients are not served: everything else goes on");
+            Served::Failed(reason)
+        }
+    }
 }
 
 /// What has been judged, and what there is to judge.
@@ -260,6 +286,7 @@ impl Daemon {
             });
         }
         tasks.spawn(announce(config.data_dir.clone(), on_alert, stopping.clone()));
+        let edge = Arc::new(serve_nats(&config, &bus));
         let listener = control::bind(&config.data_dir)?;
         let reporter = Reporter {
             bus,
@@ -269,6 +296,7 @@ impl Daemon {
             sinks,
             redactions,
             budget,
+            edge: Arc::clone(&edge),
             data_dir: config.data_dir.clone(),
             started,
         };
@@ -287,12 +315,12 @@ impl Daemon {
         let (terminate, interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
         // Standard error may be full or gone: that is no reason to stop.
         let _ = writeln!(io::stderr().lock(), "{ready}");
-        Ok(Self { capture, shared, shutdown, tasks, judged, terminate, interrupt })
+        Ok(Self { capture, shared, shutdown, tasks, judged, edge, terminate, interrupt })
     }
 
     /// Waits for a signal or the end of a part, then stops capture first, so that the rest sees its last events.
     fn run(self, runtime: &Runtime) -> Result<(), DaemonError> {
-        let Self { capture, shared, shutdown, mut tasks, judged, mut terminate, mut interrupt } = self;
+        let Self { capture, shared, shutdown, mut tasks, judged, edge, mut terminate, mut interrupt } = self;
         let watched = runtime.block_on(async {
             loop {
                 tokio::select! {
@@ -325,6 +353,11 @@ impl Daemon {
             }
             result
         });
+        if let Served::Running(edge) = &*edge
+            && let Err(error) = runtime.block_on(edge.close())
+        {
+            tracing::warn!(%error, "cannot close the streams of NATS clients in good order: the next start recovers them");
+        }
         watched.and(captured).and(ended)
     }
 }

@@ -21,6 +21,7 @@ use crate::capture::HookReport;
 use crate::capture::libraries::LibraryReport;
 use crate::capture::load::{self, program_counters};
 use crate::capture::loss::Losses;
+use crate::daemon::Served;
 use crate::governor::GovernorReport;
 use crate::host::{host_name, kernel_release};
 use crate::pipeline::{Counts, Shared};
@@ -42,6 +43,7 @@ pub(crate) struct Reporter {
     pub(crate) redactions: Option<Arc<Redactions>>,
     /// Of EVENTS.
     pub(crate) budget: Budget,
+    pub(crate) edge: Arc<Served>,
     pub(crate) data_dir: PathBuf,
     pub(crate) started: Instant,
 }
@@ -49,7 +51,7 @@ pub(crate) struct Reporter {
 impl Reporter {
     /// The report now.
     pub(crate) fn report(&self) -> StatusReport {
-        let Self { bus, shared, detectors, correlation, sinks, redactions, budget, data_dir, started } = self;
+        let Self { bus, shared, detectors, correlation, sinks, redactions, budget, edge, data_dir, started } = self;
         let (counts, hooks) = (shared.counts(), &shared.hooks);
         let uptime = started.elapsed();
         let streams: Vec<_> = StreamName::ALL.iter().map(|name| bus.stream(*name)).collect();
@@ -67,7 +69,7 @@ impl Reporter {
             libraries: counts.libraries.iter().map(library).collect(),
             kinds: kinds(&counts),
             recent_loss: counts.recent_loss,
-            problems: problems(&counts),
+            problems: problems(&counts, edge),
             recent_skipped: counts.recent_skipped.clone(),
             streams: streams.iter().map(|stream| (&stream.info()).into()).collect(),
             budget: Some(budget_status(budget, &bus.stream(StreamName::Events).info())),
@@ -76,6 +78,11 @@ impl Reporter {
             correlation: correlation.as_ref().map_or(Value::Null, |correlation| value(&correlation.info())),
             sinks: Value::Array(sinks.iter().map(|sink| value(&sink.snapshot())).collect()),
             redaction: Some(redaction(redactions.as_deref())),
+            nats: match &**edge {
+                Served::Off => Value::Null,
+                Served::Running(edge) => value(&edge.stats()),
+                Served::Failed(reason) => serde_json::json!({ "error": reason }),
+            },
             process_table: ProcessTable { entries: entries as u64, max: max as u64, evicted },
             auth: auth(&counts),
             cpu: cpu(counts.governor),
@@ -91,8 +98,13 @@ impl Reporter {
             1 => "1 forwarder".to_owned(),
             count => format!("{count} forwarders"),
         };
+        let nats = match &*self.edge {
+            Served::Off => "NATS off".to_owned(),
+            Served::Running(edge) => format!("NATS on {}", edge.server().local_addr()),
+            Served::Failed(_) => "NATS not served".to_owned(),
+        };
         format!(
-            "bartizan {} is ready in {:.1} s: {active} of {} hooks, {sinks}, data in {}",
+            "bartizan {} is ready in {:.1} s: {active} of {} hooks, {sinks}, {nats}, data in {}",
             env!("CARGO_PKG_VERSION"),
             self.started.elapsed().as_secs_f64(),
             self.shared.hooks.len(),
@@ -124,12 +136,15 @@ fn kinds(counts: &Counts) -> Vec<KindCount> {
 }
 
 /// What went wrong since the start, in sentences.
-fn problems(counts: &Counts) -> Vec<String> {
+fn problems(counts: &Counts, edge: &Served) -> Vec<String> {
     let Counts { lost, publish_error, decode_error, .. } = counts;
     let sum = |lost: &Losses, reasons: &[&str]| -> u64 {
         lost.iter().filter(|((_, reason), _)| reasons.contains(reason)).map(|(_, count)| count).sum()
     };
     let mut problems = Vec::new();
+    if let Served::Failed(reason) = edge {
+        problems.push(format!("NATS clients are not served: {reason}."));
+    }
     if let Some(error) = decode_error {
         problems.push(format!("{} records could not be decoded; the first: {error}.", sum(lost, &["decode"])));
     }
@@ -285,7 +300,7 @@ mod tests {
 
     #[test]
     fn problems_are_sentences_with_their_number() {
-        assert!(problems(&Counts::default()).is_empty());
+        assert!(problems(&Counts::default(), &Served::Off).is_empty());
         let counts = counted(|counts| {
             let lost = [(("unknown", "decode"), 3), (("process.exec", "disk_full"), 4), (("process.exit", "bus_error"), 1)];
             counts.lost = lost.into_iter().map(|((kind, reason), count)| ((kind.to_owned(), reason), count)).collect();
@@ -296,6 +311,6 @@ mod tests {
             "3 records could not be decoded; the first: kind 99 is not known.",
             "5 events could not be stored; the last error: EVENTS is full.",
         ];
-        assert_eq!(problems(&counts), expected);
+        assert_eq!(problems(&counts, &Served::Off), expected);
     }
 }

@@ -67,6 +67,9 @@ pub struct StatusReport {
     /// Secrets that were replaced; `None` from a Bartizan that does not say.
     #[serde(default)]
     pub redaction: Option<RedactionStatus>,
+    /// NATS clients on the bus: what the service says of itself, an `error` where it could not start, null where it is off.
+    #[serde(default)]
+    pub nats: Value,
     /// The process table.
     pub process_table: ProcessTable,
     /// Files of shared libraries that programs are attached to.
@@ -636,6 +639,7 @@ pub(crate) mod tests {
             correlation: Value::Null,
             sinks: json!([{ "name": "siem", "type": "syslog", "address": "127.0.0.1:514", "state": "connected", "confirmed": 1, "lag": 0 }]),
             redaction: Some(RedactionStatus { enabled: true, values: 3, patterns: BTreeMap::from([("assign.name".into(), 3)]) }),
+            nats: serde_json::Value::Null,
             process_table: ProcessTable { entries: 120, max: 65_536, evicted: 0 },
             libraries: Vec::new(),
             auth: AuthStatus::default(),

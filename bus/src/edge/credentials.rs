@@ -129,10 +129,15 @@ mod tests {
     fn a_module_publishes_alerts_under_its_own_name_and_nothing_else() {
         let user = module_user("scanner", Credential::Token("t".to_owned())).expect("a name");
         assert!(user.publish.allows("sec.alerts.high.scanner") && user.subscribe.allows("sec.events.process.exec"));
-        for forbidden in ["sec.alerts.high.other", "sec.events.process.exec", "$JS.API.STREAM.DELETE.ALERTS", "$JS.API.STREAM.CREATE.X", "a"] {
+        for forbidden in
+            ["sec.alerts.high.other", "sec.events.process.exec", "$JS.API.STREAM.DELETE.ALERTS", "$JS.API.STREAM.CREATE.X", "a"]
+        {
             assert!(!user.publish.allows(forbidden), "{forbidden}");
         }
         assert!(!user.subscribe.allows("$SYS.x"));
-        assert!(module_user("a.b", Credential::Token("t".to_owned())).is_none() && module_user("*", Credential::Token("t".to_owned())).is_none());
+        assert!(
+            module_user("a.b", Credential::Token("t".to_owned())).is_none()
+                && module_user("*", Credential::Token("t".to_owned())).is_none()
+        );
     }
 }

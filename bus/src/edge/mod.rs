@@ -6,6 +6,7 @@
 //! - **Who connects proves who they are**, unless the operator said otherwise: a credential is made at first start.
 //! - **What the sensor stores is read as JSON**; what modules publish becomes an alert under their own name, or is refused with a reason.
 
+mod compact;
 mod credentials;
 mod sensor;
 
@@ -20,6 +21,7 @@ use crate::config::{StreamName, SyncPolicy};
 use crate::jetstream::{self, FileMeta, FileStores, JetStream, StreamStats};
 use crate::nats::{self, Server, ServerConfig, ServerStats};
 use crate::store::StoreError;
+pub use compact::{Compacted, compact, rendered};
 pub use credentials::{Credentials, CredentialsError, module_user};
 
 /// Settings of the service.

@@ -52,26 +52,34 @@ struct SensorStream {
 
 impl Builtin for SensorStream {
     fn render<'a>(&self, message: &'a Stored) -> Cow<'a, [u8]> {
-        let (payload, seq) = (message.payload(), Some(message.seq));
-        let json = match self.stream.name() {
-            StreamName::Events => decode_event(payload).ok().and_then(|event| serde_json::to_vec(&EventJson::new(&event, seq)).ok()),
-            StreamName::Alerts => decode_alert(payload).ok().and_then(|alert| serde_json::to_vec(&AlertJson::new(&alert, seq)).ok()),
-            StreamName::Matches => decode_match(payload).ok().and_then(|found| serde_json::to_vec(&PatternMatchJson::new(&found, seq)).ok()),
-            StreamName::Responses => None,
-        };
-        // What does not read back is shown as it is: whoever looks should see that something is there.
-        json.map_or(Cow::Borrowed(payload), Cow::Owned)
+        render(self.stream.name(), message)
     }
 
     fn publish(&self, message: &Routed<'_>) -> Result<PubAck, String> {
         if self.stream.name() != StreamName::Alerts {
-            return Err(format!("{} is written by Bartizan itself; a module publishes alerts to sec.alerts.<severity>.<its name>", self.stream.name()));
+            return Err(format!(
+                "{} is written by Bartizan itself; a module publishes alerts to sec.alerts.<severity>.<its name>",
+                self.stream.name()
+            ));
         }
         let alert = alert_of(message, now(), &host())?;
         let subject = alert.subject();
         let message = Message { subject, msg_id: Some(alert.msg_id()), time_ns: alert.time.wall_ns, payload: encode_alert(&alert).into() };
         self.stream.append(message).map_err(|error| error.to_string())
     }
+}
+
+/// A message of one of the sensor's streams as JSON.
+pub(super) fn render(stream: StreamName, message: &Stored) -> Cow<'_, [u8]> {
+    let (payload, seq) = (message.payload(), Some(message.seq));
+    let json = match stream {
+        StreamName::Events => decode_event(payload).ok().and_then(|event| serde_json::to_vec(&EventJson::new(&event, seq)).ok()),
+        StreamName::Alerts => decode_alert(payload).ok().and_then(|alert| serde_json::to_vec(&AlertJson::new(&alert, seq)).ok()),
+        StreamName::Matches => decode_match(payload).ok().and_then(|found| serde_json::to_vec(&PatternMatchJson::new(&found, seq)).ok()),
+        StreamName::Responses => None,
+    };
+    // What does not read back is shown as it is: whoever looks should see that something is there.
+    json.map_or(Cow::Borrowed(payload), Cow::Owned)
 }
 
 fn now() -> EventTime {
@@ -183,7 +191,8 @@ mod tests {
         let json = r#"{"title":"odd","attack":[{"tactic":"TA0002","technique":"T1059"}],"confidence":"high"}"#;
         let alert = alert_of(&message("sec.alerts.high.scanner", &headers, json), time, "h").expect("an alert");
         assert_eq!((alert.subject().as_str(), alert.title.as_str(), alert.severity), ("sec.alerts.high.scanner", "odd", Severity::High));
-        let again = alert_of(&message("sec.alerts.high.scanner", &headers, json), EventTime { boot_ns: 9, wall_ns: 9 }, "h").expect("an alert");
+        let again =
+            alert_of(&message("sec.alerts.high.scanner", &headers, json), EventTime { boot_ns: 9, wall_ns: 9 }, "h").expect("an alert");
         assert_eq!(again.msg_id(), alert.msg_id(), "the same message id is the same alert");
         let other = alert_of(&message("sec.alerts.high.other", &headers, json), time, "h").expect("an alert");
         assert_ne!(other.id, alert.id);

@@ -318,10 +318,7 @@ impl Js {
     }
 
     fn load(&self) -> Result<(), StartError> {
-        for name in self.meta.list("streams")? {
-            let definition = |reason: String| StartError::Definition { what: format!("stream {name}"), reason };
-            let bytes = self.meta.get("streams", &name)?.ok_or_else(|| definition("it is gone".to_owned()))?;
-            let file: StreamFile = serde_json::from_slice(&bytes).map_err(|error| definition(error.to_string()))?;
+        for file in stream_files(&*self.meta)? {
             let (store, slow) = self.factory.open(&file.config)?;
             let entry = Arc::new(Entry::new(file.config, store, file.created_ns, None, slow));
             self.load_consumers(&entry)?;
@@ -491,6 +488,24 @@ impl Js {
         }
         true
     }
+}
+
+fn stream_files(meta: &dyn MetaStore) -> Result<Vec<StreamFile>, StartError> {
+    let mut files = Vec::new();
+    for name in meta.list("streams")? {
+        let definition = |reason: String| StartError::Definition { what: format!("stream {name}"), reason };
+        let bytes = meta.get("streams", &name)?.ok_or_else(|| definition("it is gone".to_owned()))?;
+        files.push(serde_json::from_slice(&bytes).map_err(|error| definition(error.to_string()))?);
+    }
+    Ok(files)
+}
+
+/// Settings of all streams that clients made.
+///
+/// # Errors
+/// [`StartError::Definition`] for one that does not read, [`StartError::Io`].
+pub fn definitions(meta: &dyn MetaStore) -> Result<Vec<StreamConfig>, StartError> {
+    Ok(stream_files(meta)?.into_iter().map(|file| file.config).collect())
 }
 
 pub(crate) fn consumer_folder(stream: &str) -> String {

@@ -17,6 +17,7 @@ mod append;
 mod block;
 mod cache;
 mod core;
+pub mod inspect;
 pub(crate) mod meta;
 mod open;
 mod operation;

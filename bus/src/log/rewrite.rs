@@ -60,7 +60,7 @@ impl Log {
     }
 
     /// Seals and compacts everything that is worth it, before it returns.
-    pub fn compact(&self) {
+    pub(super) fn rewrite_all(&self) {
         if let Some(level) = self.config.compression {
             while self.rewrite_one(level) {}
         }

@@ -135,6 +135,10 @@ impl Store for Log {
         self.expire_at(now_ns)
     }
 
+    fn compact(&self) {
+        self.rewrite_all();
+    }
+
     fn close(&self) -> Result<(), StoreError> {
         self.shut()
     }

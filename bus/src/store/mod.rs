@@ -295,6 +295,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// [`StoreError`].
     fn expire(&self, now_ns: i64) -> Result<(), StoreError>;
 
+    /// Rewrites what is worth it on disk, before it returns: seals closed segments, gives the room of deleted messages back.
+    fn compact(&self) {}
+
     /// Syncs everything, waits for it and refuses further messages.
     ///
     /// # Errors

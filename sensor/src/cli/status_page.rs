@@ -6,6 +6,7 @@ mod budget;
 mod correlation;
 mod detectors;
 mod fields;
+mod nats;
 mod sinks;
 
 use serde_json::Value;
@@ -50,6 +51,7 @@ pub(crate) fn render(report: &StatusReport, verdict: &Verdict, paint: Paint) -> 
     page.section("Sinks", sinks::sinks(report));
     page.list("Detectors", detectors::detectors(report, paint));
     page.list("Correlation", correlation::correlation(report, paint));
+    page.list("NATS", nats::nats(report));
     page.list("Redaction", report.redaction.iter().map(|status| redaction(status, paint)));
     let (table, usage) = (report.process_table, report.self_usage);
     page.list(

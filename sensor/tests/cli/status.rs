@@ -41,6 +41,7 @@ fn report(state: HookState) -> StatusReport {
         sinks: serde_json::json!([]),
         budget: None,
         redaction: None,
+        nats: serde_json::Value::Null,
         process_table: ProcessTable::default(),
         libraries: Vec::new(),
         auth: Default::default(),

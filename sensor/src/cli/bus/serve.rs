@@ -1,0 +1,78 @@
+//! `bartizan bus serve`: NATS clients on the streams of a data folder, without a sensor.
+
+use std::io::Write;
+use std::net::SocketAddr;
+
+use bartizan_bus::edge::{Credentials, Edge};
+use bartizan_bus::{Bus, FolderLock, log};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::super::Common;
+use super::super::exit::{Exit, Failure, chain};
+use super::super::out::Stop;
+use crate::config::nats::Sync;
+
+/// Serve NATS clients (core NATS and JetStream) without a sensor, until SIGTERM. SIGUSR2 asks clients to leave first.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Where to listen [default: nats.listen of the configuration, else 127.0.0.1:4222]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+
+    /// Ask nobody for a credential; only on a loopback address
+    #[arg(long)]
+    no_auth: bool,
+
+    /// When streams that clients make are synced [default: nats.sync of the configuration, else interval]
+    #[arg(long, value_name = "WHEN", value_enum)]
+    sync: Option<Sync>,
+}
+
+fn failed(error: &dyn std::error::Error) -> Stop {
+    Stop::Failed(Failure::new(Exit::Failed, chain(error)))
+}
+
+/// Runs the verb.
+pub(crate) fn run(common: &Common, args: &Args) -> Result<Exit, Stop> {
+    let config = common.config().map_err(Stop::Failed)?;
+    let mut nats = config.nats.clone();
+    nats.listen = args.listen.unwrap_or(nats.listen);
+    nats.no_auth |= args.no_auth;
+    nats.sync = args.sync.unwrap_or(nats.sync);
+    nats.validate().map_err(|error| Stop::Failed(Failure::usage(error)))?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().thread_name("bartizan-bus").enable_all().build().map_err(|error| failed(&error))?;
+    // Where a sensor has stored something, that is served too.
+    let streams = log::inspect::stream_names(&config.data_dir).map_err(|error| failed(&error))?;
+    let (bus, lock) = if streams.iter().any(|name| name == "EVENTS") {
+        (Some(Bus::open(&config.data_dir, &config.bus(&config.events_budget())).map_err(|error| failed(&error))?), None)
+    } else {
+        (None, Some(FolderLock::take(&config.data_dir).map_err(|error| failed(&error))?))
+    };
+    let edge = nats.edge(&config.data_dir).map_err(|error| failed(&error))?;
+    let result = runtime.block_on(async {
+        let edge = Edge::start(edge, &config.data_dir, bus.as_ref()).map_err(|error| failed(&error))?;
+        let listen = |kind| signal(kind).map_err(|error| failed(&error));
+        let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+        let mut lame_duck = listen(SignalKind::user_defined2())?;
+        let credential = if nats.no_auth {
+            "no credential needed".to_owned()
+        } else {
+            format!("credential in {}", Credentials::path(&config.data_dir).display())
+        };
+        let address = edge.server().local_addr();
+        // Standard error may be full or gone: that is no reason to stop.
+        let _ = writeln!(std::io::stderr().lock(), "listening on {address}, {credential}, data in {}", config.data_dir.display());
+        let closed = tokio::select! {
+            _ = terminate.recv() => edge.close().await,
+            _ = interrupt.recv() => edge.close().await,
+            _ = lame_duck.recv() => edge.lame_duck().await,
+        };
+        closed.map_err(|error| failed(&error))
+    });
+    if let Some(bus) = bus {
+        bus.close().map_err(|error| failed(&error))?;
+    }
+    drop(lock);
+    result.map(|()| Exit::Ok)
+}
