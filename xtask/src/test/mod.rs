@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every test there is, in order, with one verdict.
 
 pub(crate) mod binaries;
+mod clients;
 pub(crate) mod libtest;
 mod nats_server;
 pub(crate) mod packages;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
-use super::nats_server;
+use super::{clients, nats_server};
 use crate::command;
 use crate::privilege::Privilege;
 use crate::project::Project;
@@ -42,6 +42,7 @@ pub(crate) const NEEDED: &[Needed] = &[
     needed("nc.traditional", "netcat-traditional", "reverse shell with -e"),
     needed("nc.openbsd", "netcat-openbsd", "reverse shell through a fifo"),
     needed("node", "nodejs", "reverse shell by child_process"),
+    needed("npm", "npm", "fetching the bus's NATS client for Node into target/"),
     needed("perl", "perl", "reverse shell by dup2"),
     needed("python3", "python3", "reverse shells, plain and through pty.spawn"),
     needed("ip", "iproute2", "network namespaces"),
@@ -67,7 +68,7 @@ pub(crate) fn lacking() -> Vec<Needed> {
 /// Something is missing and cannot be installed or fetched here.
 pub(crate) fn ensure(project: &Project) -> Result<String> {
     let packages = ensure_packages()?;
-    Ok(format!("{packages}, {}", nats_server::ensure(&project.target)?))
+    Ok(format!("{packages}, {}, {}", nats_server::ensure(&project.target)?, clients::ensure(&project.target)?))
 }
 
 fn ensure_packages() -> Result<String> {
