@@ -137,6 +137,8 @@ impl Log {
         let newly = usize::try_from(core.taken_seq - 1 - core.written_seq).unwrap_or(usize::MAX).min(core.unwritten.len());
         core.unwritten.drain(..newly);
         core.written_seq = core.taken_seq - 1;
+        core.head_written = write.head;
+        core.unwritten_operations.drain(..write.operations);
         let written_seq = core.written_seq;
         if let Some(Segment { body: Body::Raw(raw), disk_len, .. }) = core.by_first_seq(write.segment) {
             raw.len = len;
@@ -189,7 +191,11 @@ impl Log {
             }
         }
         let (written_len, file) = match core.by_first_seq(write.segment) {
-            Some(Segment { body: Body::Raw(raw), .. }) => (raw.len, raw.file.clone()),
+            Some(Segment { body: Body::Raw(raw), .. }) => {
+                // What is cut off below stays cut off only when that is synced, too.
+                raw.dirty = raw.file.is_some();
+                (raw.len, raw.file.clone())
+            }
             _ => (write.offset, None),
         };
         core.drop_chunks_behind(write.segment, written_len);
@@ -207,13 +213,26 @@ impl Log {
         });
         core.segments.push_back(Segment::raw(next_seq));
         core.buffer_at = HEADER_LEN;
-        core.head_on_disk = 0;
+        core.head_on_disk = core.head_written;
         core.taken_seq = next_seq;
         core.written_seq = next_seq - 1;
         if core.messages == 0 {
             core.first_seq = next_seq;
         }
+        // What was deleted stays deleted: the log says it again.
+        core.head_moved = true;
+        for operation in std::mem::take(&mut core.unwritten_operations) {
+            core.operate(operation, false);
+        }
+        core.dir_dirty = true;
         drop(core);
+        if file.is_none() {
+            // The segment's first write failed: its file holds nothing that counts, and may not even be there.
+            let removed = self.vfs.remove(&self.dir.join(segment::file_name(write.segment, Form::Raw)));
+            if let Err(error) = removed.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }) {
+                self.fail("remove the beginning of", path.clone(), error);
+            }
+        }
         if let Some(opened) = file
             && let Err(uncut) = opened.file.set_len(written_len)
         {

@@ -173,7 +173,15 @@ impl Segment {
         (self.end_seq - from) - self.deleted.range_cardinality(place..)
     }
 
-    /// The lowest sequence that its operations are about; `u64::MAX` where there are none.
+    /// Whether it has a file.
+    pub(crate) fn is_on_disk(&self) -> bool {
+        match &self.body {
+            Body::Raw(raw) => raw.file.is_some(),
+            Body::Sealed(_) => true,
+        }
+    }
+
+    /// Whether it says something about other segments' messages.
     pub(crate) fn has_operations(&self) -> bool {
         match &self.body {
             Body::Raw(raw) => !raw.operations.is_empty(),
@@ -197,6 +205,10 @@ pub(crate) struct Write {
     pub(crate) file: Option<Opened>,
     pub(crate) offset: u64,
     pub(crate) bytes: Bytes,
+    /// The head that the log tells once this is written.
+    pub(crate) head: u64,
+    /// So many of the unwritten operations are in it.
+    pub(crate) operations: usize,
 }
 
 /// Messages whose bytes do not read back.
@@ -230,12 +242,17 @@ pub(crate) struct Core {
     pub(crate) tail: VecDeque<Chunk>,
     pub(crate) tail_bytes: usize,
     pub(crate) written_seq: u64,
+    /// Deletions that are not written yet.
+    pub(crate) unwritten_operations: Vec<Operation>,
     /// Sizes of the messages behind it.
     pub(crate) unwritten: VecDeque<u32>,
     /// The head moved and no operation tells it.
     pub(crate) head_moved: bool,
     /// The `first_seq` that the log's operations tell.
     pub(crate) head_on_disk: u64,
+    /// The same for the operations that are written, and for those that are synced.
+    pub(crate) head_written: u64,
+    pub(crate) head_synced: u64,
     /// Sequences that no message has: never written, or skipped.
     pub(crate) gaps: Vec<(u64, u64)>,
     /// What turned out not to read back.
@@ -317,9 +334,9 @@ impl Core {
         while self.segments.len() > 1
             && let Some(front) = self.segments.front().filter(|front| front.live() == 0 && front.end_seq <= self.first_seq)
         {
-            let (first_seq, unwritten) = (front.first_seq, matches!(&front.body, Body::Raw(raw) if raw.file.is_none()));
-            if unwritten {
-                // Its bytes are on their way to the disk.
+            let first_seq = front.first_seq;
+            // Bytes may be on their way to the disk; and the last file of all stays, because it tells how far the sequences came.
+            if !front.is_on_disk() || !self.segments.iter().skip(1).any(Segment::is_on_disk) {
                 break;
             }
             self.forget(first_seq);
@@ -398,7 +415,7 @@ impl Core {
         self.taken_seq = self.next_seq;
         let Some(active) = self.segments.back() else { unreachable!("a log always has a segment to append to") };
         let Body::Raw(raw) = &active.body else { unreachable!("the active segment is raw") };
-        let write = Write { segment: active.first_seq, file: raw.file.clone(), offset, bytes: bytes.clone() };
+        let write = Write { segment: active.first_seq, file: raw.file.clone(), offset, bytes: bytes.clone(), head: self.head_on_disk, operations: self.unwritten_operations.len() };
         self.tail_bytes += bytes.len();
         self.tail.push_back(Chunk { segment: active.first_seq, offset, bytes });
         while self.tail_bytes > TAIL_BYTES && self.tail.len() > 1 {
@@ -443,7 +460,10 @@ impl Core {
             record::Fields { seq, time_ns, subject: operation.subject(), headers: b"", payload: &payload, continues, operation: true };
         record::encode(&fields, buffer);
         if let Body::Raw(raw) = &mut active.body {
-            raw.operations.push(operation);
+            raw.operations.push(operation.clone());
+        }
+        if matches!(operation, Operation::Delete { .. }) {
+            self.unwritten_operations.push(operation);
         }
     }
 }

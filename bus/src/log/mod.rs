@@ -29,6 +29,8 @@ mod rewrite;
 mod scan;
 mod sealed;
 pub(crate) mod segment;
+#[cfg(test)]
+mod sim;
 mod store;
 mod subjects;
 mod sync;

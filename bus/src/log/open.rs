@@ -142,8 +142,11 @@ impl Opening<'_> {
             tail_bytes: 0,
             written_seq: 0,
             unwritten: VecDeque::new(),
+            unwritten_operations: Vec::new(),
             head_moved: false,
             head_on_disk: 0,
+            head_written: 0,
+            head_synced: 0,
             gaps: Vec::new(),
             unreadable: Vec::new(),
             garbage: Vec::new(),
@@ -378,7 +381,7 @@ impl Log {
                 Operation::Head { first_seq } => head = head.max(first_seq),
             }
         }
-        core.head_on_disk = head;
+        (core.head_on_disk, core.head_written, core.head_synced) = (head, head, head);
         self.cut_below(core, head);
         self.advance_from_start(core);
         self.enforce_size(core);

@@ -85,12 +85,17 @@ impl Log {
 
     /// Rewrites one segment; false when there is none worth it.
     fn rewrite_one(&self, level: i32) -> bool {
+        // Files that are to go are gone before what says that their messages are deleted may go: the folder is synced with the new file.
+        if let Err(error) = self.delete_garbage() {
+            warn!(stream = self.config.name, %error, "cannot delete an old segment: nothing is rewritten before it is gone");
+            return false;
+        }
         let job = {
             let mut core = lock(&self.core);
             let Some(first_seq) = self.choose(&core) else { return false };
             let operations = self.operations_of(&core, first_seq);
             let Ok(at) = core.segments.binary_search_by_key(&first_seq, |segment| segment.first_seq) else { return false };
-            let operations = match operations {
+            let operations: Vec<Operation> = match operations {
                 Ok(operations) => operations.into_iter().filter_map(|operation| needed(&core, first_seq, operation)).collect(),
                 Err(error) => {
                     warn!(stream = self.config.name, first_seq, %error, "cannot read a segment's operations: it is left as it is");
@@ -99,9 +104,11 @@ impl Log {
                     return true;
                 }
             };
+            // The last file of all stays: it tells how far the sequences came.
+            let others_behind = core.segments.iter().skip(at + 1).any(Segment::is_on_disk);
             let segment = &mut core.segments[at];
             segment.tried_at = Some(segment.deleted.len());
-            let nothing_left = segment.live() == 0 && matches!(&operations, operations if Vec::<Operation>::is_empty(operations));
+            let nothing_left = segment.live() == 0 && Vec::<Operation>::is_empty(&operations) && others_behind;
             if nothing_left {
                 core.forget(first_seq);
                 None
@@ -238,7 +245,7 @@ impl Log {
 /// What of an operation must be kept: what it says of messages that are still in some file.
 fn needed(core: &Core, first_seq: u64, operation: Operation) -> Option<Operation> {
     match operation {
-        Operation::Head { first_seq: head } => (head >= core.head_on_disk).then_some(Operation::Head { first_seq: head }),
+        Operation::Head { first_seq: head } => (head >= core.head_synced).then_some(Operation::Head { first_seq: head }),
         Operation::Delete { subject, messages } => {
             let still_there = |seq: u64| {
                 let Some(at) = core.segment_at(seq) else { return false };

@@ -140,7 +140,7 @@ impl Log {
         if let Some(failure) = self.failure.get() {
             return Err(io::Error::new(failure.source.kind(), format!("the log failed before: {}", failure.source)));
         }
-        let (files, sync_dir, written_seq) = {
+        let (files, sync_dir, written_seq, head) = {
             let mut core = lock(&self.core);
             let mut files: Vec<(Opened, PathBuf)> = Vec::new();
             for segment in &mut core.segments {
@@ -152,7 +152,7 @@ impl Log {
                     raw.dirty = false;
                 }
             }
-            (files, std::mem::take(&mut core.dir_dirty), core.written_seq)
+            (files, std::mem::take(&mut core.dir_dirty), core.written_seq, core.head_written)
         };
         let sync = || -> Result<(), (PathBuf, io::Error)> {
             for (opened, name) in &files {
@@ -163,6 +163,10 @@ impl Log {
         match sync() {
             Ok(()) => {
                 self.counters.syncs.fetch_add(1, Ordering::Relaxed);
+                {
+                    let mut core = lock(&self.core);
+                    core.head_synced = core.head_synced.max(head);
+                }
                 self.synced.send_if_modified(|synced| {
                     let moved = synced.seq < written_seq;
                     synced.seq = synced.seq.max(written_seq);
