@@ -415,7 +415,14 @@ impl Core {
         self.taken_seq = self.next_seq;
         let Some(active) = self.segments.back() else { unreachable!("a log always has a segment to append to") };
         let Body::Raw(raw) = &active.body else { unreachable!("the active segment is raw") };
-        let write = Write { segment: active.first_seq, file: raw.file.clone(), offset, bytes: bytes.clone(), head: self.head_on_disk, operations: self.unwritten_operations.len() };
+        let write = Write {
+            segment: active.first_seq,
+            file: raw.file.clone(),
+            offset,
+            bytes: bytes.clone(),
+            head: self.head_on_disk,
+            operations: self.unwritten_operations.len(),
+        };
         self.tail_bytes += bytes.len();
         self.tail.push_back(Chunk { segment: active.first_seq, offset, bytes });
         while self.tail_bytes > TAIL_BYTES && self.tail.len() > 1 {
@@ -431,11 +438,8 @@ impl Core {
 
     /// Begins the next segment. Its file is created when something is written to it.
     pub(crate) fn roll(&mut self) {
-        if self
-            .segments
-            .back()
-            .is_some_and(|active| active.end_seq == active.first_seq && matches!(&active.body, Body::Raw(raw) if raw.file.is_none()))
-        {
+        // One without messages goes on: the next would have its name.
+        if self.segments.back().is_some_and(|active| active.end_seq == active.first_seq) {
             return;
         }
         self.segments.push_back(Segment::raw(self.next_seq));

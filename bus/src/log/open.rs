@@ -87,7 +87,16 @@ pub(super) fn open(vfs: &dyn Vfs, dir: &Path, config: &LogConfig, boot_id: &str)
         Some(meta) if meta.clean_last_seq.is_none() && !boot_id.is_empty() && meta.boot_id == boot_id => floor,
         Some(meta) => floor.max(meta.reserved + 1),
     };
-    opening.report.skipped_sequences = next_seq - floor;
+    // The segment that is appended to: the last one where it can go on, else a new one.
+    let reusable = core.segments.back().is_some_and(|last| {
+        let has_room = matches!(&last.body, Body::Raw(raw) if raw.len < config.segment_bytes || last.end_seq == last.first_seq);
+        last.end_seq == next_seq && has_room && !opening.report.close_last
+    });
+    // A last segment without messages that is closed for good has the name that the next one would get.
+    let taken = !reusable && core.segments.back().is_some_and(|last| last.first_seq == next_seq);
+    let skipped = next_seq - floor;
+    let next_seq = next_seq + u64::from(taken);
+    opening.report.skipped_sequences = skipped;
     meta.add_gap(floor, next_seq - 1);
     core.next_seq = next_seq;
     core.taken_seq = next_seq;
@@ -97,11 +106,6 @@ pub(super) fn open(vfs: &dyn Vfs, dir: &Path, config: &LogConfig, boot_id: &str)
     core.last_time_ns =
         core.segments.iter().rev().find(|segment| segment.end_seq > segment.first_seq).map_or(0, |segment| segment.last_time_ns);
 
-    // The segment that is appended to: the last one where it can go on, else a new one.
-    let reusable = core.segments.back().is_some_and(|last| {
-        last.end_seq == next_seq
-            && matches!(&last.body, Body::Raw(raw) if raw.len < config.segment_bytes && raw.file.is_some() && !opening.report.close_last)
-    });
     if reusable && let Some(Segment { body: Body::Raw(raw), .. }) = core.segments.back() {
         core.buffer_at = raw.len;
     } else {
