@@ -1,9 +1,10 @@
 //! One turn of one server.
 
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::case::{Case, Measure};
@@ -71,6 +72,13 @@ impl Run {
         time.as_nanos() as f64 / 1000.0 / self.messages.max(1) as f64
     }
 
+    /// Processors that neither the server nor the driver used and that were not idle: the kernel's own threads, and others' work.
+    pub(super) fn others(&self) -> f64 {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+        let used = (self.cpu_within + self.driver_cpu).as_secs_f64() / self.wall.as_secs_f64().max(1e-9);
+        (processors * (1.0 - self.idle) - used).max(0.0)
+    }
+
     /// What a goal is about.
     pub(super) fn value(&self, measure: Measure) -> Option<f64> {
         match measure {
@@ -84,10 +92,15 @@ impl Run {
 /// Asks the driver, and reads its one line.
 ///
 /// # Errors
-/// It failed, and said why on stderr.
-pub(super) fn ask(driver: &mut std::process::Command) -> Result<Value> {
-    let said = command::capture_shown(driver, "the driver says above what failed")?;
-    serde_json::from_str(&said).with_context(|| format!("the driver's answer is no JSON: {said:?}"))
+/// It failed; with what it said.
+pub(super) fn ask(driver: &mut Command) -> Result<Value> {
+    let output = driver.stdin(Stdio::null()).output().with_context(|| format!("`{}` could not be started", command::describe(driver)))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("{} ({}, {})", said.trim(), command::describe(driver), output.status);
+    }
+    serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("the driver's answer is no JSON: {:?}", String::from_utf8_lossy(&output.stdout)))
 }
 
 /// The options that say how long.

@@ -44,8 +44,8 @@ fn table(text: &mut String, cases: &[Case], measured: &[Measured]) -> std::fmt::
     let of = cases.iter().find_map(|case| case.batch).map_or(String::new(), |batch| format!(" of {batch}"));
     writeln!(
         text,
-        "| work | server | msg/s | p50{of}, µs | p99{of}, µs | server CPU, µs/msg | driver CPU, µs/msg | RSS peak, MiB |{disk} busy: server + driver \
-         (idle, disk) | limited by |"
+        "| work | server | msg/s | p50{of}, µs | p99{of}, µs | server CPU, µs/msg | driver CPU, µs/msg | RSS peak, MiB |{disk} busy: server + driver + \
+         others (idle, disk) | limited by |"
     )?;
     writeln!(text, "|---|---|{}---|---|", "--:|".repeat(if stored { 8 } else { 6 }))?;
     for (case, Measured { runs, failed }) in cases.iter().zip(measured) {
@@ -110,6 +110,7 @@ fn ratio_row(text: &mut String, runs: &[(Kind, Vec<Run>)], stored: bool) -> std:
 struct Busy {
     server: f64,
     driver: f64,
+    others: f64,
     /// Shares of all processors.
     idle: f64,
     waiting: f64,
@@ -122,6 +123,7 @@ impl Busy {
         Self {
             server: median(&|run| run.cpu_within.as_secs_f64() / run.wall.as_secs_f64().max(1e-9)),
             driver: median(&|run| run.driver_cpu.as_secs_f64() / run.wall.as_secs_f64().max(1e-9)),
+            others: median(&Run::others),
             idle: median(&|run| run.idle),
             waiting: median(&|run| run.waiting),
             stolen: median(&|run| run.stolen),
@@ -129,17 +131,18 @@ impl Busy {
     }
 
     fn text(&self) -> String {
-        let Self { server, driver, idle, waiting, stolen } = self;
+        let Self { server, driver, others, idle, waiting, stolen } = self;
         let stolen = if *stolen >= 0.01 { format!(", stolen {:.0} %", stolen * 100.0) } else { String::new() };
-        format!("{server:.2} + {driver:.2} ({:.0} %, {:.0} %{stolen})", idle * 100.0, waiting * 100.0)
+        format!("{server:.2} + {driver:.2} + {others:.2} ({:.0} %, {:.0} %{stolen})", idle * 100.0, waiting * 100.0)
     }
 
     /// In a word: what another second of the same would need more of.
     fn limit(&self, case: &Case) -> &'static str {
-        if self.waiting >= 0.05 || (case.durability == Durability::Always && self.idle >= 0.3) {
-            "the disk's sync"
-        } else if self.idle < 0.1 {
+        let synced = case.durability == Durability::Always;
+        if self.idle < 0.15 {
             "processors"
+        } else if self.waiting >= 0.1 || (synced && (case.one_at_a_time || self.waiting >= 0.05)) {
+            "the disk's sync"
         } else if case.one_at_a_time {
             "round trips"
         } else {

@@ -44,7 +44,14 @@ fn rounds(bench: &Bench<'_>, case: &Case) -> Measured {
             match run::turn(bench, program, case) {
                 Ok(run) => {
                     let cpu = run.each(run.cpu);
-                    eprintln!("        round {}: {:11} {:>9.0}/s, {cpu:.2} µs of CPU each", round + 1, kind.title(), run.throughput());
+                    let others = run.others();
+                    let busy = if others > 0.3 { format!("; others used {others:.1} processors") } else { String::new() };
+                    eprintln!(
+                        "        round {}: {:11} {:>9.0}/s, {cpu:.2} µs of CPU each{busy}",
+                        round + 1,
+                        kind.title(),
+                        run.throughput()
+                    );
                     runs.push(run);
                 }
                 Err(error) => {
