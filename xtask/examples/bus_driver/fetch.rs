@@ -21,6 +21,7 @@ pub(crate) struct Puller {
     nats: Nats,
     batch: usize,
     ack: bool,
+    inbox: String,
     name: String,
     /// Sequence of the last message.
     last: u64,
@@ -31,8 +32,10 @@ impl Puller {
     /// Makes a durable consumer of the whole stream and a connection for it.
     pub(crate) fn open(target: &Target, name: &str, batch: usize, ack: bool) -> Result<Self> {
         let mut nats = Nats::open(target.address)?;
-        nats.subscribe("_INBOX.pull", 1)?;
-        let mut puller = Self { nats, batch, ack, name: String::new(), last: 0, acks: Vec::new() };
+        // One's own: what another puller on the same subject gets would wait in this connection.
+        let inbox = format!("_INBOX.pull_{name}");
+        nats.subscribe(&inbox, 1)?;
+        let mut puller = Self { nats, batch, ack, inbox, name: String::new(), last: 0, acks: Vec::new() };
         puller.begin(name)?;
         Ok(puller)
     }
@@ -50,7 +53,7 @@ impl Puller {
     pub(crate) fn pull(&mut self) -> Result<()> {
         let body = format!("{{\"batch\":{},\"expires\":{EXPIRES}}}", self.batch);
         self.acks.extend_from_slice(
-            format!("PUB $JS.API.CONSUMER.MSG.NEXT.{STREAM}.{} _INBOX.pull {}\r\n{body}\r\n", self.name, body.len()).as_bytes(),
+            format!("PUB $JS.API.CONSUMER.MSG.NEXT.{STREAM}.{} {} {}\r\n{body}\r\n", self.name, self.inbox, body.len()).as_bytes(),
         );
         // With the acknowledgements of the batch before.
         self.nats.connection.send(&self.acks)?;

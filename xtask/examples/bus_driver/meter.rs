@@ -97,6 +97,8 @@ impl Meter {
             "server_restless": restless,
             "server_written_bytes": field(self.pid, "io", "write_bytes").saturating_sub(self.written),
             "server_peak_bytes": field(self.pid, "status", "VmHWM") << 10,
+            "server_resident_bytes": field(self.pid, "status", "VmRSS") << 10,
+            "server_anonymous_bytes": field(self.pid, "status", "RssAnon") << 10,
             "driver_cpu_ns": own.saturating_sub(self.own).as_nanos() as u64,
             "machine_idle": share(machine.idle, self.machine.idle),
             "machine_waiting": share(machine.waiting, self.machine.waiting),

@@ -64,8 +64,11 @@ fn one(bench: &Bench<'_>, program: &Program, folder: &std::path::Path, taken: &m
         drive(&server, &fill(bench.plan.stored - FIRST))?;
         note(taken, "all messages", &server)?;
     }
-    drive(&server, &["consumers".to_owned(), format!("--count={CONSUMERS}")])?;
-    note(taken, "and 100 consumers", &server)?;
+    let connected = drive(&server, &["consumers".to_owned(), format!("--count={CONSUMERS}")])?;
+    let bytes = |name: &str| connected[name].as_u64().unwrap_or_default();
+    let [rss, anonymous, peak] = ["server_resident_bytes", "server_anonymous_bytes", "server_peak_bytes"].map(bytes);
+    taken.stages.push(("and 100 consumers, connected", Memory { rss, anonymous, peak, maps: 0 }));
+    note(taken, "and gone again", &server)?;
     server.stop()?;
     taken.on_disk = server::on_disk(folder)? as f64 / bench.plan.stored as f64;
     let began = Instant::now();
@@ -142,7 +145,7 @@ mod tests {
     use super::*;
 
     fn taken(rss_mib: &[u64]) -> Taken {
-        let stages = ["nothing stored", "1 million messages", "all messages", "and 100 consumers"];
+        let stages = ["nothing stored", "1 million messages", "all messages", "and 100 consumers, connected"];
         let memory = |mib: &u64| Memory { rss: mib << 20, ..Memory::default() };
         Taken { stages: stages.into_iter().zip(rss_mib.iter().map(memory)).collect(), ..Taken::default() }
     }

@@ -14,6 +14,7 @@ mod events_disk;
 mod in_process;
 mod memory;
 mod needs;
+mod quiet;
 mod run;
 mod server;
 mod table;
@@ -49,6 +50,9 @@ pub(crate) struct Args {
     /// Seconds of each measurement.
     #[arg(long, default_value_t = 2.0, value_parser = positive)]
     seconds: f64,
+    /// Seconds that a measurement waits for an idle machine; one that was disturbed all the same is made again, up to twice. 0 takes it as it comes.
+    #[arg(long, default_value_t = 20, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=3600))]
+    patience: u64,
     /// Messages stored for the section `memory`.
     #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(1_000_000..))]
     stored: u64,
@@ -82,16 +86,17 @@ struct Plan {
     warm_up: Duration,
     quick: bool,
     stored: u64,
+    patience: Duration,
 }
 
 impl Args {
     fn plan(&self) -> Plan {
         if self.quick {
             let measured = Duration::from_millis(600);
-            return Plan { rounds: 1, measured, warm_up: measured / 3, quick: true, stored: 1_000_000 };
+            return Plan { rounds: 1, measured, warm_up: measured / 3, quick: true, stored: 1_000_000, patience: Duration::ZERO };
         }
-        let measured = Duration::from_secs_f64(self.seconds);
-        Plan { rounds: self.rounds, measured, warm_up: measured / 4, quick: false, stored: self.stored }
+        let (measured, patience) = (Duration::from_secs_f64(self.seconds), Duration::from_secs(self.patience));
+        Plan { rounds: self.rounds, measured, warm_up: measured / 4, quick: false, stored: self.stored, patience }
     }
 
     fn sections(&self) -> Vec<Section> {

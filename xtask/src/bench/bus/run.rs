@@ -105,7 +105,7 @@ pub(super) fn ask(driver: &mut Command) -> Result<Value> {
 
 /// The options that say how long.
 pub(super) fn lasting(plan: &Plan) -> [String; 2] {
-    let Plan { measured, warm_up, rounds: _, quick: _, stored: _ } = plan;
+    let Plan { measured, warm_up, rounds: _, quick: _, stored: _, patience: _ } = plan;
     [format!("--seconds={}", measured.as_secs_f64()), format!("--warm-up={}", warm_up.as_secs_f64())]
 }
 

@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use super::case::{Case, Section, cases};
 use super::run::{self, Run};
 use super::server::Kind;
-use super::{Bench, disk, table};
+use super::{Bench, disk, quiet, table};
 
 /// All rounds of a measurement, by server in the order of turns. A server that failed has fewer.
 #[derive(Debug, Default)]
@@ -41,11 +41,11 @@ fn rounds(bench: &Bench<'_>, case: &Case) -> Measured {
             if measured.failed.iter().any(|(failed, _)| failed == kind) {
                 continue;
             }
-            match run::turn(bench, program, case) {
+            match quiet::undisturbed(bench.plan.patience, || run::turn(bench, program, case)) {
                 Ok(run) => {
                     let cpu = run.each(run.cpu);
                     let others = run.others();
-                    let busy = if others > 0.3 { format!("; others used {others:.1} processors") } else { String::new() };
+                    let busy = if others > quiet::BEARABLE { format!("; others used {others:.1} processors") } else { String::new() };
                     eprintln!(
                         "        round {}: {:11} {:>9.0}/s, {cpu:.2} µs of CPU each{busy}",
                         round + 1,
