@@ -18,6 +18,8 @@ pub(crate) const SUBJECTS: &str = "bench.>";
 #[derive(Debug)]
 pub(crate) struct Nats {
     pub(crate) connection: Connection,
+    /// Of the last request's subscription.
+    sid: u32,
 }
 
 impl Nats {
@@ -26,7 +28,7 @@ impl Nats {
     /// # Errors
     /// Nobody listens, or it does not want us.
     pub(crate) fn open(address: SocketAddr) -> Result<Self> {
-        let mut nats = Self { connection: Connection::open(address)? };
+        let mut nats = Self { connection: Connection::open(address)?, sid: 9_000_000 };
         let connect = r#"CONNECT {"verbose":false,"pedantic":false,"headers":true,"no_responders":true,"protocol":1,"echo":true,"lang":"bus_driver","version":"0"}"#;
         nats.connection.send(format!("{connect}\r\n").as_bytes())?;
         nats.settle()?;
@@ -96,7 +98,8 @@ impl Nats {
     /// The connection broke, nobody answers, or the answer is an error.
     pub(crate) fn api(&mut self, subject: &str, body: &str) -> Result<Value> {
         const INBOX: &str = "_INBOX.bus_driver_api";
-        let sid = 9_000_000;
+        self.sid += 1;
+        let sid = self.sid;
         let request = format!("SUB {INBOX} {sid}\r\nUNSUB {sid} 1\r\nPUB $JS.API.{subject} {INBOX} {}\r\n{body}\r\n", body.len());
         self.connection.send(request.as_bytes())?;
         loop {

@@ -8,8 +8,7 @@ use serde_json::Value;
 
 use super::super::report::cell;
 use super::super::stats::{Summary, summary};
-use super::Bench;
-use super::run;
+use super::{Bench, quiet, run};
 use crate::command;
 
 /// One measurement: its name, the example's options, and the goal for messages a second, where there is one.
@@ -34,6 +33,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Option<String>> {
     for (name, options, goal) in WORK {
         let mut answers = Vec::new();
         for _ in 0..bench.plan.rounds {
+            quiet::wait(bench.plan.patience);
             let mut command = Command::new(program);
             command::clean(&mut command).args(*options).args(run::lasting(&bench.plan)).arg("--folder").arg(&folder);
             let answer = run::ask(&mut command)?;

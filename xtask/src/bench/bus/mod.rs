@@ -62,9 +62,11 @@ pub(crate) struct Args {
     /// Print the tables and leave docs/performance.md as it is.
     #[arg(long)]
     print_only: bool,
-    /// Command of our own server, with `{port}`, `{dir}` and `{sync}` (`always` or `interval`) to be filled in; the example `serve` of
-    /// bartizan-bus when not given.
-    #[arg(long, value_name = "COMMAND")]
+    /// Measure the example `serve` of bartizan-bus instead of `bartizan bus serve`: the same server, built without eBPF tools.
+    #[arg(long)]
+    example: bool,
+    /// Another command of our own server, with `{port}`, `{dir}` and `{sync}` (`always` or `interval`) to be filled in.
+    #[arg(long, value_name = "COMMAND", conflicts_with = "example")]
     ours: Option<String>,
     /// Metadata of the streams on our own server, KEY={sync}.
     #[arg(long, value_name = "KEY={sync}")]
@@ -107,6 +109,9 @@ impl Args {
     fn command(&self, section: Section) -> String {
         let mut words = vec![format!("cargo xtask bench bus --only {}", section.name())];
         words.extend(self.servers.iter().map(|kind| format!("--server {}", kind.name())));
+        words.extend(self.example.then(|| "--example".to_owned()));
+        // The command itself may name a person's folders.
+        words.extend(self.ours.as_ref().map(|_| "--ours COMMAND".to_owned()));
         if self.quick {
             words.push("--quick".to_owned());
         } else {
@@ -190,7 +195,8 @@ mod tests {
 
     #[test]
     fn the_command_that_is_written_down_reads_back() -> Result<()> {
-        let args = Line::try_parse_from(["x", "--rounds", "3", "--only", "core", "--server", "nats", "--seconds", "1.5"])?.args;
+        let args =
+            Line::try_parse_from(["x", "--rounds", "3", "--only", "core", "--server", "nats", "--seconds", "1.5", "--example"])?.args;
         let command = args.command(Section::Core);
         let again = Line::try_parse_from(std::iter::once("x").chain(command.split(' ').skip(4)))?.args;
         assert_eq!((again.command(Section::Core), again.servers), (command, vec![Kind::Nats]));

@@ -8,10 +8,15 @@ use clap::ValueEnum;
 
 use super::Args;
 use super::server::{Kind, Program};
-use crate::command;
 use crate::project::Project;
 use crate::step::Steps;
 use crate::test::{nats_server, packages};
+use crate::{build, command};
+
+/// Options of `bartizan`.
+const BINARY: &str = "bus serve --listen 127.0.0.1:{port} --no-auth --sync {sync} --data-dir {dir}";
+/// Options of the example `serve`.
+const EXAMPLE: &str = "--port {port} --data-dir {dir} --sync {sync}";
 
 /// Built or found.
 #[derive(Debug)]
@@ -84,18 +89,14 @@ fn server(project: &Project, args: &Args, kind: Kind) -> Result<Program> {
             (vec![text(path)?], format!("Redis {version}"))
         }
         Kind::Ours => {
-            let words = match &args.ours {
-                Some(command) => command.split_whitespace().map(str::to_owned).collect(),
-                None => {
-                    if !has_example(project, "serve") {
-                        bail!("bartizan-bus has no example serve: give --ours");
-                    }
-                    let program = text(example(project, "bartizan-bus", "serve")?)?;
-                    let options = ["--port", "{port}", "--data-dir", "{dir}", "--sync", "{sync}"];
-                    std::iter::once(program).chain(options.map(str::to_owned)).collect()
-                }
+            let (program, options) = match &args.ours {
+                Some(command) => (None, command.as_str()),
+                None if args.example => (Some(example(project, "bartizan-bus", "serve")?), EXAMPLE),
+                None => (Some(build::build(project, true, &mut Steps::new(build::STEPS))?.binary), BINARY),
             };
-            (words, format!("Bartizan {}", env!("CARGO_PKG_VERSION")))
+            let words = program.map(text).transpose()?.into_iter().chain(options.split_whitespace().map(str::to_owned)).collect();
+            let which = if args.example { " (example `serve`)" } else { "" };
+            (words, format!("Bartizan {}{which}", env!("CARGO_PKG_VERSION")))
         }
     };
     let metadata = (kind == Kind::Ours).then(|| args.ours_metadata.clone()).flatten();

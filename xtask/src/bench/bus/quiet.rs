@@ -33,7 +33,7 @@ fn in_use() -> f64 {
 }
 
 /// Waits until the machine is idle, and no longer than `patience`.
-fn wait(patience: Duration) {
+pub(super) fn wait(patience: Duration) {
     let began = Instant::now();
     while in_use() > BEARABLE && began.elapsed() < patience {}
 }
