@@ -290,8 +290,11 @@ impl Connection {
             self.shared.counters.permission_violations.fetch_add(1, Ordering::Relaxed);
             return self.client.error(&format!("Permissions Violation for Subscription to \"{pattern}\"{queue}"));
         }
-        if self.subscriptions.contains_key(sid) {
-            return self.ok();
+        match self.subscriptions.get(sid) {
+            // One that has got all it asked for lives no more, though nobody has cleared it away yet: its sid is free.
+            Some(known) if known.ended.load(Ordering::Relaxed) => self.unsubscribe(sid, None),
+            Some(_) => return self.ok(),
+            None => {}
         }
         if self.subscriptions.len() >= self.shared.config.max_subscriptions {
             return self.client.error("maximum subscriptions exceeded");
