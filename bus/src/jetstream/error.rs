@@ -35,7 +35,6 @@ errors! {
     ephemeral_with_durable_name = 400 10020 "consumer expected to be ephemeral but a durable name was set in request";
     maximum_consumers = 400 10026 "maximum consumers limit reached";
     no_message_found = 404 10037 "no message found";
-    not_enabled = 503 10076 "JetStream not enabled";
     stream_mismatch = 400 10056 "stream name in subject does not match request";
     stream_name_in_use = 400 10058 "stream name already in use with a different configuration";
     stream_not_found = 404 10059 "stream not found";
@@ -46,7 +45,6 @@ errors! {
     deliver_to_wildcards = 400 10079 "consumer deliver subject has wildcards";
     push_max_waiting = 400 10080 "consumer in push mode can not set max waiting";
     deliver_cycle = 400 10081 "consumer deliver subject forms a cycle";
-    max_ack_pending_policy = 400 10082 "consumer requires ack policy for max ack pending";
     small_heartbeat = 400 10083 "consumer idle heartbeat needs to be >= 100ms";
     pull_rate_limit = 400 10086 "consumer in pull mode can not have rate limit set";
     max_waiting_negative = 400 10087 "consumer max waiting needs to be positive";

@@ -384,7 +384,7 @@ impl Core {
     }
 
     /// A message of a raw segment, where its bytes are in memory.
-    pub(crate) fn from_memory(&self, segment: u64, seq: u64, offset: u64) -> Option<Stored> {
+    pub(crate) fn in_memory(&self, segment: u64, seq: u64, offset: u64) -> Option<Stored> {
         if self.is_active(segment) && offset >= self.buffer_at {
             let bytes = self.buffer.get(usize::try_from(offset - self.buffer_at).ok()?..)?;
             return match record::decode(bytes, seq) {

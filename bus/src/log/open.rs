@@ -79,7 +79,9 @@ pub(super) fn open(vfs: &dyn Vfs, dir: &Path, config: &LogConfig, boot_id: &str)
     let last_seq = core.segments.iter().map(|segment| segment.end_seq).max().unwrap_or(1) - 1;
     // Sequences of a gap are never used, also when nothing was written behind it.
     let behind_gaps = meta.gaps.last().map_or(1, |(_, last)| last + 1);
-    let floor = floor.max(last_seq + 1).max(behind_gaps);
+    // Nor those that an operation names: it would be done to the new messages, too.
+    let behind_operations = operations.iter().map(Operation::behind_seq).max().unwrap_or(1);
+    let floor = floor.max(last_seq + 1).max(behind_gaps).max(behind_operations);
     let next_seq = match &stored {
         None if !had_segments => 1,
         None => floor + RESERVE,
@@ -97,7 +99,7 @@ pub(super) fn open(vfs: &dyn Vfs, dir: &Path, config: &LogConfig, boot_id: &str)
     let skipped = next_seq - floor;
     let next_seq = next_seq + u64::from(taken);
     opening.report.skipped_sequences = skipped;
-    meta.add_gap(floor, next_seq - 1);
+    meta.add_gap(last_seq.max(behind_gaps - 1) + 1, next_seq - 1);
     core.next_seq = next_seq;
     core.taken_seq = next_seq;
     core.written_seq = next_seq - 1;

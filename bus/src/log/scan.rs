@@ -127,9 +127,7 @@ pub(crate) fn scan(file: &dyn VFile, first_seq: u64, len: u64, highest: u64) -> 
             return Ok(found);
         };
         // What came before counts when a whole batch follows the damage, and only then: else the end was torn here.
-        undo.get_or_insert_with(|| {
-            (found.messages.len(), found.operations.len(), found.len, found.end_seq, found.damage.len(), offset, reason)
-        });
+        undo.get_or_insert((found.messages.len(), found.operations.len(), found.len, found.end_seq, found.damage.len(), offset, reason));
         found.damage.push((offset, reason, seq, next - seq));
         found.messages.append(&mut batch);
         found.operations.append(&mut operations);
