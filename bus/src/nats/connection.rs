@@ -34,6 +34,8 @@ pub(crate) struct Client {
     pub(crate) received_messages: AtomicU64,
     pub(crate) received_bytes: AtomicU64,
     pub(crate) subscriptions: AtomicU64,
+    /// Some of its subscriptions have ended by their count since anybody looked.
+    pub(crate) some_ended: AtomicBool,
     pub(crate) pings_out: AtomicU32,
     /// Milliseconds since `since` when it last said something.
     pub(crate) last_heard_ms: AtomicU64,
@@ -358,6 +360,9 @@ impl Connection {
 
     /// Forgets subscriptions that ended by their count; the list of all does not have them any more.
     fn forget_ended(&mut self) {
+        if !self.client.some_ended.swap(false, Ordering::Relaxed) {
+            return;
+        }
         let before = self.subscriptions.len();
         self.subscriptions.retain(|_, sub| !sub.ended.load(Ordering::Relaxed));
         self.client.subscriptions.fetch_sub((before - self.subscriptions.len()) as u64, Ordering::Relaxed);
@@ -500,6 +505,7 @@ impl Subscription {
         }
         if max > 0 && delivered == max {
             self.ended.store(true, Ordering::Relaxed);
+            client.some_ended.store(true, Ordering::Relaxed);
             touched.ended.push((self.subject.clone(), self.id));
         }
         true

@@ -266,6 +266,7 @@ fn new_client(shared: &Shared, address: SocketAddr, socket: Option<Arc<TcpStream
         received_messages: AtomicU64::new(0),
         received_bytes: AtomicU64::new(0),
         subscriptions: AtomicU64::new(0),
+        some_ended: AtomicBool::new(false),
         pings_out: AtomicU32::new(0),
         last_heard_ms: AtomicU64::new(0),
         rtt_us: AtomicU64::new(0),
