@@ -27,7 +27,7 @@ pub(crate) enum Op<'a> {
         sid: &'a [u8],
         max: Option<u64>,
     },
-    /// `+OK`, `-ERR`, `INFO`: what only servers say.
+    /// `+OK`, `INFO`: what only servers say.
     Ignored,
 }
 
@@ -67,10 +67,14 @@ pub(crate) fn parse(bytes: &[u8], max_line: usize, max_payload: usize) -> Result
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let name_len = line.iter().position(|byte| matches!(byte, b' ' | b'\t')).unwrap_or(line.len());
     let (name, arguments) = line.split_at(name_len);
-    if arguments.len() > max_line {
+    if arguments.trim_ascii_start().len() > max_line {
         return Err(ParseError::LineTooLong);
     }
     let behind = end + 1;
+    if arguments.is_empty() && ["PUB", "HPUB", "SUB", "UNSUB"].iter().any(|op| name.eq_ignore_ascii_case(op.as_bytes())) {
+        // Their names end with a blank.
+        return Err(ParseError::UnknownOperation);
+    }
     let op = match name.len() {
         3 if name.eq_ignore_ascii_case(b"PUB") => return publication(bytes, arguments, behind, false, max_payload),
         4 if name.eq_ignore_ascii_case(b"HPUB") => return publication(bytes, arguments, behind, true, max_payload),
@@ -94,7 +98,9 @@ pub(crate) fn parse(bytes: &[u8], max_line: usize, max_payload: usize) -> Result
         4 if name.eq_ignore_ascii_case(b"PONG") => Op::Pong,
         7 if name.eq_ignore_ascii_case(b"CONNECT") => Op::Connect(arguments.trim_ascii()),
         3 if name.eq_ignore_ascii_case(b"+OK") => Op::Ignored,
-        4 if name.eq_ignore_ascii_case(b"-ERR") || name.eq_ignore_ascii_case(b"INFO") => Op::Ignored,
+        4 if name.eq_ignore_ascii_case(b"INFO") => Op::Ignored,
+        // A client that was told something it cannot bear.
+        4 if name.eq_ignore_ascii_case(b"-ERR") => return Err(ParseError::BadArguments),
         _ => return Err(ParseError::UnknownOperation),
     };
     Ok(Parsed::Op(op, behind))
