@@ -335,14 +335,11 @@ impl Consumer {
         self.due.insert((due_ns, seq));
     }
 
-    /// Nobody took it: it is due again at once.
-    fn untaken(&mut self, candidate: &Candidate, time: Time) {
+    /// Nobody took it: it is due still, and keeps its place before what is due later.
+    fn untaken(&mut self, candidate: &Candidate) {
         let seq = candidate.message.seq;
-        if candidate.deliveries > 1
-            && let Some(pending) = self.pending.get_mut(&seq)
-        {
-            pending.due_ns = time.ns;
-            self.due.insert((time.ns, seq));
+        if let Some(pending) = self.pending.get(&seq).filter(|_| candidate.deliveries > 1) {
+            self.due.insert((pending.due_ns, seq));
         }
     }
 
