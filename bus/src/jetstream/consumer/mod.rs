@@ -114,7 +114,8 @@ impl Consumer {
                 first = store.last_per_subject(&filter, state.last_seq).map_err(failed)?.into();
                 state.last_seq + 1
             }
-            DeliverPolicy::ByStartSequence => config.opt_start_seq.max(state.first_seq),
+            // Not beyond what comes next, as in nats-server: a restart would clamp it all the same.
+            DeliverPolicy::ByStartSequence => config.opt_start_seq.max(state.first_seq).min(state.last_seq + 1),
             DeliverPolicy::ByStartTime => {
                 let at = config.opt_start_time.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
                 let at = at.ok_or_else(|| ApiError::invalid_json("optional start time is not a time"))?;
@@ -335,14 +336,11 @@ impl Consumer {
         self.due.insert((due_ns, seq));
     }
 
-    /// Nobody took it: it is due again at once.
-    fn untaken(&mut self, candidate: &Candidate, time: Time) {
+    /// Nobody took it: it is due still, and keeps its place before what is due later.
+    fn untaken(&mut self, candidate: &Candidate) {
         let seq = candidate.message.seq;
-        if candidate.deliveries > 1
-            && let Some(pending) = self.pending.get_mut(&seq)
-        {
-            pending.due_ns = time.ns;
-            self.due.insert((time.ns, seq));
+        if let Some(pending) = self.pending.get(&seq).filter(|_| candidate.deliveries > 1) {
+            self.due.insert((pending.due_ns, seq));
         }
     }
 

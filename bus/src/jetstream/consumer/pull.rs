@@ -179,7 +179,7 @@ impl Consumer {
             self.commit(candidate, time);
             return;
         }
-        self.untaken(candidate, time);
+        self.untaken(candidate);
     }
 
     /// Ends requests whose time is over; tells the others that all is well.

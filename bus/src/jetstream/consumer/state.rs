@@ -49,7 +49,9 @@ impl Consumer {
         let end = store.state().last_seq;
         consumer.created_ns = saved.created_ns;
         consumer.next_seq = saved.next_seq.clamp(1, end + 1);
-        consumer.first = saved.first.iter().copied().collect::<VecDeque<u64>>();
+        // What was deleted since must not count: `num_pending` would be too high until it is passed.
+        let exists = |seq: &u64| store.get(*seq).is_ok_and(|message| message.is_some());
+        consumer.first = saved.first.iter().copied().filter(exists).collect::<VecDeque<u64>>();
         consumer.delivered = saved.delivered;
         consumer.ack_floor = saved.ack_floor;
         consumer.redelivered = saved.redelivered;
