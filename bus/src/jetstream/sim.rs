@@ -501,7 +501,7 @@ impl World {
             return Ok(());
         }
         match ack {
-            Ack::Ack | Ack::Next(_) => {
+            Ack::Done | Ack::Next(_) => {
                 let from = if self.config.ack_policy == AckPolicy::All { 0 } else { seq };
                 for seq in self.model.owed.range(from..=seq).map(|(seq, _)| *seq).collect::<Vec<_>>() {
                     self.settle(seq);
