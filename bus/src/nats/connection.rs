@@ -300,8 +300,9 @@ impl Connection {
 
     fn subscribe(&mut self, subject: &[u8], queue: Option<&[u8]>, sid: &[u8]) {
         let pattern = std::str::from_utf8(subject).ok().and_then(|text| text.parse::<Pattern>().ok());
-        let Some(pattern) = pattern else { return self.client.error("Invalid Subject") };
-        if self.permissions.as_ref().is_some_and(|permissions| !permissions.subscribe.allows_pattern(&pattern)) {
+        if let (Some(pattern), Some(permissions)) = (&pattern, &self.permissions)
+            && !permissions.subscribe.allows_pattern(pattern)
+        {
             let queue = queue.map(|queue| format!(" using queue \"{}\"", String::from_utf8_lossy(queue))).unwrap_or_default();
             self.shared.counters.permission_violations.fetch_add(1, Ordering::Relaxed);
             return self.client.error(&format!("Permissions Violation for Subscription to \"{pattern}\"{queue}"));
@@ -312,6 +313,7 @@ impl Connection {
             Some(_) => return self.ok(),
             None => {}
         }
+        let Some(pattern) = pattern else { return self.client.error("Invalid Subject") };
         if self.subscriptions.len() >= self.look_for_ended_at.min(self.shared.config.max_subscriptions) {
             self.forget_ended();
             self.look_for_ended_at = 2 * self.subscriptions.len() + ENDED_KEPT;
@@ -399,6 +401,9 @@ impl Connection {
             self.client.out.close(CloseReason::ProtocolError);
             return Some(Next::Close);
         }
+        if self.pedantic && !valid {
+            self.client.error("Invalid Publish Subject");
+        }
         if !allowed {
             self.shared.counters.permission_violations.fetch_add(1, Ordering::Relaxed);
             self.client.error(&format!("Permissions Violation for Publish to \"{}\"", String::from_utf8_lossy(subject)));
@@ -408,9 +413,6 @@ impl Connection {
             let reply = String::from_utf8_lossy(reply.unwrap_or_default()).into_owned();
             self.client.error(&format!("Permissions Violation for Publish with Reply of \"{reply}\""));
             return None;
-        }
-        if self.pedantic && !valid {
-            self.client.error("Invalid Publish Subject");
         }
         self.ok();
         let Some(message) = routed(subject, reply, headers, payload) else {

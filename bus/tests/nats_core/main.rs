@@ -4,6 +4,7 @@
 //! `cargo test -p bartizan-bus --test nats_core [-- [--server ours|nats-server] [FILTER]]`
 
 mod auth;
+mod differential;
 mod exchanges;
 mod lame_duck;
 mod limits;
@@ -117,6 +118,9 @@ async fn run(kind: Kind, filter: &str) -> bool {
         });
     }
     let mut outcomes = exchanges::run(kind, filter).await;
+    if kind == Kind::Ours {
+        outcomes.extend(differential::run(filter).await);
+    }
     while let Some(done) = running.join_next().await {
         outcomes.extend(done);
     }

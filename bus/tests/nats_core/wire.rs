@@ -52,6 +52,11 @@ impl Wire {
         Ok(self.stream.flush().await?)
     }
 
+    /// Says that nothing more will be said.
+    pub(crate) async fn shut(&mut self) -> Outcome {
+        Ok(self.stream.shutdown().await?)
+    }
+
     /// Reads INFO and says CONNECT, not verbose and not pedantic, with these fields too.
     pub(crate) async fn connect(&mut self, fields: &str) -> Outcome {
         self.expect("INFO\r\n").await?;
