@@ -433,6 +433,7 @@ impl Connection {
     fn tell_no_responders(&self, reply: &str, subject: &str) {
         let waiting = self.subscriptions.values().find(|sub| {
             sub.queue.is_none()
+                && !sub.ended.load(Ordering::Relaxed)
                 && std::str::from_utf8(&sub.subject)
                     .ok()
                     .and_then(|text| text.parse::<Pattern>().ok())

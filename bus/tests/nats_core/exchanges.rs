@@ -229,6 +229,12 @@ const EXCHANGES: &[Exchange] = &[
         ",\"no_responders\":false",
         &[("SUB _INBOX.b 5\r\nPUB nobody.here _INBOX.b 0\r\n\r\nPING\r\n", This("PONG\r\n"))],
     ),
+    plain(
+        "no_responders_and_who_waited_has_had_enough",
+        &[("SUB r 1\r\nUNSUB 1 1\r\nPUB r 1\r\nx\r\nPUB nobody.here r 0\r\n\r\nPING\r\n", This("MSG r 1 1\r\nx\r\nPONG\r\n"))],
+    ),
+    plain("carriage_return_in_a_line", &[("SUB a\r1\r\nPUB a 1\r\nx\r\nPING\r\n", This("MSG a 1 1\r\nx\r\nPONG\r\n"))]),
+    plain("unsub_with_a_word_for_max_is_now", &[("SUB a 1\r\nUNSUB 1 x\r\nPUB a 1\r\nx\r\nPING\r\n", This("PONG\r\n"))]),
     plain("no_responders_and_nobody_who_waits", &[("PUB nobody.here _INBOX.b 0\r\n\r\nPING\r\n", This("PONG\r\n"))]),
     plain("unknown_jetstream_request_has_no_answer", &[("SUB i 1\r\nPUB $JS.API.FOO i 0\r\n\r\nPING\r\n", This("PONG\r\n"))]),
     // Limits
