@@ -223,7 +223,8 @@ impl Consumer {
     fn wait_ns(&self, deliveries: u64) -> u64 {
         let backoff =
             self.config.backoff.get(usize::try_from(deliveries).unwrap_or(usize::MAX).saturating_sub(1)).or(self.config.backoff.last());
-        u64::try_from(backoff.copied().unwrap_or(self.config.ack_wait)).unwrap_or(0)
+        // A wait of nothing would be over before the look it began in: that look would hand the same message out for ever.
+        u64::try_from(backoff.copied().unwrap_or(self.config.ack_wait)).unwrap_or(0).max(1)
     }
 
     /// The next message to hand out: what is due again first, then what is new.
