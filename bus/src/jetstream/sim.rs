@@ -440,7 +440,7 @@ impl World {
             Some("409 Consumer is push based".to_owned())
         } else if self.config.max_batch > 0 && batch as i64 > self.config.max_batch {
             Some(format!("409 Exceeded MaxRequestBatch of {}", self.config.max_batch))
-        } else if heartbeat > 0 && expires > 0 && heartbeat * 2 > expires {
+        } else if heartbeat > 0 && heartbeat * 2 > expires {
             Some("400 Bad Request - heartbeat value too large".to_owned())
         } else {
             if self.waiting.len() as i64 >= self.config.max_waiting {

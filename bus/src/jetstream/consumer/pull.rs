@@ -103,7 +103,8 @@ impl Consumer {
         if limits.max_bytes > 0 && wanted.max_bytes > limits.max_bytes {
             return refuse(out, &format!("409 Exceeded MaxRequestMaxBytes of {}", limits.max_bytes));
         }
-        if wanted.idle_heartbeat > 0 && wanted.expires > 0 && wanted.idle_heartbeat.saturating_mul(2) > wanted.expires {
+        // Also where nothing expires, as in nats-server.
+        if wanted.idle_heartbeat > 0 && wanted.idle_heartbeat.saturating_mul(2) > wanted.expires.max(0) {
             return refuse(out, "400 Bad Request - heartbeat value too large");
         }
         if self.waiting.len() as i64 >= self.config.max_waiting {
