@@ -495,7 +495,7 @@ impl World {
     fn say(&mut self, seq: u64, deliveries: u64, body: &str) -> Check {
         self.note(format_args!("{seq}: {body:?}"));
         let ack = Ack::parse(body.as_bytes()).ok_or_else(|| format!("{body} was not read"))?;
-        let known = self.consumer.acknowledge(seq, deliveries, &ack, self.time, &mut self.sink);
+        let known = self.consumer.acknowledge(seq, (deliveries, 1), &ack, self.time, &mut self.sink);
         ensure!(known == (seq <= self.model.delivered), "an acknowledgement of {seq} was taken: {known}");
         if !known {
             return Ok(());
