@@ -22,10 +22,12 @@ impl StoreFactory for InMemory {
     }
 }
 
+type Tapped = (TapId, Pattern, Arc<dyn Tap>);
+
 /// Core NATS with one client that listens to everything.
 #[derive(Default)]
 struct TestRouter {
-    taps: Mutex<Vec<(TapId, Pattern, Arc<dyn Tap>)>>,
+    taps: Mutex<Vec<Tapped>>,
     made: Mutex<u64>,
     /// Where something was sent, and what.
     sent: Mutex<Vec<(String, Vec<u8>, Vec<u8>)>>,

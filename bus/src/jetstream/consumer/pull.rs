@@ -56,8 +56,8 @@ fn end(out: &mut dyn Output, request: &PullRequest, line: &str) {
 fn go_duration(ns: i64) -> String {
     let (unit, name) = match ns {
         ..1_000 => (1, "ns"),
-        ..1_000_000 => (1_000, "µs"),
-        ..1_000_000_000 => (1_000_000, "ms"),
+        1_000..1_000_000 => (1_000, "µs"),
+        1_000_000..1_000_000_000 => (1_000_000, "ms"),
         _ => (1_000_000_000, "s"),
     };
     let (whole, rest) = (ns / unit, ns % unit);
