@@ -114,7 +114,7 @@ impl Consumer {
                 first = store.last_per_subject(&filter, state.last_seq).map_err(failed)?.into();
                 state.last_seq + 1
             }
-            // Not beyond what comes next, as in nats-server: a restart would clamp it all the same.
+            // Not beyond what comes next: a restart would clamp it all the same.
             DeliverPolicy::ByStartSequence => config.opt_start_seq.max(state.first_seq).min(state.last_seq + 1),
             DeliverPolicy::ByStartTime => {
                 let at = config.opt_start_time.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
