@@ -162,6 +162,8 @@ impl StreamConfig {
             (self.allow_msg_schedules == Some(true), "scheduled messages"),
             (self.subject_delete_marker_ttl != 0, "subject delete markers"),
             (self.first_seq > 1, "a first sequence"),
+            (self.allow_msg_ttl, "per-message TTLs"),
+            (self.consumer_limits.values().any(|limit| !matches!(limit.as_i64(), Some(0 | -1))), "limits for consumers"),
         ];
         if let Some((_, what)) = unsupported.iter().find(|(asked, _)| *asked) {
             return Err(ApiError::stream_config(format!("{what} are not supported by this server")));
@@ -399,6 +401,12 @@ impl ConsumerConfig {
         }
         if self.rate_limit_bps > 0 && self.is_push() {
             return Err(ApiError::consumer("rate limits are not supported by this server"));
+        }
+        if !matches!(self.sample_freq.trim_end_matches('%'), "" | "0") {
+            return Err(ApiError::consumer("sampling of acknowledgements is not supported by this server"));
+        }
+        if self.direct == Some(true) {
+            return Err(ApiError::consumer("direct consumers are not supported by this server"));
         }
         self.complete();
         self.check_kind()?;

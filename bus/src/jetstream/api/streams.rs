@@ -164,8 +164,11 @@ impl Js {
 
     pub(super) fn stream_create(&self, name: &str, message: &Routed<'_>) -> Result<StreamInfo, ApiError> {
         let wanted: StreamConfig = config::read(message.payload)?;
-        if wanted.name != name && !wanted.name.is_empty() {
+        if wanted.name != name {
             return Err(ApiError::stream_mismatch());
+        }
+        if wanted.sealed {
+            return Err(ApiError::stream_config("stream configuration for create can not be sealed"));
         }
         let wanted = wanted.checked()?;
         let _admin = crate::log::lock(&self.admin);

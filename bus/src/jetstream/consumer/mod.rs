@@ -18,7 +18,7 @@ use super::error::ApiError;
 use crate::error::ReadError;
 use crate::nats::route::Routed;
 use crate::pattern::Filter;
-use crate::store::{Hint, Store, Stored};
+use crate::store::{Hint, State, Store, Stored};
 pub(crate) use ack::Ack;
 pub(crate) use pull::PullRequest;
 pub(crate) use push::Flow;
@@ -114,7 +114,7 @@ impl Consumer {
                 first = store.last_per_subject(&filter, state.last_seq).map_err(failed)?.into();
                 state.last_seq + 1
             }
-            // Not beyond what comes next, as in nats-server: a restart would clamp it all the same.
+            // Not beyond what comes next: a restart would clamp it all the same.
             DeliverPolicy::ByStartSequence => config.opt_start_seq.max(state.first_seq).min(state.last_seq + 1),
             DeliverPolicy::ByStartTime => {
                 let at = config.opt_start_time.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
@@ -195,11 +195,7 @@ impl Consumer {
 
     /// Counts what is left from the beginning.
     fn recount(&mut self, store: &dyn Store) {
-        let state = store.state();
-        let behind = store.count(self.next_seq, &self.filter).unwrap_or_else(|error| {
-            tracing::warn!(stream = self.stream, consumer = self.name, %error, "cannot count what is pending");
-            0
-        });
+        let (state, behind) = self.count(store, self.next_seq);
         self.left = self.first.len() as u64 + behind;
         (self.counted_seq, self.counted_removals) = (state.last_seq, state.removals);
     }
@@ -214,16 +210,42 @@ impl Consumer {
             }
             self.recount(store);
         } else if state.last_seq > self.counted_seq {
-            self.left += store.count(self.counted_seq.max(self.next_seq - 1) + 1, &self.filter).unwrap_or(0);
-            self.counted_seq = state.last_seq;
+            let (counted, new) = self.count(store, self.counted_seq.max(self.next_seq - 1) + 1);
+            if counted.removals == self.counted_removals {
+                self.left += new;
+                self.counted_seq = counted.last_seq;
+            } else {
+                self.recount(store);
+            }
         }
+    }
+
+    /// What passes at or behind `from`, and the state in which that was so. The sensor's own streams grow while they are counted: what
+    /// came in between would be counted again with the next look.
+    fn count(&self, store: &dyn Store, from: u64) -> (State, u64) {
+        let mut before = store.state();
+        for _ in 0..MOST_COUNTS {
+            let count = store.count(from, &self.filter).unwrap_or_else(|error| {
+                tracing::warn!(stream = self.stream, consumer = self.name, %error, "cannot count what is pending");
+                0
+            });
+            let state = store.state();
+            if (state.last_seq, state.removals) == (before.last_seq, before.removals) {
+                return (state, count);
+            }
+            before = state;
+        }
+        let beyond = |from: u64| store.count(from, &self.filter).unwrap_or(0);
+        let ahead = beyond(before.last_seq + 1);
+        (before, beyond(from).saturating_sub(ahead))
     }
 
     /// When a message that was delivered so often comes again.
     fn wait_ns(&self, deliveries: u64) -> u64 {
         let backoff =
             self.config.backoff.get(usize::try_from(deliveries).unwrap_or(usize::MAX).saturating_sub(1)).or(self.config.backoff.last());
-        u64::try_from(backoff.copied().unwrap_or(self.config.ack_wait)).unwrap_or(0)
+        // A wait of nothing would be over before the look it began in: that look would hand the same message out for ever.
+        u64::try_from(backoff.copied().unwrap_or(self.config.ack_wait)).unwrap_or(0).max(1)
     }
 
     /// The next message to hand out: what is due again first, then what is new.
@@ -413,6 +435,8 @@ impl Consumer {
 
 /// A consumer is looked at by the clock this often at most.
 const SHORTEST_WAIT_NS: u64 = 5_000_000;
+/// A stream that grows is counted so often at most; then what came during the last count may be counted once too often.
+const MOST_COUNTS: usize = 16;
 /// So many damaged places are passed within one look.
 const MOST_DAMAGE: usize = 64;
 
