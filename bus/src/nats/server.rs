@@ -237,8 +237,9 @@ fn look_after(shared: &Shared, client: &Client) {
     }
     let silent = age.saturating_sub(Duration::from_millis(client.last_heard_ms.load(Ordering::Relaxed)));
     let unanswered = client.pings_out.load(Ordering::Relaxed);
-    // The first ping comes soon: it measures the way.
-    let first = unanswered == 0 && client.rtt_us.load(Ordering::Relaxed) == 0 && age > Duration::from_secs(1).min(config.ping_interval);
+    // The first ping comes soon and once: it measures the way. Who talks without answering it is asked again when it is silent.
+    let unmeasured = client.rtt_us.load(Ordering::Relaxed) == 0 && client.ping_sent_us.load(Ordering::Relaxed) == 0;
+    let first = unmeasured && age > Duration::from_secs(1).min(config.ping_interval);
     if first || silent > config.ping_interval * (unanswered + 1) {
         if unanswered >= config.ping_max {
             client.error("Stale Connection");
