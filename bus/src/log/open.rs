@@ -390,6 +390,8 @@ impl Log {
         (core.head_on_disk, core.head_written, core.head_synced) = (head, head, head);
         self.cut_below(core, head);
         self.advance_from_start(core);
+        // A power cut may have taken deletions back.
+        self.enforce_subjects(core);
         self.enforce_size(core);
         core.removals = 0;
     }
