@@ -162,7 +162,6 @@ impl StreamConfig {
             (self.allow_msg_schedules == Some(true), "scheduled messages"),
             (self.subject_delete_marker_ttl != 0, "subject delete markers"),
             (self.first_seq > 1, "a first sequence"),
-            (self.allow_msg_ttl, "per-message TTLs"),
             (self.consumer_limits.values().any(|limit| !matches!(limit.as_i64(), Some(0 | -1))), "limits for consumers"),
         ];
         if let Some((_, what)) = unsupported.iter().find(|(asked, _)| *asked) {

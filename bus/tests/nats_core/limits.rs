@@ -117,7 +117,7 @@ pub(crate) async fn stale(kind: Kind) -> Outcome {
 }
 
 pub(crate) async fn pongs_keep_it(kind: Kind) -> Outcome {
-    let server = Server::start(kind, ServerConfig { ping_interval: Duration::from_millis(100), ping_max: 1, ..config() }).await?;
+    let server = Server::start(kind, ServerConfig { ping_interval: Duration::from_millis(500), ping_max: 3, ..config() }).await?;
     let mut wire = server.client("").await?;
     wire.silent().await?;
     wire.shows_pings = true;
