@@ -13,12 +13,12 @@ mod state;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::config::{AckPolicy, ConsumerConfig, DeliverPolicy};
+use super::config::{AckPolicy, ConsumerConfig, DeliverPolicy, MOST_ACK_PENDING};
 use super::error::ApiError;
 use crate::error::ReadError;
 use crate::nats::route::Routed;
 use crate::pattern::Filter;
-use crate::store::{Hint, State, Store, Stored};
+use crate::store::{Hint, Store, Stored};
 pub(crate) use ack::Ack;
 pub(crate) use pull::PullRequest;
 pub(crate) use push::Flow;
@@ -81,7 +81,8 @@ pub(crate) struct Consumer {
     /// Messages that pass and were not delivered, of those up to `counted_seq`.
     left: u64,
     counted_seq: u64,
-    counted_removals: u64,
+    /// `None`: to be counted again.
+    counted_removals: Option<u64>,
     hint: Hint,
     /// Read and not taken.
     peeked: Option<Stored>,
@@ -89,8 +90,20 @@ pub(crate) struct Consumer {
     used_ns: u64,
     heartbeat_ns: u64,
     pub(crate) paused_until_ns: Option<i64>,
+    /// Why what is due cannot be given: nothing that the clock would change.
+    held_up: HeldUp,
     /// Changed since it was stored.
     pub(crate) dirty: bool,
+}
+
+/// What keeps a consumer from giving what it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum HeldUp {
+    No,
+    /// It is paused, or its client has to confirm what it got.
+    Waits,
+    /// Nobody listens.
+    Unbound,
 }
 
 /// The next message and how it comes.
@@ -114,8 +127,7 @@ impl Consumer {
                 first = store.last_per_subject(&filter, state.last_seq).map_err(failed)?.into();
                 state.last_seq + 1
             }
-            // Not beyond what comes next: a restart would clamp it all the same.
-            DeliverPolicy::ByStartSequence => config.opt_start_seq.max(state.first_seq).min(state.last_seq + 1),
+            DeliverPolicy::ByStartSequence => config.opt_start_seq.clamp(state.first_seq, state.last_seq + 1),
             DeliverPolicy::ByStartTime => {
                 let at = config.opt_start_time.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
                 let at = at.ok_or_else(|| ApiError::invalid_json("optional start time is not a time"))?;
@@ -143,11 +155,12 @@ impl Consumer {
             flow: Flow::default(),
             left: 0,
             counted_seq: 0,
-            counted_removals: 0,
+            counted_removals: None,
             hint: Hint::default(),
             peeked: None,
             used_ns: time.ns,
             heartbeat_ns: time.ns,
+            held_up: HeldUp::No,
             dirty: true,
         };
         consumer.recount(store);
@@ -160,7 +173,9 @@ impl Consumer {
         self.filter = config.filter()?;
         self.paused_until_ns = paused_until(&config);
         self.config = config;
-        self.peeked = None;
+        (self.peeked, self.hint) = (None, Hint::default());
+        let passes = |seq: &u64| store.get(*seq).is_ok_and(|message| message.is_some_and(|message| self.filter.matches(message.subject())));
+        self.first.retain(passes);
         self.dirty = true;
         self.recount(store);
         Ok(())
@@ -195,57 +210,58 @@ impl Consumer {
 
     /// Counts what is left from the beginning.
     fn recount(&mut self, store: &dyn Store) {
-        let (state, behind) = self.count(store, self.next_seq);
-        self.left = self.first.len() as u64 + behind;
-        (self.counted_seq, self.counted_removals) = (state.last_seq, state.removals);
+        self.first.retain(|seq| store.get(*seq).is_ok_and(|message| message.is_some()));
+        let mut state = store.state();
+        // Nobody can be given again what the stream has let go of. What was deleted further on is noticed when it is due.
+        while let Some((&seq, _)) = self.pending.first_key_value().filter(|(seq, _)| **seq < state.first_seq) {
+            self.settle(seq);
+        }
+        let mut settled = false;
+        // The process itself appends to its streams while this counts: what came meanwhile must be counted once, now or later.
+        for _ in 0..COUNT_TRIES {
+            let behind = store.count(self.next_seq, &self.filter).unwrap_or_else(|error| {
+                tracing::warn!(stream = self.stream, consumer = self.name, %error, "cannot count what is pending");
+                0
+            });
+            self.left = self.first.len() as u64 + behind;
+            let after = store.state();
+            settled = (after.last_seq, after.removals) == (state.last_seq, state.removals);
+            if settled {
+                break;
+            }
+            state = after;
+        }
+        self.counted_seq = state.last_seq;
+        // Too busy to count: the next look counts again.
+        self.counted_removals = if settled { Some(state.removals) } else { None };
     }
 
     /// Counts what came since.
     fn refresh(&mut self, store: &dyn Store) {
         let state = store.state();
-        if state.removals != self.counted_removals {
-            self.first.retain(|seq| store.get(*seq).is_ok_and(|message| message.is_some()));
+        if Some(state.removals) != self.counted_removals {
             if self.peeked.as_ref().is_some_and(|peeked| store.get(peeked.seq).is_ok_and(|message| message.is_none())) {
                 self.peeked = None;
             }
             self.recount(store);
         } else if state.last_seq > self.counted_seq {
-            let (counted, new) = self.count(store, self.counted_seq.max(self.next_seq - 1) + 1);
-            if counted.removals == self.counted_removals {
-                self.left += new;
-                self.counted_seq = counted.last_seq;
+            let from = self.counted_seq.max(self.next_seq - 1) + 1;
+            let came = store.count(from, &self.filter).unwrap_or(0);
+            let after = store.state();
+            if (after.last_seq, after.removals) == (state.last_seq, state.removals) {
+                self.left += came;
+                self.counted_seq = state.last_seq;
             } else {
                 self.recount(store);
             }
         }
     }
 
-    /// What passes at or behind `from`, and the state in which that was so. The sensor's own streams grow while they are counted: what
-    /// came in between would be counted again with the next look.
-    fn count(&self, store: &dyn Store, from: u64) -> (State, u64) {
-        let mut before = store.state();
-        for _ in 0..MOST_COUNTS {
-            let count = store.count(from, &self.filter).unwrap_or_else(|error| {
-                tracing::warn!(stream = self.stream, consumer = self.name, %error, "cannot count what is pending");
-                0
-            });
-            let state = store.state();
-            if (state.last_seq, state.removals) == (before.last_seq, before.removals) {
-                return (state, count);
-            }
-            before = state;
-        }
-        let beyond = |from: u64| store.count(from, &self.filter).unwrap_or(0);
-        let ahead = beyond(before.last_seq + 1);
-        (before, beyond(from).saturating_sub(ahead))
-    }
-
     /// When a message that was delivered so often comes again.
     fn wait_ns(&self, deliveries: u64) -> u64 {
         let backoff =
             self.config.backoff.get(usize::try_from(deliveries).unwrap_or(usize::MAX).saturating_sub(1)).or(self.config.backoff.last());
-        // A wait of nothing would be over before the look it began in: that look would hand the same message out for ever.
-        u64::try_from(backoff.copied().unwrap_or(self.config.ack_wait)).unwrap_or(0).max(1)
+        u64::try_from(backoff.copied().unwrap_or(self.config.ack_wait)).unwrap_or(0)
     }
 
     /// The next message to hand out: what is due again first, then what is new.
@@ -255,7 +271,7 @@ impl Consumer {
                 break;
             }
             self.due.pop_first();
-            let Some(pending) = self.pending.get(&seq).copied() else { continue };
+            let Some(pending) = self.pending.get(&seq).copied().filter(|pending| pending.due_ns == due_ns) else { continue };
             let max = u64::try_from(self.config.max_deliver).ok().filter(|max| *max > 0);
             if max.is_some_and(|max| pending.deliveries >= max) {
                 out.advisory("MAX_DELIVERIES", self.max_deliveries(seq, pending.deliveries));
@@ -273,8 +289,8 @@ impl Consumer {
                 }
             }
         }
-        let acked = self.config.ack_policy != AckPolicy::None;
-        if acked && self.config.max_ack_pending > 0 && self.pending.len() as i64 >= self.config.max_ack_pending {
+        let most = if self.config.max_ack_pending > 0 { self.config.max_ack_pending } else { MOST_ACK_PENDING };
+        if self.config.ack_policy != AckPolicy::None && self.pending.len() as i64 >= most {
             return None;
         }
         self.peek(store).map(|message| Candidate { message, deliveries: 1 })
@@ -358,11 +374,14 @@ impl Consumer {
         self.due.insert((due_ns, seq));
     }
 
-    /// Nobody took it: it is due still, and keeps its place before what is due later.
-    fn untaken(&mut self, candidate: &Candidate) {
+    /// Nobody took it: it is due again at once.
+    fn untaken(&mut self, candidate: &Candidate, time: Time) {
         let seq = candidate.message.seq;
-        if let Some(pending) = self.pending.get(&seq).filter(|_| candidate.deliveries > 1) {
-            self.due.insert((pending.due_ns, seq));
+        if candidate.deliveries > 1
+            && let Some(pending) = self.pending.get_mut(&seq)
+        {
+            pending.due_ns = time.ns;
+            self.due.insert((time.ns, seq));
         }
     }
 
@@ -371,11 +390,15 @@ impl Consumer {
         let Some(Pending { due_ns, .. }) = self.pending.remove(&seq) else { return false };
         self.due.remove(&(due_ns, seq));
         self.dirty = true;
+        self.advance_floor();
+        true
+    }
+
+    fn advance_floor(&mut self) {
         self.ack_floor = match self.pending.first_key_value() {
             Some((first, pending)) => ((pending.cseq - 1).max(self.ack_floor.0), (first - 1).max(self.ack_floor.1)),
             None => self.delivered,
         };
-        true
     }
 
     fn max_deliveries(&self, seq: u64, deliveries: u64) -> serde_json::Value {
@@ -388,6 +411,7 @@ impl Consumer {
     /// Hands out what can be handed out, ends requests that are over. Call it whenever something has changed.
     pub(crate) fn pump(&mut self, store: &dyn Store, time: Time, out: &mut dyn Output) {
         self.refresh(store);
+        self.held_up = if self.is_paused(time) { HeldUp::Waits } else { HeldUp::No };
         if self.is_push() { self.pump_push(store, time, out) } else { self.pump_pull(store, time, out) }
     }
 
@@ -416,6 +440,12 @@ impl Consumer {
         let waiting = self.waiting.iter().filter_map(PullRequest::deadline_ns).min();
         let heartbeat =
             (self.is_push() && self.config.idle_heartbeat > 0).then(|| self.heartbeat_ns.saturating_add(self.config.idle_heartbeat as u64));
+        let (due, heartbeat) = match self.held_up {
+            HeldUp::No => (due, heartbeat),
+            HeldUp::Waits => (None, heartbeat),
+            // Interest through a wildcard is not told: it is looked for, as long as there is something to give.
+            HeldUp::Unbound => ((self.left > 0 || due.is_some()).then(|| time.ns + LOOK_FOR_INTEREST_NS), None),
+        };
         // Twice within the threshold: interest is looked for, not told.
         let abandoned = u64::try_from(self.config.inactive_threshold)
             .ok()
@@ -423,7 +453,6 @@ impl Consumer {
             .map(|threshold| time.ns + threshold / 2 + 1);
         let paused =
             self.paused_until_ns.and_then(|until| u64::try_from(until - time.wall_ns).ok()).map(|left| time.ns.saturating_add(left));
-        // What is owed and cannot be given (a push consumer that nobody listens to) is not looked at without a pause.
         [due, waiting, heartbeat, abandoned, paused].into_iter().flatten().min().map(|deadline| deadline.max(time.ns + SHORTEST_WAIT_NS))
     }
 
@@ -435,10 +464,12 @@ impl Consumer {
 
 /// A consumer is looked at by the clock this often at most.
 const SHORTEST_WAIT_NS: u64 = 5_000_000;
-/// A stream that grows is counted so often at most; then what came during the last count may be counted once too often.
-const MOST_COUNTS: usize = 16;
+/// A push consumer that nobody listens to looks for somebody this often.
+const LOOK_FOR_INTEREST_NS: u64 = 1_000_000_000;
 /// So many damaged places are passed within one look.
 const MOST_DAMAGE: usize = 64;
+/// Attempts to count while messages are appended.
+const COUNT_TRIES: usize = 8;
 
 fn paused_until(config: &ConsumerConfig) -> Option<i64> {
     let at = config.pause_until.as_deref()?.parse::<jiff::Timestamp>().ok()?;

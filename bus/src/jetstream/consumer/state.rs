@@ -49,19 +49,19 @@ impl Consumer {
         let end = store.state().last_seq;
         consumer.created_ns = saved.created_ns;
         consumer.next_seq = saved.next_seq.clamp(1, end + 1);
-        // What was deleted since must not count: `num_pending` would be too high until it is passed.
-        let exists = |seq: &u64| store.get(*seq).is_ok_and(|message| message.is_some());
-        consumer.first = saved.first.iter().copied().filter(exists).collect::<VecDeque<u64>>();
-        consumer.delivered = saved.delivered;
-        consumer.ack_floor = saved.ack_floor;
+        consumer.first = saved.first.iter().copied().filter(|seq| *seq <= end).collect::<VecDeque<u64>>();
+        consumer.delivered = (saved.delivered.0, saved.delivered.1.min(end));
+        consumer.ack_floor = (saved.ack_floor.0, saved.ack_floor.1.min(end));
         consumer.redelivered = saved.redelivered;
         consumer.pending = BTreeMap::new();
         consumer.due = BTreeSet::new();
-        for &(seq, cseq, deliveries) in &saved.pending {
+        // What a power cut took with it cannot come again.
+        for &(seq, cseq, deliveries) in saved.pending.iter().filter(|(seq, ..)| *seq <= end) {
             let due_ns = time.ns.saturating_add(consumer.wait_ns(deliveries));
             consumer.pending.insert(seq, Pending { cseq: cseq.max(1), deliveries, due_ns });
             consumer.due.insert((due_ns, seq));
         }
+        consumer.advance_floor();
         consumer.recount(store);
         consumer.dirty = false;
         Ok(consumer)
