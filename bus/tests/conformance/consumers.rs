@@ -75,7 +75,7 @@ pub(crate) async fn messages_go_on(server: Arc<Server>) -> Outcome {
         }
     });
     for n in 0..1000 {
-        let message = tokio::time::timeout(Duration::from_secs(10), messages.next()).await?.ok_or("ended")??;
+        let message = tokio::time::timeout(Duration::from_secs(20), messages.next()).await?.ok_or("ended")??;
         same!(&message.payload[..], n.to_string().as_bytes());
         message.ack().await?;
     }
@@ -176,7 +176,7 @@ pub(crate) async fn backoff_and_max_deliver(server: Arc<Server>) -> Outcome {
         deliveries.push(message?.info()?.delivered);
     }
     same!(deliveries, [1, 2, 3]);
-    let advisory = tokio::time::timeout(Duration::from_secs(5), advisories.next()).await?.ok_or("closed")?;
+    let advisory = tokio::time::timeout(Duration::from_secs(20), advisories.next()).await?.ok_or("closed")?;
     let advisory: serde_json::Value = serde_json::from_slice(&advisory.payload)?;
     same!((advisory["stream_seq"].as_u64(), advisory["deliveries"].as_u64()), (Some(1), Some(3)));
     drop(context);
@@ -264,7 +264,7 @@ pub(crate) async fn push_to_a_subject(server: Arc<Server>) -> Outcome {
     let mut messages = consumer.messages().await?;
     context.publish("push.x", "6".into()).await?.await?;
     for n in 1..=6 {
-        let message = tokio::time::timeout(Duration::from_secs(5), messages.next()).await?.ok_or("ended")??;
+        let message = tokio::time::timeout(Duration::from_secs(20), messages.next()).await?.ok_or("ended")??;
         same!(&message.payload[..], n.to_string().as_bytes());
         message.ack().await?;
     }
@@ -322,7 +322,7 @@ pub(crate) async fn push_with_flow_control(server: Arc<Server>) -> Outcome {
     };
     let mut messages = push(&server, &stream, config).await?.messages().await?;
     for n in 0..1000 {
-        let message = tokio::time::timeout(Duration::from_secs(10), messages.next()).await?.ok_or("ended")??;
+        let message = tokio::time::timeout(Duration::from_secs(20), messages.next()).await?.ok_or("ended")??;
         same!(message.info()?.stream_sequence, n + 1);
     }
     // Heartbeats keep it alive.
@@ -336,11 +336,11 @@ pub(crate) async fn ordered_push(server: Arc<Server>) -> Outcome {
     let consumer = stream.create_consumer(config).await?;
     let mut messages = consumer.messages().await?;
     for n in 1..=20 {
-        let message = tokio::time::timeout(Duration::from_secs(5), messages.next()).await?.ok_or("ended")??;
+        let message = tokio::time::timeout(Duration::from_secs(20), messages.next()).await?.ok_or("ended")??;
         same!(&message.payload[..], n.to_string().as_bytes());
     }
     context.publish("ordpush.x", "21".into()).await?.await?;
-    let message = tokio::time::timeout(Duration::from_secs(5), messages.next()).await?.ok_or("ended")??;
+    let message = tokio::time::timeout(Duration::from_secs(20), messages.next()).await?.ok_or("ended")??;
     same!((&message.payload[..], message.info()?.pending), (&b"21"[..], 0));
     Ok(())
 }
@@ -354,7 +354,7 @@ pub(crate) async fn ordered_pull(server: Arc<Server>) -> Outcome {
     let consumer = stream.create_consumer(consumer::pull::OrderedConfig::default()).await?;
     let mut messages = consumer.messages().await?;
     for n in 1..=300 {
-        let message = tokio::time::timeout(Duration::from_secs(5), messages.next()).await?.ok_or("ended")??;
+        let message = tokio::time::timeout(Duration::from_secs(20), messages.next()).await?.ok_or("ended")??;
         same!(&message.payload[..], n.to_string().as_bytes());
     }
     Ok(())

@@ -58,7 +58,9 @@ const DIFFERENCES: &[(Kind, &str, &str)] = &[(
 )];
 
 /// Longest time for one test.
-const TIMEOUT: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Tests at a time: some measure seconds, and the machine has two processors.
+const AT_ONCE: usize = 8;
 
 fn all() -> Vec<Test> {
     let mut all: Vec<Test> = Vec::new();
@@ -131,10 +133,12 @@ async fn run(kind: Kind, filter: &str) -> bool {
             return false;
         }
     };
+    let turns = Arc::new(tokio::sync::Semaphore::new(AT_ONCE));
     let mut running = tokio::task::JoinSet::new();
     for test in all().into_iter().filter(|test| test.name.contains(filter)) {
-        let shared = Arc::clone(&shared);
+        let (shared, turns) = (Arc::clone(&shared), Arc::clone(&turns));
         running.spawn(async move {
+            let _turn = turns.acquire_owned().await;
             let server = if test.own_server {
                 match Server::start(kind).await {
                     Ok(server) => Arc::new(server),
