@@ -19,7 +19,7 @@ const DEFAULT_MAX_ACK_PENDING: i64 = 1000;
 const DEFAULT_MAX_WAITING: i64 = 512;
 const DEFAULT_INACTIVE: i64 = 5_000_000_000;
 /// State on disk and in memory is bounded by it; nats-server has no bound.
-const MOST_ACK_PENDING: i64 = 1_000_000;
+pub(crate) const MOST_ACK_PENDING: i64 = 1_000_000;
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()

@@ -13,6 +13,8 @@ mod config;
 mod consumer;
 mod error;
 mod meta;
+#[cfg(test)]
+mod sim;
 mod stream;
 mod tap;
 

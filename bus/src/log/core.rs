@@ -415,7 +415,14 @@ impl Core {
         self.taken_seq = self.next_seq;
         let Some(active) = self.segments.back() else { unreachable!("a log always has a segment to append to") };
         let Body::Raw(raw) = &active.body else { unreachable!("the active segment is raw") };
-        let write = Write { segment: active.first_seq, file: raw.file.clone(), offset, bytes: bytes.clone(), head: self.head_on_disk, operations: self.unwritten_operations.len() };
+        let write = Write {
+            segment: active.first_seq,
+            file: raw.file.clone(),
+            offset,
+            bytes: bytes.clone(),
+            head: self.head_on_disk,
+            operations: self.unwritten_operations.len(),
+        };
         self.tail_bytes += bytes.len();
         self.tail.push_back(Chunk { segment: active.first_seq, offset, bytes });
         while self.tail_bytes > TAIL_BYTES && self.tail.len() > 1 {

@@ -143,7 +143,8 @@ impl Vfs for SimDisk {
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let state = lock(&self.0);
-        let names = state.entries.keys().filter(|path| path.parent() == Some(dir)).filter_map(|path| path.file_name()?.to_str().map(str::to_owned));
+        let names =
+            state.entries.keys().filter(|path| path.parent() == Some(dir)).filter_map(|path| path.file_name()?.to_str().map(str::to_owned));
         Ok(names.collect())
     }
 
@@ -300,8 +301,17 @@ impl World {
         let some = |random: &mut Random, max| (random.chance(3)).then(|| 1 + random.below(max));
         let limits = Limits { max_msgs_per_subject: some(&mut random, 4), max_msgs: some(&mut random, 20), ..Limits::default() };
         let segment_bytes = [300, 2000, 1 << 20][random.below(3) as usize];
-        let mut world =
-            Self { seed, random, disk: SimDisk::default(), boot: 1, limits, segment_bytes, log: None, model: Model::default(), verbose: false };
+        let mut world = Self {
+            seed,
+            random,
+            disk: SimDisk::default(),
+            boot: 1,
+            limits,
+            segment_bytes,
+            log: None,
+            model: Model::default(),
+            verbose: false,
+        };
         world.verbose = std::env::var_os("BARTIZAN_SIM_SEED").is_some();
         world.open();
         world
@@ -417,7 +427,11 @@ impl World {
         if self.verbose {
             let Model { live, acked_seq, deleting, highest, .. } = &self.model;
             let entries: Vec<_> = lock(&self.disk.0).entries.keys().map(|path| path.display().to_string()).collect();
-            eprintln!("step {what}: live {:?}, acked {acked_seq}, deleting {:?}, highest {highest}, {entries:?}", live.keys(), deleting.keys());
+            eprintln!(
+                "step {what}: live {:?}, acked {acked_seq}, deleting {:?}, highest {highest}, {entries:?}",
+                live.keys(),
+                deleting.keys()
+            );
         }
         match what {
             0..=7 => self.append(),
@@ -432,7 +446,13 @@ impl World {
                 let below = self.random.chance(2).then(|| self.model.highest.saturating_sub(self.random.below(20)));
                 let subject = SUBJECTS[self.random.below(4) as usize];
                 let filter = if self.random.chance(3) { Filter::all() } else { subject.parse::<Pattern>().expect("a pattern").into() };
-                let gone: Vec<u64> = self.model.live.iter().filter(|(seq, (subject, _))| below.is_none_or(|below| **seq < below) && filter.matches(subject)).map(|(seq, _)| *seq).collect();
+                let gone: Vec<u64> = self
+                    .model
+                    .live
+                    .iter()
+                    .filter(|(seq, (subject, _))| below.is_none_or(|below| **seq < below) && filter.matches(subject))
+                    .map(|(seq, _)| *seq)
+                    .collect();
                 let last = gone.last().copied();
                 if self.log().purge(&Purge { filter, below, keep: 0 }).is_ok() {
                     self.model.delete(gone);

@@ -13,7 +13,7 @@ mod state;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::config::{AckPolicy, ConsumerConfig, DeliverPolicy};
+use super::config::{AckPolicy, ConsumerConfig, DeliverPolicy, MOST_ACK_PENDING};
 use super::error::ApiError;
 use crate::error::ReadError;
 use crate::nats::route::Routed;
@@ -81,7 +81,8 @@ pub(crate) struct Consumer {
     /// Messages that pass and were not delivered, of those up to `counted_seq`.
     left: u64,
     counted_seq: u64,
-    counted_removals: u64,
+    /// `None`: to be counted again.
+    counted_removals: Option<u64>,
     hint: Hint,
     /// Read and not taken.
     peeked: Option<Stored>,
@@ -114,7 +115,7 @@ impl Consumer {
                 first = store.last_per_subject(&filter, state.last_seq).map_err(failed)?.into();
                 state.last_seq + 1
             }
-            DeliverPolicy::ByStartSequence => config.opt_start_seq.max(state.first_seq),
+            DeliverPolicy::ByStartSequence => config.opt_start_seq.clamp(state.first_seq, state.last_seq + 1),
             DeliverPolicy::ByStartTime => {
                 let at = config.opt_start_time.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
                 let at = at.ok_or_else(|| ApiError::invalid_json("optional start time is not a time"))?;
@@ -142,7 +143,7 @@ impl Consumer {
             flow: Flow::default(),
             left: 0,
             counted_seq: 0,
-            counted_removals: 0,
+            counted_removals: None,
             hint: Hint::default(),
             peeked: None,
             used_ns: time.ns,
@@ -159,7 +160,9 @@ impl Consumer {
         self.filter = config.filter()?;
         self.paused_until_ns = paused_until(&config);
         self.config = config;
-        self.peeked = None;
+        (self.peeked, self.hint) = (None, Hint::default());
+        let passes = |seq: &u64| store.get(*seq).is_ok_and(|message| message.is_some_and(|message| self.filter.matches(message.subject())));
+        self.first.retain(passes);
         self.dirty = true;
         self.recount(store);
         Ok(())
@@ -194,27 +197,50 @@ impl Consumer {
 
     /// Counts what is left from the beginning.
     fn recount(&mut self, store: &dyn Store) {
-        let state = store.state();
-        let behind = store.count(self.next_seq, &self.filter).unwrap_or_else(|error| {
-            tracing::warn!(stream = self.stream, consumer = self.name, %error, "cannot count what is pending");
-            0
-        });
-        self.left = self.first.len() as u64 + behind;
-        (self.counted_seq, self.counted_removals) = (state.last_seq, state.removals);
+        self.first.retain(|seq| store.get(*seq).is_ok_and(|message| message.is_some()));
+        let mut state = store.state();
+        // Nobody can be given again what the stream has let go of. What was deleted further on is noticed when it is due.
+        while let Some((&seq, _)) = self.pending.first_key_value().filter(|(seq, _)| **seq < state.first_seq) {
+            self.settle(seq);
+        }
+        let mut settled = false;
+        // The process itself appends to its streams while this counts: what came meanwhile must be counted once, now or later.
+        for _ in 0..COUNT_TRIES {
+            let behind = store.count(self.next_seq, &self.filter).unwrap_or_else(|error| {
+                tracing::warn!(stream = self.stream, consumer = self.name, %error, "cannot count what is pending");
+                0
+            });
+            self.left = self.first.len() as u64 + behind;
+            let after = store.state();
+            settled = (after.last_seq, after.removals) == (state.last_seq, state.removals);
+            if settled {
+                break;
+            }
+            state = after;
+        }
+        self.counted_seq = state.last_seq;
+        // Too busy to count: the next look counts again.
+        self.counted_removals = if settled { Some(state.removals) } else { None };
     }
 
     /// Counts what came since.
     fn refresh(&mut self, store: &dyn Store) {
         let state = store.state();
-        if state.removals != self.counted_removals {
-            self.first.retain(|seq| store.get(*seq).is_ok_and(|message| message.is_some()));
+        if Some(state.removals) != self.counted_removals {
             if self.peeked.as_ref().is_some_and(|peeked| store.get(peeked.seq).is_ok_and(|message| message.is_none())) {
                 self.peeked = None;
             }
             self.recount(store);
         } else if state.last_seq > self.counted_seq {
-            self.left += store.count(self.counted_seq.max(self.next_seq - 1) + 1, &self.filter).unwrap_or(0);
-            self.counted_seq = state.last_seq;
+            let from = self.counted_seq.max(self.next_seq - 1) + 1;
+            let came = store.count(from, &self.filter).unwrap_or(0);
+            let after = store.state();
+            if (after.last_seq, after.removals) == (state.last_seq, state.removals) {
+                self.left += came;
+                self.counted_seq = state.last_seq;
+            } else {
+                self.recount(store);
+            }
         }
     }
 
@@ -232,7 +258,7 @@ impl Consumer {
                 break;
             }
             self.due.pop_first();
-            let Some(pending) = self.pending.get(&seq).copied() else { continue };
+            let Some(pending) = self.pending.get(&seq).copied().filter(|pending| pending.due_ns == due_ns) else { continue };
             let max = u64::try_from(self.config.max_deliver).ok().filter(|max| *max > 0);
             if max.is_some_and(|max| pending.deliveries >= max) {
                 out.advisory("MAX_DELIVERIES", self.max_deliveries(seq, pending.deliveries));
@@ -250,8 +276,8 @@ impl Consumer {
                 }
             }
         }
-        let acked = self.config.ack_policy != AckPolicy::None;
-        if acked && self.config.max_ack_pending > 0 && self.pending.len() as i64 >= self.config.max_ack_pending {
+        let most = if self.config.max_ack_pending > 0 { self.config.max_ack_pending } else { MOST_ACK_PENDING };
+        if self.config.ack_policy != AckPolicy::None && self.pending.len() as i64 >= most {
             return None;
         }
         self.peek(store).map(|message| Candidate { message, deliveries: 1 })
@@ -417,6 +443,8 @@ impl Consumer {
 const SHORTEST_WAIT_NS: u64 = 5_000_000;
 /// So many damaged places are passed within one look.
 const MOST_DAMAGE: usize = 64;
+/// Attempts to count while messages are appended.
+const COUNT_TRIES: usize = 8;
 
 fn paused_until(config: &ConsumerConfig) -> Option<i64> {
     let at = config.pause_until.as_deref()?.parse::<jiff::Timestamp>().ok()?;

@@ -55,7 +55,8 @@ impl Consumer {
         consumer.redelivered = saved.redelivered;
         consumer.pending = BTreeMap::new();
         consumer.due = BTreeSet::new();
-        for &(seq, cseq, deliveries) in &saved.pending {
+        // What a power cut took with it cannot come again.
+        for &(seq, cseq, deliveries) in saved.pending.iter().filter(|(seq, ..)| *seq <= end) {
             let due_ns = time.ns.saturating_add(consumer.wait_ns(deliveries));
             consumer.pending.insert(seq, Pending { cseq: cseq.max(1), deliveries, due_ns });
             consumer.due.insert((due_ns, seq));
