@@ -13,7 +13,7 @@ use crate::nats::route::Routed;
 use crate::pattern::{Filter, Pattern};
 use crate::store::{Hint, Limits, MemoryStore, Purge, Put, Store};
 
-const SEEDS: u64 = 2_000;
+const SEEDS: u64 = 1_500;
 const STEPS: usize = 150;
 const SUBJECTS: [&str; 5] = ["s.a", "s.b", "s.c", "t.a", "t.b.c"];
 const FILTERS: [&[&str]; 6] = [&[], &["s.a"], &["s.*"], &["s.b", "t.>"], &["t.*"], &["none"]];
@@ -216,6 +216,7 @@ struct Request {
 struct Sim {
     rng: Rng,
     store: MemoryStore,
+    limits: Limits,
     stream: StreamConfig,
     consumer: Consumer,
     model: Model,
@@ -292,7 +293,7 @@ impl Sim {
         let disk = (config, consumer.save(), model.clone());
         let (out, requests, steps) = (Out::default(), BTreeMap::new(), String::new());
         let heard_ns = time.ns;
-        Self { rng, store, stream, consumer, model, disk, time, out, requests, asked: 0, paused_until_ns: None, heard_ns, steps }
+        Self { rng, store, limits, stream, consumer, model, disk, time, out, requests, asked: 0, paused_until_ns: None, heard_ns, steps }
     }
 
     fn is_paused(&self) -> bool {
@@ -563,6 +564,35 @@ impl Sim {
         }
     }
 
+    /// The stream ends earlier than the consumer's place knows.
+    fn power_cut(&mut self) {
+        let last_seq = self.store.state().last_seq;
+        let end = last_seq - self.rng.below(last_seq.min(8) + 1);
+        let store = MemoryStore::new(Limits::default());
+        let mut gone = Vec::new();
+        for seq in 1..=end {
+            let time = |time_ns| Time { wall_ns: time_ns, ..self.time };
+            match self.store.get(seq).expect("memory") {
+                Some(message) => publish(&store, message.subject(), time(message.time_ns)),
+                None => {
+                    publish(&store, "gone", time(0));
+                    gone.push(seq);
+                }
+            }
+        }
+        store.delete(&gone).expect("delete");
+        store.set_limits(self.limits).expect("limits");
+        self.store = store;
+        self.restart();
+        let model = &mut self.model;
+        model.owed.retain(|seq, _| *seq <= end);
+        model.first.retain(|seq| *seq <= end);
+        model.position = model.position.min(end + 1);
+        model.sseq = model.sseq.min(end);
+        model.floor.1 = model.floor.1.min(end);
+        self.save();
+    }
+
     fn update(&mut self) {
         let mut config = self.consumer.config.clone();
         let filters = *self.rng.pick(&FILTERS);
@@ -658,9 +688,13 @@ impl Sim {
                 self.save();
                 self.say("save");
             }
-            95..97 => {
+            95 => {
                 self.restart();
                 self.say("crash");
+            }
+            96 => {
+                self.power_cut();
+                self.say("power cut");
             }
             97 => {
                 self.save();

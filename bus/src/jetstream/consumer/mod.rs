@@ -377,11 +377,15 @@ impl Consumer {
         let Some(Pending { due_ns, .. }) = self.pending.remove(&seq) else { return false };
         self.due.remove(&(due_ns, seq));
         self.dirty = true;
+        self.advance_floor();
+        true
+    }
+
+    fn advance_floor(&mut self) {
         self.ack_floor = match self.pending.first_key_value() {
             Some((first, pending)) => ((pending.cseq - 1).max(self.ack_floor.0), (first - 1).max(self.ack_floor.1)),
             None => self.delivered,
         };
-        true
     }
 
     fn max_deliveries(&self, seq: u64, deliveries: u64) -> serde_json::Value {

@@ -49,9 +49,9 @@ impl Consumer {
         let end = store.state().last_seq;
         consumer.created_ns = saved.created_ns;
         consumer.next_seq = saved.next_seq.clamp(1, end + 1);
-        consumer.first = saved.first.iter().copied().collect::<VecDeque<u64>>();
-        consumer.delivered = saved.delivered;
-        consumer.ack_floor = saved.ack_floor;
+        consumer.first = saved.first.iter().copied().filter(|seq| *seq <= end).collect::<VecDeque<u64>>();
+        consumer.delivered = (saved.delivered.0, saved.delivered.1.min(end));
+        consumer.ack_floor = (saved.ack_floor.0, saved.ack_floor.1.min(end));
         consumer.redelivered = saved.redelivered;
         consumer.pending = BTreeMap::new();
         consumer.due = BTreeSet::new();
@@ -61,6 +61,7 @@ impl Consumer {
             consumer.pending.insert(seq, Pending { cseq: cseq.max(1), deliveries, due_ns });
             consumer.due.insert((due_ns, seq));
         }
+        consumer.advance_floor();
         consumer.recount(store);
         consumer.dirty = false;
         Ok(consumer)
