@@ -1,5 +1,7 @@
 //! JetStream's errors: numbers and words as nats-server has them (`server/errors.json`), because clients match on them.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 /// An answer that says no.
@@ -72,6 +74,8 @@ errors! {
     filter_empty = 400 10139 "consumer filter in FilterSubjects cannot be empty";
     consumer_exists = 400 10148 "consumer already exists";
     consumer_does_not_exist = 400 10149 "consumer does not exist";
+    ack_wait_negative = 400 10183 "consumer ack wait needs to be positive";
+    backoff_negative = 400 10184 "consumer backoff needs to be positive";
     ttl_disabled = 400 10166 "per-message TTL is disabled";
     api_level = 412 10185 "JetStream minimum api level required";
 }
@@ -123,6 +127,15 @@ impl ApiError {
 
     pub(crate) fn rollup_failed(reason: impl Into<String>) -> Self {
         Self::new(500, 10111, reason)
+    }
+
+    /// The limit is nanoseconds.
+    pub(crate) fn inactive_threshold_limit(limit: i64) -> Self {
+        Self::new(
+            400,
+            10153,
+            format!("consumer inactive threshold exceeds system limit of {:?}", Duration::from_nanos(limit.unsigned_abs())),
+        )
     }
 
     pub(crate) fn max_ack_pending_limit(limit: i64) -> Self {

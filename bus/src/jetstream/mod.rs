@@ -36,7 +36,7 @@ use crate::log::{Log, LogConfig, lock, stream_dir};
 use crate::nats::route::{Router, TapId};
 use crate::pattern::Pattern;
 use crate::store::{MemoryStore, Store, StoreError};
-pub use config::{AckPolicy, ConsumerConfig, DeliverPolicy, Discard, Storage, StreamConfig};
+pub use config::{AckPolicy, ConsumerConfig, ConsumerLimits, DeliverPolicy, Discard, Storage, StreamConfig};
 use consumer::{Consumer, Saved, Time};
 pub use error::ApiError;
 pub use meta::{FileMeta, MemoryMeta, MetaStore};
@@ -265,8 +265,10 @@ impl JetStream {
         lock(&js.tasks).drain(..).for_each(|task| task.abort());
         let mut result = Ok(());
         for entry in js.all() {
-            lock(&entry.taps).drain(..).for_each(|tap| js.router.untap(tap));
+            lock(&entry.taps).drain(..).for_each(|(_, tap)| js.router.untap(tap));
             entry.flush(&*js.router);
+            let mut outbox = entry.outbox(&*js.router);
+            entry.state().consumers.values_mut().for_each(|consumer| consumer.end_all("409 Server Shutdown", &mut outbox));
             js.store_places(&entry, true);
             if entry.builtin.is_none() {
                 let closed = entry.store.close();
@@ -355,14 +357,24 @@ impl Js {
         }
     }
 
-    /// Taps the stream's subjects, instead of those it had.
+    /// Taps the stream's subjects. Those it had before stay tapped all the time: nothing that is published meanwhile is missed.
     pub(crate) fn listen(&self, entry: &Arc<Entry>) {
-        let patterns: Vec<Pattern> = entry.state().config.patterns().unwrap_or_default();
+        let mut patterns: Vec<Pattern> = entry.state().config.patterns().unwrap_or_default();
         let mut taps = lock(&entry.taps);
-        taps.drain(..).for_each(|tap| self.router.untap(tap));
+        taps.retain(|(pattern, tap)| {
+            let stays = patterns.contains(pattern);
+            if !stays {
+                self.router.untap(*tap);
+            }
+            stays
+        });
+        patterns.retain(|pattern| taps.iter().all(|(tapped, _)| tapped != pattern));
         if let Some(js) = self.me.upgrade() {
             let tap = Arc::new(tap::StreamTap::new(&js, entry));
-            taps.extend(patterns.iter().map(|pattern| self.router.tap(pattern, tap.clone())));
+            taps.extend(patterns.into_iter().map(|pattern| {
+                let id = self.router.tap(&pattern, tap.clone());
+                (pattern, id)
+            }));
         }
     }
 
@@ -378,12 +390,13 @@ impl Js {
         self.meta.put("streams", &entry.name, &serde_json::to_vec(&file)?, true)
     }
 
-    /// Stores a consumer's definition and place, synced. Ephemeral ones end with the process.
+    /// Stores a consumer's definition and place, synced. Ephemeral ones end with the process. The stream's state is locked.
     pub(crate) fn put_consumer(&self, entry: &Entry, consumer: &mut Consumer) -> io::Result<()> {
         if !consumer.config.is_durable() || consumer.config.mem_storage {
             return Ok(());
         }
         let file = ConsumerFile { config: consumer.config.clone(), saved: consumer.save() };
+        let _places = lock(&entry.places);
         self.meta.put(&consumer_folder(&entry.name), &consumer.name, &serde_json::to_vec(&file)?, true)?;
         consumer.dirty = false;
         Ok(())
@@ -391,29 +404,39 @@ impl Js {
 
     /// Stores the places of consumers that moved.
     fn store_places(&self, entry: &Entry, sync: bool) {
-        let moved: Vec<(String, ConsumerFile)> = {
-            let mut state = entry.state();
-            if state.deleted || state.config.storage == Storage::Memory {
-                return;
-            }
-            let dirty = state
-                .consumers
-                .values_mut()
-                .filter(|consumer| consumer.dirty && consumer.config.is_durable() && !consumer.config.mem_storage);
-            dirty
-                .map(|consumer| {
-                    consumer.dirty = false;
-                    (consumer.name.clone(), ConsumerFile { config: consumer.config.clone(), saved: consumer.save() })
-                })
-                .collect()
-        };
+        let mut state = entry.state();
+        if state.deleted || state.config.storage == Storage::Memory {
+            return;
+        }
+        let dirty =
+            state.consumers.values_mut().filter(|consumer| consumer.dirty && consumer.config.is_durable() && !consumer.config.mem_storage);
+        let moved: Vec<(String, ConsumerFile)> = dirty
+            .map(|consumer| {
+                consumer.dirty = false;
+                (consumer.name.clone(), ConsumerFile { config: consumer.config.clone(), saved: consumer.save() })
+            })
+            .collect();
+        if moved.is_empty() {
+            return;
+        }
+        // From here on nobody else changes these files: what is older cannot replace what is newer, nor bring back what was deleted.
+        let places = lock(&entry.places);
+        drop(state);
+        let mut failed = Vec::new();
         for (name, file) in moved {
             let stored = serde_json::to_vec(&file)
                 .map_err(io::Error::from)
                 .and_then(|bytes| self.meta.put(&consumer_folder(&entry.name), &name, &bytes, sync));
             if let Err(error) = stored {
                 warn!(stream = entry.name, consumer = name, %error, "cannot write a consumer's place: after a crash messages would come again");
-                if let Some(consumer) = entry.state().consumers.get_mut(&name) {
+                failed.push(name);
+            }
+        }
+        drop(places);
+        if !failed.is_empty() {
+            let mut state = entry.state();
+            for name in failed {
+                if let Some(consumer) = state.consumers.get_mut(&name) {
                     consumer.dirty = true;
                 }
             }
@@ -476,13 +499,12 @@ impl Js {
 
     /// Ends a consumer. False where there is none.
     pub(crate) fn remove_consumer(&self, entry: &Entry, name: &str, line: &str) -> bool {
-        let removed = {
-            let mut outbox = entry.outbox(&*self.router);
-            let mut state = entry.state();
-            let Some(mut consumer) = state.consumers.remove(name) else { return false };
-            consumer.end_all(line, &mut outbox);
-            consumer
-        };
+        let mut outbox = entry.outbox(&*self.router);
+        let mut state = entry.state();
+        let Some(mut removed) = state.consumers.remove(name) else { return false };
+        removed.end_all(line, &mut outbox);
+        let _places = lock(&entry.places);
+        drop(state);
         if removed.config.is_durable()
             && let Err(error) = self.meta.remove(&consumer_folder(&entry.name), name)
         {

@@ -20,6 +20,8 @@ use crate::stream::dedupe::Dedupe;
 
 /// Largest header block.
 const MAX_HEADERS: usize = 64 * 1024;
+/// Letters of an advisory's id.
+const ADVISORY_ID: usize = 22;
 
 /// What the process itself brings to a stream of its own.
 pub trait Builtin: Send + Sync {
@@ -39,7 +41,9 @@ pub(crate) struct Entry {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) created_ns: i64,
     pub(crate) builtin: Option<Arc<dyn Builtin>>,
-    pub(crate) taps: Mutex<Vec<TapId>>,
+    pub(crate) taps: Mutex<Vec<(Pattern, TapId)>>,
+    /// Held while files of consumers change; taken with the lock of the state held, so that they change in its order.
+    pub(crate) places: Mutex<()>,
     /// Acknowledgements wait for the disk.
     pub(crate) slow_acks: bool,
     /// Somebody will pump it.
@@ -117,6 +121,7 @@ impl Entry {
             created_ns,
             builtin,
             taps: Mutex::default(),
+            places: Mutex::default(),
             slow_acks,
             touched: AtomicBool::new(false),
             state: Mutex::new(state),
@@ -212,14 +217,16 @@ impl Entry {
                 deadline = [deadline, consumer.deadline_ns(time)].into_iter().flatten().min();
             }
         }
-        publish_advisories(router, &self.name, outbox.advisories);
+        publish_advisories(router, &self.name, time, outbox.advisories);
         deadline
     }
 }
 
 /// Tells what happened to whoever listens.
-pub(crate) fn publish_advisories(router: &dyn Router, stream: &str, advisories: Vec<(String, serde_json::Value)>) {
-    for (kind, body) in advisories {
+pub(crate) fn publish_advisories(router: &dyn Router, stream: &str, time: Time, advisories: Vec<(String, serde_json::Value)>) {
+    for (kind, mut body) in advisories {
+        body["id"] = super::api::made_up_name(ADVISORY_ID).unwrap_or_default().into();
+        body["timestamp"] = super::api::timestamp(time.wall_ns).into();
         let consumer = body.get("consumer").and_then(|consumer| consumer.as_str()).unwrap_or_default();
         let subject = format!("$JS.EVENT.ADVISORY.CONSUMER.{kind}.{stream}.{consumer}");
         let payload = body.to_string();
@@ -294,7 +301,7 @@ impl State {
                 return Err(ApiError::ttl_disabled());
             }
             if let Some(expected) = get("Nats-Expected-Last-Subject-Sequence") {
-                let expected = number(expected)?;
+                let expected = number(expected);
                 let of = get("Nats-Expected-Last-Subject-Sequence-Subject").unwrap_or(subject);
                 let filter: Filter = of.parse::<Pattern>().map_err(|_| ApiError::bad_request())?.into();
                 let last = store.last(&filter, u64::MAX).map_err(|error| ApiError::store_failed(&error))?.map_or(0, |last| last.seq);
@@ -304,23 +311,24 @@ impl State {
             }
             if let Some(expected) = get("Nats-Expected-Last-Sequence") {
                 let last = store.state().last_seq;
-                if number(expected)? != last {
+                if number(expected) != last {
                     return Err(ApiError::wrong_last_sequence(last));
                 }
             }
             msg_id = get(headers::MSG_ID);
-            if let Some(seq) = msg_id.and_then(|id| self.dedupe.find(id, time.wall_ns)) {
+            // One that could not be written does not make its repetition a duplicate.
+            if let Some(seq) = msg_id.and_then(|id| self.dedupe.find(id, time.wall_ns)).filter(|seq| !store.lost(*seq)) {
                 return Ok(Accepted::Duplicate(seq));
             }
             if get("Nats-Expected-Last-Msg-Id").is_some_and(|expected| expected != self.last_msg_id) {
                 return Err(ApiError::wrong_last_msg_id(&self.last_msg_id));
             }
-            rollup = get("Nats-Rollup");
+            rollup = get("Nats-Rollup").map(str::to_ascii_lowercase);
             if rollup.is_some() && !self.config.allow_rollup_hdrs {
                 return Err(ApiError::rollup_failed("rollup not permitted"));
             }
-            if rollup.is_some_and(|kind| kind != "sub" && kind != "all") {
-                return Err(ApiError::rollup_failed("rollup value invalid"));
+            if let Some(kind) = rollup.as_ref().filter(|kind| *kind != "sub" && *kind != "all") {
+                return Err(ApiError::rollup_failed(format!("rollup value invalid: {kind:?}")));
             }
         }
         let max = self.config.max_msg_size;
@@ -341,7 +349,7 @@ impl State {
             self.last_msg_id.push_str(id);
         }
         if let Some(kind) = rollup {
-            let filter = match kind {
+            let filter = match kind.as_str() {
                 "sub" => subject.parse::<Pattern>().map(Filter::from).unwrap_or_default(),
                 _ => Filter::all(),
             };
@@ -386,6 +394,7 @@ impl State {
     }
 }
 
-fn number(text: &str) -> Result<u64, ApiError> {
-    text.parse().map_err(|_| ApiError::bad_request())
+/// A sequence; what is none is one that no stream has, as in nats-server.
+fn number(text: &str) -> u64 {
+    text.parse().unwrap_or(u64::MAX)
 }

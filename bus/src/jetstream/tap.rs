@@ -143,7 +143,7 @@ impl Tap for AckTap {
             }
             known
         };
-        publish_advisories(&*js.router, &entry.name, outbox.advisories);
+        publish_advisories(&*js.router, &entry.name, js.now(), outbox.advisories);
         if let (true, Some(reply)) = (known && !matches!(ack, Ack::Next(_)), message.reply) {
             answer(&*js.router, reply, b"");
         }

@@ -9,7 +9,7 @@ use super::super::config::{self, ConsumerConfig, is_name};
 use super::super::consumer::{Consumer, Output, Time};
 use super::super::error::ApiError;
 use super::super::stream::Entry;
-use super::{LIST_PAGE, NAMES_PAGE, Page, PageRequest, Success, body, page, timestamp};
+use super::{LIST_PAGE, NAMES_PAGE, Page, PageRequest, Success, body, made_up_name, page, timestamp};
 use crate::nats::route::Routed;
 
 /// Letters of a name that the server makes up.
@@ -116,13 +116,6 @@ fn stream_and_consumer(rest: &str) -> Result<(&str, &str), ApiError> {
     rest.split_once('.').filter(|(_, consumer)| !consumer.contains('.')).ok_or_else(ApiError::bad_request)
 }
 
-fn made_up_name() -> Result<String, ApiError> {
-    const LETTERS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-    let mut bytes = [0; MADE_UP];
-    getrandom::fill(&mut bytes).map_err(|error| ApiError::consumer(error.to_string()))?;
-    Ok(bytes.iter().map(|byte| LETTERS[usize::from(*byte) % LETTERS.len()] as char).collect())
-}
-
 /// Checks the names that subject and body give, and settles on one.
 fn name_of(durable_form: bool, in_subject: Option<&str>, filter: Option<&str>, config: &mut ConsumerConfig) -> Result<String, ApiError> {
     let ConsumerConfig { name, durable_name, .. } = config;
@@ -153,7 +146,7 @@ fn name_of(durable_form: bool, in_subject: Option<&str>, filter: Option<&str>, c
     match in_subject {
         None if !durable_name.is_empty() => Err(ApiError::ephemeral_with_durable_name()),
         None if !name.is_empty() => Ok(name.clone()),
-        None => made_up_name(),
+        None => Ok(made_up_name(MADE_UP)?),
         Some(subject) => {
             if !is_name(subject) {
                 return Err(ApiError::bad_durable_name());

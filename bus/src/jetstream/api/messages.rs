@@ -102,7 +102,8 @@ impl Js {
     pub(super) fn message_get(&self, name: &str, message: &Routed<'_>) -> Result<Got, ApiError> {
         let wanted: GetRequest = body(message)?;
         let entry = self.require(name)?;
-        if wanted.seq == 0 && wanted.last_by_subj.is_empty() && wanted.next_by_subj.is_empty() && wanted.start_time.is_none() {
+        let nothing = wanted.seq == 0 && wanted.last_by_subj.is_empty() && wanted.next_by_subj.is_empty() && wanted.start_time.is_none();
+        if nothing || (wanted.seq > 0 && !wanted.last_by_subj.is_empty()) {
             return Err(ApiError::bad_request());
         }
         let found = find(&entry, &wanted)?.ok_or_else(ApiError::no_message_found)?;

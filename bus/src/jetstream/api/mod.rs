@@ -58,6 +58,14 @@ pub(super) fn timestamp(ns: i64) -> String {
     }
 }
 
+/// Random letters and digits.
+pub(super) fn made_up_name(length: usize) -> Result<String, ApiError> {
+    const LETTERS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    let mut bytes = vec![0; length];
+    getrandom::fill(&mut bytes).map_err(|error| ApiError::consumer(error.to_string()))?;
+    Ok(bytes.iter().map(|byte| LETTERS[usize::from(*byte) % LETTERS.len()] as char).collect())
+}
+
 /// Reads a request's body; an empty one is as good as `{}`.
 fn body<T: for<'de> Deserialize<'de> + Default>(message: &Routed<'_>) -> Result<T, ApiError> {
     if matches!(message.payload.trim_ascii(), b"" | b"null") { Ok(T::default()) } else { config::read(message.payload) }
@@ -75,7 +83,7 @@ impl Js {
             self.direct_get(rest, message);
             return None;
         }
-        let needed = headers::get(message.headers, "Nats-Required-Api-Level").and_then(|level| level.parse::<u64>().ok());
+        let needed = headers::get(message.headers, "Nats-Required-Api-Level").map(|level| level.parse::<u64>().unwrap_or(u64::MAX));
         let level = if needed.is_some_and(|needed| needed > API_LEVEL) { Err(ApiError::api_level()) } else { Ok(()) };
         let (kind, rest) = split_kind(subject);
         let name = |rest: &str| -> Result<String, ApiError> {

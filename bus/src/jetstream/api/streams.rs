@@ -167,6 +167,9 @@ impl Js {
         if wanted.name != name && !wanted.name.is_empty() {
             return Err(ApiError::stream_mismatch());
         }
+        if wanted.sealed {
+            return Err(ApiError::stream_config("stream configuration for create can not be sealed"));
+        }
         let wanted = wanted.checked()?;
         let _admin = crate::log::lock(&self.admin);
         if let Some(entry) = self.stream(name) {
@@ -189,9 +192,9 @@ impl Js {
         if wanted.name != name && !wanted.name.is_empty() {
             return Err(ApiError::stream_mismatch());
         }
+        let _admin = crate::log::lock(&self.admin);
         let entry = self.require_own(name)?;
         let wanted = wanted.checked()?;
-        let _admin = crate::log::lock(&self.admin);
         if self.overlaps(&wanted)? {
             return Err(ApiError::subjects_overlap());
         }
@@ -225,9 +228,10 @@ impl Js {
     }
 
     pub(super) fn stream_delete(&self, name: &str) -> Result<Success, ApiError> {
-        let entry = self.require_own(name)?;
+        // Before anything else: it is the stream of this moment that goes, not one that takes its name meanwhile.
         let _admin = crate::log::lock(&self.admin);
-        crate::log::lock(&entry.taps).drain(..).for_each(|tap| self.router.untap(tap));
+        let entry = self.require_own(name)?;
+        crate::log::lock(&entry.taps).drain(..).for_each(|(_, tap)| self.router.untap(tap));
         self.streams.write().unwrap_or_else(std::sync::PoisonError::into_inner).remove(name);
         {
             let mut outbox = entry.outbox(&*self.router);
@@ -236,6 +240,7 @@ impl Js {
             state.consumers.values_mut().for_each(|consumer| consumer.end_all("409 Consumer Deleted", &mut outbox));
             state.consumers.clear();
         }
+        let _places = crate::log::lock(&entry.places);
         // The definition first: what is left of a deletion that was interrupted is data without a name, which nobody reads.
         self.meta.remove("streams", name).map_err(|error| ApiError::stream_create(&error))?;
         self.meta.remove_folder(&consumer_folder(name)).map_err(|error| ApiError::stream_create(&error))?;
@@ -255,7 +260,7 @@ impl Js {
                 return Err(ApiError::sealed());
             }
             if state.config.deny_purge {
-                return Err(ApiError::stream_config("stream purge not permitted"));
+                return Err(ApiError::purge_failed("stream purge not permitted"));
             }
         }
         let filter = match wanted.filter.as_str() {
