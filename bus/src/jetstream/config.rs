@@ -479,6 +479,9 @@ impl ConsumerConfig {
             if self.max_waiting != 0 {
                 return Err(ApiError::push_max_waiting());
             }
+            if self.max_ack_pending > 0 && self.ack_policy == AckPolicy::None {
+                return Err(ApiError::max_ack_pending_policy());
+            }
             if self.idle_heartbeat > 0 && self.idle_heartbeat < MIN_AGE {
                 return Err(ApiError::small_heartbeat());
             }

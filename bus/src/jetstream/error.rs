@@ -37,7 +37,6 @@ errors! {
     ephemeral_with_durable_name = 400 10020 "consumer expected to be ephemeral but a durable name was set in request";
     maximum_consumers = 400 10026 "maximum consumers limit reached";
     no_message_found = 404 10037 "no message found";
-    not_enabled = 503 10076 "JetStream not enabled";
     stream_mismatch = 400 10056 "stream name in subject does not match request";
     stream_name_in_use = 400 10058 "stream name already in use with a different configuration";
     stream_not_found = 404 10059 "stream not found";

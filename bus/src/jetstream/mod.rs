@@ -12,6 +12,8 @@ mod api;
 mod config;
 mod consumer;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod meta;
 #[cfg(test)]
 mod sim;

@@ -90,8 +90,20 @@ pub(crate) struct Consumer {
     used_ns: u64,
     heartbeat_ns: u64,
     pub(crate) paused_until_ns: Option<i64>,
+    /// Why what is due cannot be given: nothing that the clock would change.
+    held_up: HeldUp,
     /// Changed since it was stored.
     pub(crate) dirty: bool,
+}
+
+/// What keeps a consumer from giving what it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum HeldUp {
+    No,
+    /// It is paused, or its client has to confirm what it got.
+    Waits,
+    /// Nobody listens.
+    Unbound,
 }
 
 /// The next message and how it comes.
@@ -148,6 +160,7 @@ impl Consumer {
             peeked: None,
             used_ns: time.ns,
             heartbeat_ns: time.ns,
+            held_up: HeldUp::No,
             dirty: true,
         };
         consumer.recount(store);
@@ -398,6 +411,7 @@ impl Consumer {
     /// Hands out what can be handed out, ends requests that are over. Call it whenever something has changed.
     pub(crate) fn pump(&mut self, store: &dyn Store, time: Time, out: &mut dyn Output) {
         self.refresh(store);
+        self.held_up = if self.is_paused(time) { HeldUp::Waits } else { HeldUp::No };
         if self.is_push() { self.pump_push(store, time, out) } else { self.pump_pull(store, time, out) }
     }
 
@@ -426,6 +440,12 @@ impl Consumer {
         let waiting = self.waiting.iter().filter_map(PullRequest::deadline_ns).min();
         let heartbeat =
             (self.is_push() && self.config.idle_heartbeat > 0).then(|| self.heartbeat_ns.saturating_add(self.config.idle_heartbeat as u64));
+        let (due, heartbeat) = match self.held_up {
+            HeldUp::No => (due, heartbeat),
+            HeldUp::Waits => (None, heartbeat),
+            // Interest through a wildcard is not told: it is looked for, as long as there is something to give.
+            HeldUp::Unbound => ((self.left > 0 || due.is_some()).then(|| time.ns + LOOK_FOR_INTEREST_NS), None),
+        };
         // Twice within the threshold: interest is looked for, not told.
         let abandoned = u64::try_from(self.config.inactive_threshold)
             .ok()
@@ -433,7 +453,6 @@ impl Consumer {
             .map(|threshold| time.ns + threshold / 2 + 1);
         let paused =
             self.paused_until_ns.and_then(|until| u64::try_from(until - time.wall_ns).ok()).map(|left| time.ns.saturating_add(left));
-        // What is owed and cannot be given (a push consumer that nobody listens to) is not looked at without a pause.
         [due, waiting, heartbeat, abandoned, paused].into_iter().flatten().min().map(|deadline| deadline.max(time.ns + SHORTEST_WAIT_NS))
     }
 
@@ -445,6 +464,8 @@ impl Consumer {
 
 /// A consumer is looked at by the clock this often at most.
 const SHORTEST_WAIT_NS: u64 = 5_000_000;
+/// A push consumer that nobody listens to looks for somebody this often.
+const LOOK_FOR_INTEREST_NS: u64 = 1_000_000_000;
 /// So many damaged places are passed within one look.
 const MOST_DAMAGE: usize = 64;
 /// Attempts to count while messages are appended.

@@ -1,7 +1,7 @@
 //! Push: messages go to a subject as long as somebody listens there and keeps up.
 
 use super::pull::headers_only;
-use super::{Consumer, Output, Time, send_status, status};
+use super::{Consumer, HeldUp, Output, Time, send_status, status};
 use crate::nats::route::Routed;
 use crate::store::Store;
 
@@ -47,6 +47,7 @@ impl Consumer {
         if !self.is_bound(out) {
             // Who comes back starts with an open window.
             self.flow = Flow { number: self.flow.number, ..Flow::default() };
+            self.held_up = HeldUp::Unbound;
             return;
         }
         self.used_ns = time.ns;
@@ -74,6 +75,9 @@ impl Consumer {
                 self.flow.sent += size;
                 self.ask(&to, out);
             }
+        }
+        if self.config.flow_control && self.flow.is_stalled() {
+            self.held_up = HeldUp::Waits;
         }
         let heartbeat = u64::try_from(self.config.idle_heartbeat).unwrap_or(0);
         if heartbeat > 0 && time.ns >= self.heartbeat_ns.saturating_add(heartbeat) {
