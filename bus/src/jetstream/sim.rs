@@ -658,7 +658,7 @@ impl Sim {
             }
             70..84 => {
                 let ns = match self.consumer.deadline_ns(self.time) {
-                    Some(deadline) if self.rng.chance(60) => deadline.saturating_sub(self.time.ns),
+                    Some(deadline) if self.rng.chance(60) => (deadline - self.time.ns).saturating_sub(self.rng.below(2)),
                     _ => self.rng.below(3 * SECOND),
                 };
                 self.advance(ns);

@@ -110,3 +110,93 @@ impl Consumer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::config::{ConsumerConfig, StreamConfig};
+    use super::super::LOOK_FOR_INTEREST_NS;
+    use super::*;
+    use crate::store::{Limits, MemoryStore, Put};
+
+    const BEAT: u64 = 500_000_000;
+
+    /// What came: headers of status messages, sizes of others; and where answers go.
+    #[derive(Default)]
+    struct Client {
+        statuses: Vec<String>,
+        question: Option<String>,
+        messages: u64,
+        bytes: u64,
+        left: bool,
+    }
+
+    impl Output for Client {
+        fn send(&mut self, _: &str, message: &Routed<'_>) -> bool {
+            if message.payload.is_empty() {
+                self.statuses.push(String::from_utf8_lossy(message.headers).into_owned());
+                self.question = message.reply.map(str::to_owned).or(self.question.take());
+            } else {
+                self.messages += 1;
+                self.bytes += message.payload.len() as u64;
+            }
+            true
+        }
+
+        fn interest(&mut self, _: &str, _: Option<&str>) -> bool {
+            !self.left
+        }
+
+        fn advisory(&mut self, kind: &str, _: serde_json::Value) {
+            panic!("{kind}");
+        }
+    }
+
+    #[test]
+    fn the_window_holds_opens_and_says_when_it_is_shut() {
+        let store = MemoryStore::new(Limits::default());
+        let payload = vec![7; 100_000];
+        for _ in 0..100 {
+            store.append(&[Put { subject: "s", headers: b"", payload: &payload, time_ns: 1 }]).expect("append");
+        }
+        let config =
+            ConsumerConfig { deliver_subject: "d".to_owned(), flow_control: true, idle_heartbeat: BEAT as i64, ..Default::default() };
+        let stream = StreamConfig { name: "S".to_owned(), ..Default::default() }.checked().expect("a stream");
+        let mut time = Time { ns: 1, wall_ns: 1 };
+        let mut consumer = Consumer::new("S", "c", config.checked(&stream).expect("fine"), &store, time).expect("made");
+        let mut client = Client::default();
+        consumer.pump(&store, time, &mut client);
+        assert!(client.bytes > WINDOW_START - 100_000 && client.bytes < WINDOW_START + 100_000, "{}", client.bytes);
+        assert_eq!(client.statuses, ["NATS/1.0 100 FlowControl Request\r\n\r\n"]);
+        let question = client.question.clone().expect("asked");
+        assert!(question.starts_with("$JS.FC.S.c.") && question.len() == "$JS.FC.S.c.".len() + 4, "{question}");
+        let sent = client.messages;
+        // Shut: the clock is not troubled before the heartbeat, which says why nothing comes.
+        assert_eq!(consumer.deadline_ns(time).map(|at| at >= time.ns + BEAT), Some(true));
+        time.ns += BEAT;
+        consumer.pump(&store, time, &mut client);
+        let beat = format!(
+            "NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: {sent}\r\nNats-Last-Stream: {sent}\r\nNats-Consumer-Stalled: {question}\r\n\r\n"
+        );
+        assert_eq!((client.messages, client.statuses.last()), (sent, Some(&beat)));
+        consumer.flow_answer("$JS.FC.S.c.ffff");
+        consumer.pump(&store, time, &mut client);
+        assert_eq!(client.messages, sent, "an answer to another question opens nothing");
+        consumer.flow_answer(&question);
+        consumer.pump(&store, time, &mut client);
+        assert!(client.messages > sent + 20, "twice the window: {}", client.messages);
+        for _ in 0..10 {
+            consumer.flow_answer(&client.question.clone().expect("asked"));
+            consumer.pump(&store, time, &mut client);
+        }
+        assert_eq!(client.messages, 100);
+        // Nobody there: it is looked for at times, not all the time, and only as long as there is something to give.
+        client.left = true;
+        time.ns += 100 * BEAT;
+        consumer.pump(&store, time, &mut client);
+        assert!(consumer.deadline_ns(time).is_none_or(|at| at >= time.ns + LOOK_FOR_INTEREST_NS));
+        store.append(&[Put { subject: "s", headers: b"", payload: b"x", time_ns: 1 }]).expect("append");
+        consumer.pump(&store, time, &mut client);
+        assert_eq!(consumer.deadline_ns(time), Some(time.ns + LOOK_FOR_INTEREST_NS));
+        assert_eq!(client.messages, 100);
+    }
+}
