@@ -23,10 +23,12 @@ struct Got {
     payload: Vec<u8>,
 }
 
+type Tapped = (u64, Pattern, Arc<dyn Tap>);
+
 /// Everybody listens to `_INBOX.>` and everything is noted.
 #[derive(Default)]
 struct Routes {
-    taps: Mutex<Vec<(u64, Pattern, Arc<dyn Tap>)>>,
+    taps: Mutex<Vec<Tapped>>,
     next: Mutex<u64>,
     got: Mutex<Vec<Got>>,
 }

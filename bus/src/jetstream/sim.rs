@@ -281,7 +281,8 @@ impl Sim {
         let store = MemoryStore::new(limits);
         let time = Time { ns: SECOND, wall_ns: 1_800_000_000 * SECOND as i64 };
         for _ in 0..rng.below(20) {
-            publish(&store, *rng.pick(&SUBJECTS), time);
+            let subject: &&str = rng.pick(&SUBJECTS);
+            publish(&store, subject, time);
         }
         if rng.chance(30) {
             let last = store.state().last_seq;
@@ -493,8 +494,8 @@ impl Sim {
         }
         let now = self.time.ns;
         match ack {
-            Ack::Ack | Ack::Next(_) if self.model.config.ack_policy == AckPolicy::All => self.model.owed.retain(|owed, _| *owed > seq),
-            Ack::Ack | Ack::Next(_) | Ack::Term(_) => self.model.settle(seq),
+            Ack::Done | Ack::Next(_) if self.model.config.ack_policy == AckPolicy::All => self.model.owed.retain(|owed, _| *owed > seq),
+            Ack::Done | Ack::Next(_) | Ack::Term(_) => self.model.settle(seq),
             Ack::Nak(delay) => {
                 if let Some(owed) = self.model.owed.get_mut(&seq) {
                     owed.due_ns = now + delay;
@@ -628,7 +629,8 @@ impl Sim {
         match self.rng.below(100) {
             0..25 => {
                 for _ in 0..1 + self.rng.below(4) {
-                    publish(&self.store, *self.rng.pick(&SUBJECTS), self.time);
+                    let subject: &&str = self.rng.pick(&SUBJECTS);
+                    publish(&self.store, subject, self.time);
                 }
                 self.say("publish");
             }
@@ -646,7 +648,7 @@ impl Sim {
                 let known: Vec<u64> = self.model.owed.keys().copied().collect();
                 let seq = if known.is_empty() || self.rng.chance(10) { 1 + self.rng.below(last_seq + 3) } else { *self.rng.pick(&known) };
                 let ack = match self.rng.below(10) {
-                    0..5 => Ack::Ack,
+                    0..5 => Ack::Done,
                     5 => Ack::Nak(0),
                     6 => Ack::Nak((1 + self.rng.below(4)) * SECOND / 2),
                     7 => Ack::InProgress,
@@ -732,7 +734,7 @@ impl Sim {
             let owed: Vec<u64> = self.model.owed.keys().copied().collect();
             for seq in owed {
                 if self.rng.chance(80) {
-                    self.acknowledge(seq, &Ack::Ack);
+                    self.acknowledge(seq, &Ack::Done);
                 }
             }
             self.pump();

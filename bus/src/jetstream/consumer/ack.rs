@@ -6,7 +6,8 @@ use super::{Consumer, Output, Time};
 /// An acknowledgement's content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Ack {
-    Ack,
+    /// Acknowledged.
+    Done,
     /// Deliver it again after so many nanoseconds.
     Nak(u64),
     InProgress,
@@ -21,7 +22,7 @@ impl Ack {
         let text = std::str::from_utf8(body).ok()?.trim();
         let rest = |prefix: &str| text.strip_prefix(prefix).map(str::trim);
         match text {
-            "" | "+ACK" | "+OK" => return Some(Self::Ack),
+            "" | "+ACK" | "+OK" => return Some(Self::Done),
             "+WPI" => return Some(Self::InProgress),
             _ => {}
         }
@@ -66,7 +67,7 @@ impl Consumer {
         }
         self.used_ns = time.ns;
         match ack {
-            Ack::Ack | Ack::Next(_) => {
+            Ack::Done | Ack::Next(_) => {
                 self.last_acked_ns = Some(time.wall_ns);
                 if self.config.ack_policy == AckPolicy::All {
                     let through: Vec<u64> = self.pending.range(..=seq).map(|(seq, _)| *seq).collect();
@@ -116,8 +117,8 @@ mod tests {
     #[test]
     fn every_form_is_read() {
         for (body, ack) in [
-            (&b""[..], Ack::Ack),
-            (b"+ACK", Ack::Ack),
+            (&b""[..], Ack::Done),
+            (b"+ACK", Ack::Done),
             (b"-NAK", Ack::Nak(0)),
             (b"-NAK {\"delay\": 5000}", Ack::Nak(5000)),
             (b"-NAK 5s", Ack::Nak(5_000_000_000)),

@@ -52,7 +52,7 @@ impl Consumer {
         }
         self.used_ns = time.ns;
         let to = self.config.deliver_subject.clone();
-        while !self.is_paused(time) && !(self.config.flow_control && self.flow.is_stalled()) {
+        while !(self.is_paused(time) || self.config.flow_control && self.flow.is_stalled()) {
             let Some(candidate) = self.candidate(store, time, out) else { break };
             let message = &candidate.message;
             let ack = self.ack_subject(&candidate, self.left_behind(&candidate));
