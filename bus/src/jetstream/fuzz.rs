@@ -1,6 +1,7 @@
 //! JetStream behind a router in memory: whatever is asked is answered, and what was answered holds.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -338,6 +339,16 @@ proptest! {
     }
 }
 
+/// Ends another thread's loop, also when a check fails.
+#[derive(Default)]
+struct Done(Arc<AtomicBool>);
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Names of consumers in the files of stream `S`.
 fn stored(bench: &Bench) -> BTreeSet<String> {
     bench.meta.list(&consumer_folder("S")).expect("list").into_iter().collect()
@@ -352,11 +363,11 @@ fn a_deleted_consumer_stays_deleted_while_places_are_stored() {
     let js = bench.jetstream.js.clone();
     let entry = js.stream("S").expect("there");
     std::thread::scope(|scope| {
-        let done = Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let until = done.clone();
+        let done = Done::default();
+        let until = Arc::clone(&done.0);
         let (js, entry) = (&js, &entry);
         scope.spawn(move || {
-            while !until.load(std::sync::atomic::Ordering::Relaxed) {
+            while !until.load(Ordering::Relaxed) {
                 js.store_places(entry, false);
             }
         });
@@ -374,7 +385,6 @@ fn a_deleted_consumer_stays_deleted_while_places_are_stored() {
                 assert_eq!(file.config.description, n.to_string(), "an older place replaced a newer definition");
             }
         }
-        done.store(true, std::sync::atomic::Ordering::Relaxed);
     });
 }
 
