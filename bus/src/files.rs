@@ -33,11 +33,6 @@ pub(crate) fn open_private(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(path)
 }
 
-/// Opens a private file for appending, creating it when it is missing.
-pub(crate) fn append_private(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(FILE_MODE).open(path)
-}
-
 /// Replaces `path` by a file with these bytes in one step: a reader (and a later start) sees the old content or the new one,
 /// never a mixture. With `sync` that also holds for a power cut.
 pub(crate) fn replace(path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::StreamName;
 use crate::files;
 use crate::nats::auth::{Credential, Permission, User};
 use crate::pattern::Pattern;
@@ -87,17 +88,22 @@ fn password() -> Result<String, String> {
 pub fn module_user(name: &str, credential: Credential) -> Option<User> {
     let pattern = |text: &str| text.parse::<Pattern>().ok();
     let literal = pattern(name).filter(|name| name.is_literal() && !name.as_str().contains('.'))?;
-    let publish = [
+    let mut publish = vec![
         format!("sec.alerts.*.{literal}"),
         "$JS.API.INFO".to_owned(),
         "$JS.API.STREAM.INFO.*".to_owned(),
         "$JS.API.STREAM.NAMES".to_owned(),
         "$JS.API.STREAM.LIST".to_owned(),
-        "$JS.API.CONSUMER.>".to_owned(),
-        "$JS.ACK.>".to_owned(),
-        "$JS.FC.>".to_owned(),
     ];
-    let subscribe = ["sec.>", "_INBOX.>"];
+    for stream in [StreamName::Events, StreamName::Alerts, StreamName::Matches] {
+        // Consumers of these streams alone. Written out: in `CONSUMER.*.*.EVENTS.>` another stream's consumer may be called EVENTS.
+        for verb in ["CREATE", "INFO", "DELETE", "NAMES", "LIST", "PAUSE"] {
+            publish.extend([format!("$JS.API.CONSUMER.{verb}.{stream}"), format!("$JS.API.CONSUMER.{verb}.{stream}.>")]);
+        }
+        publish.extend(["DURABLE.CREATE", "MSG.NEXT"].map(|verb| format!("$JS.API.CONSUMER.{verb}.{stream}.>")));
+        publish.extend([format!("$JS.ACK.{stream}.>"), format!("$JS.FC.{stream}.>")]);
+    }
+    let subscribe = ["sec.events.>", "sec.alerts.>", "sec.matches.>", "_INBOX.>"];
     Some(User {
         credential,
         publish: Permission { allow: publish.iter().filter_map(|text| pattern(text)).collect(), deny: Vec::new() },
@@ -129,12 +135,19 @@ mod tests {
     fn a_module_publishes_alerts_under_its_own_name_and_nothing_else() {
         let user = module_user("scanner", Credential::Token("t".to_owned())).expect("a name");
         assert!(user.publish.allows("sec.alerts.high.scanner") && user.subscribe.allows("sec.events.process.exec"));
-        for forbidden in
-            ["sec.alerts.high.other", "sec.events.process.exec", "$JS.API.STREAM.DELETE.ALERTS", "$JS.API.STREAM.CREATE.X", "a"]
-        {
+        for forbidden in [
+            "sec.alerts.high.other",
+            "sec.events.process.exec",
+            "$JS.API.STREAM.DELETE.ALERTS",
+            "$JS.API.STREAM.CREATE.X",
+            "$JS.API.CONSUMER.CREATE.OTHER.EVENTS.x",
+            "$JS.API.CONSUMER.MSG.NEXT.RESPONSES.c",
+            "$JS.ACK.OTHER.c.1",
+            "a",
+        ] {
             assert!(!user.publish.allows(forbidden), "{forbidden}");
         }
-        assert!(!user.subscribe.allows("$SYS.x"));
+        assert!(!user.subscribe.allows("$SYS.x") && !user.subscribe.allows("sec.responses.kill"));
         assert!(
             module_user("a.b", Credential::Token("t".to_owned())).is_none()
                 && module_user("*", Credential::Token("t".to_owned())).is_none()

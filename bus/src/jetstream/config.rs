@@ -47,17 +47,6 @@ pub enum Storage {
     Memory,
 }
 
-/// What a stream's consumers may ask for at most, and get when they ask for nothing; 0 for JetStream's own defaults.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[expect(missing_docs, reason = "the names are JetStream's own")]
-pub struct ConsumerLimits {
-    #[serde(skip_serializing_if = "is_default")]
-    pub inactive_threshold: i64,
-    #[serde(skip_serializing_if = "is_default")]
-    pub max_ack_pending: i64,
-}
-
 /// A stream's settings.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -91,7 +80,7 @@ pub struct StreamConfig {
     pub deny_delete: bool,
     pub deny_purge: bool,
     pub allow_rollup_hdrs: bool,
-    pub consumer_limits: ConsumerLimits,
+    pub consumer_limits: BTreeMap<String, Value>,
     #[serde(skip_serializing_if = "is_default")]
     pub allow_msg_ttl: bool,
     #[serde(skip_serializing_if = "is_default")]
@@ -171,9 +160,9 @@ impl StreamConfig {
             (self.allow_atomic == Some(true) || self.allow_batched == Some(true), "batch publishing"),
             (self.allow_msg_counter == Some(true), "counters"),
             (self.allow_msg_schedules == Some(true), "scheduled messages"),
-            (self.allow_msg_ttl, "per-message TTLs"),
             (self.subject_delete_marker_ttl != 0, "subject delete markers"),
             (self.first_seq > 1, "a first sequence"),
+            (self.consumer_limits.values().any(|limit| !matches!(limit.as_i64(), Some(0 | -1))), "limits for consumers"),
         ];
         if let Some((_, what)) = unsupported.iter().find(|(asked, _)| *asked) {
             return Err(ApiError::stream_config(format!("{what} are not supported by this server")));
@@ -269,6 +258,9 @@ impl StreamConfig {
         }
         if self.deny_purge && !new.deny_purge {
             return reason("stream configuration update can not cancel deny purge");
+        }
+        if self.allow_msg_ttl && !new.allow_msg_ttl {
+            return reason("message TTL status can not be disabled");
         }
         Ok(())
     }
@@ -409,9 +401,11 @@ impl ConsumerConfig {
         if self.rate_limit_bps > 0 && self.is_push() {
             return Err(ApiError::consumer("rate limits are not supported by this server"));
         }
-        // Ack sampling would publish how long acknowledgements take.
         if !matches!(self.sample_freq.trim_end_matches('%'), "" | "0") {
             return Err(ApiError::consumer("sampling of acknowledgements is not supported by this server"));
+        }
+        if self.direct == Some(true) {
+            return Err(ApiError::consumer("direct consumers are not supported by this server"));
         }
         if self.pause_until.as_ref().is_some_and(|until| until.parse::<jiff::Timestamp>().is_err()) {
             return Err(ApiError::invalid_json("pause_until is not a time"));
@@ -422,8 +416,7 @@ impl ConsumerConfig {
         if self.backoff.iter().any(|wait| *wait < 0) {
             return Err(ApiError::backoff_negative());
         }
-        self.complete(&stream.consumer_limits);
-        self.check_limits(&stream.consumer_limits)?;
+        self.complete();
         self.check_kind()?;
         self.check_filters(stream)?;
         self.check_start()?;
@@ -433,17 +426,7 @@ impl ConsumerConfig {
         Ok(self)
     }
 
-    fn check_limits(&self, limits: &ConsumerLimits) -> Result<(), ApiError> {
-        if limits.max_ack_pending > 0 && (self.max_ack_pending > limits.max_ack_pending || self.max_ack_pending < 0) {
-            return Err(ApiError::max_ack_pending_limit(limits.max_ack_pending));
-        }
-        if limits.inactive_threshold > 0 && self.inactive_threshold > limits.inactive_threshold {
-            return Err(ApiError::inactive_threshold_limit(limits.inactive_threshold));
-        }
-        Ok(())
-    }
-
-    fn complete(&mut self, limits: &ConsumerLimits) {
+    fn complete(&mut self) {
         let acked = self.ack_policy != AckPolicy::None;
         if let Some(first) = self.backoff.first() {
             self.ack_wait = *first;
@@ -454,10 +437,7 @@ impl ConsumerConfig {
             self.max_deliver = -1;
         }
         if acked && self.max_ack_pending == 0 {
-            self.max_ack_pending = if limits.max_ack_pending > 0 { limits.max_ack_pending } else { DEFAULT_MAX_ACK_PENDING };
-        }
-        if self.inactive_threshold <= 0 && limits.inactive_threshold > 0 {
-            self.inactive_threshold = limits.inactive_threshold;
+            self.max_ack_pending = DEFAULT_MAX_ACK_PENDING;
         }
         if !self.is_push() && self.max_waiting == 0 {
             self.max_waiting = DEFAULT_MAX_WAITING;

@@ -1,7 +1,5 @@
 //! JetStream's errors: numbers and words as nats-server has them (`server/errors.json`), because clients match on them.
 
-use std::time::Duration;
-
 use serde::Serialize;
 
 /// An answer that says no.
@@ -126,15 +124,6 @@ impl ApiError {
 
     pub(crate) fn rollup_failed(reason: impl Into<String>) -> Self {
         Self::new(500, 10111, reason)
-    }
-
-    /// The limit is nanoseconds.
-    pub(crate) fn inactive_threshold_limit(limit: i64) -> Self {
-        Self::new(
-            400,
-            10153,
-            format!("consumer inactive threshold exceeds system limit of {:?}", Duration::from_nanos(limit.unsigned_abs())),
-        )
     }
 
     pub(crate) fn max_ack_pending_limit(limit: i64) -> Self {

@@ -206,13 +206,19 @@ impl Log {
             }
             self.counters.lost.fetch_add(next_seq - first_lost, Ordering::Relaxed);
         }
-        // Sequences are dense inside a segment: the next message begins another.
-        core.segments.retain(|segment| match &segment.body {
-            Body::Raw(raw) => raw.file.is_some() || segment.end_seq > segment.first_seq,
-            Body::Sealed(_) => true,
+        // Sequences are dense inside a segment: the next message begins another, unless none was lost.
+        core.segments.retain(|segment| segment.is_on_disk() || segment.end_seq > segment.first_seq);
+        let goes_on = core.segments.back().and_then(|last| match &last.body {
+            Body::Raw(raw) if last.end_seq == next_seq && raw.file.is_some() => Some(raw.len),
+            _ => None,
         });
-        core.segments.push_back(Segment::raw(next_seq));
-        core.buffer_at = HEADER_LEN;
+        match goes_on {
+            Some(len) => core.buffer_at = len,
+            None => {
+                core.segments.push_back(Segment::raw(next_seq));
+                core.buffer_at = HEADER_LEN;
+            }
+        }
         core.head_on_disk = core.head_written;
         core.taken_seq = next_seq;
         core.written_seq = next_seq - 1;

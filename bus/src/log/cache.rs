@@ -76,11 +76,6 @@ impl Cache {
             self.bytes -= gone.cached.memory();
         }
     }
-
-    /// Forgets everything: the memory is wanted elsewhere.
-    pub(crate) fn clear(&mut self) {
-        *self = Self::default();
-    }
 }
 
 #[cfg(test)]

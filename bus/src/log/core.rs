@@ -384,7 +384,7 @@ impl Core {
     }
 
     /// A message of a raw segment, where its bytes are in memory.
-    pub(crate) fn from_memory(&self, segment: u64, seq: u64, offset: u64) -> Option<Stored> {
+    pub(crate) fn in_memory(&self, segment: u64, seq: u64, offset: u64) -> Option<Stored> {
         if self.is_active(segment) && offset >= self.buffer_at {
             let bytes = self.buffer.get(usize::try_from(offset - self.buffer_at).ok()?..)?;
             return match record::decode(bytes, seq) {
@@ -438,11 +438,8 @@ impl Core {
 
     /// Begins the next segment. Its file is created when something is written to it.
     pub(crate) fn roll(&mut self) {
-        if self
-            .segments
-            .back()
-            .is_some_and(|active| active.end_seq == active.first_seq && matches!(&active.body, Body::Raw(raw) if raw.file.is_none()))
-        {
+        // One without messages goes on: the next would have its name.
+        if self.segments.back().is_some_and(|active| active.end_seq == active.first_seq) {
             return;
         }
         self.segments.push_back(Segment::raw(self.next_seq));

@@ -79,7 +79,9 @@ pub(super) fn open(vfs: &dyn Vfs, dir: &Path, config: &LogConfig, boot_id: &str)
     let last_seq = core.segments.iter().map(|segment| segment.end_seq).max().unwrap_or(1) - 1;
     // Sequences of a gap are never used, also when nothing was written behind it.
     let behind_gaps = meta.gaps.last().map_or(1, |(_, last)| last + 1);
-    let floor = floor.max(last_seq + 1).max(behind_gaps);
+    // Nor those that an operation names: it would be done to the new messages, too.
+    let behind_operations = operations.iter().map(Operation::behind_seq).max().unwrap_or(1);
+    let floor = floor.max(last_seq + 1).max(behind_gaps).max(behind_operations);
     let next_seq = match &stored {
         None if !had_segments => 1,
         None => floor + RESERVE,
@@ -87,8 +89,17 @@ pub(super) fn open(vfs: &dyn Vfs, dir: &Path, config: &LogConfig, boot_id: &str)
         Some(meta) if meta.clean_last_seq.is_none() && !boot_id.is_empty() && meta.boot_id == boot_id => floor,
         Some(meta) => floor.max(meta.reserved + 1),
     };
-    opening.report.skipped_sequences = next_seq - floor;
-    meta.add_gap(floor, next_seq - 1);
+    // The segment that is appended to: the last one where it can go on, else a new one.
+    let reusable = core.segments.back().is_some_and(|last| {
+        let has_room = matches!(&last.body, Body::Raw(raw) if raw.len < config.segment_bytes || last.end_seq == last.first_seq);
+        last.end_seq == next_seq && has_room && !opening.report.close_last
+    });
+    // A last segment without messages that is closed for good has the name that the next one would get.
+    let taken = !reusable && core.segments.back().is_some_and(|last| last.first_seq == next_seq);
+    let skipped = next_seq - floor;
+    let next_seq = next_seq + u64::from(taken);
+    opening.report.skipped_sequences = skipped;
+    meta.add_gap(last_seq.max(behind_gaps - 1) + 1, next_seq - 1);
     core.next_seq = next_seq;
     core.taken_seq = next_seq;
     core.written_seq = next_seq - 1;
@@ -97,11 +108,6 @@ pub(super) fn open(vfs: &dyn Vfs, dir: &Path, config: &LogConfig, boot_id: &str)
     core.last_time_ns =
         core.segments.iter().rev().find(|segment| segment.end_seq > segment.first_seq).map_or(0, |segment| segment.last_time_ns);
 
-    // The segment that is appended to: the last one where it can go on, else a new one.
-    let reusable = core.segments.back().is_some_and(|last| {
-        last.end_seq == next_seq
-            && matches!(&last.body, Body::Raw(raw) if raw.len < config.segment_bytes && raw.file.is_some() && !opening.report.close_last)
-    });
     if reusable && let Some(Segment { body: Body::Raw(raw), .. }) = core.segments.back() {
         core.buffer_at = raw.len;
     } else {
@@ -384,6 +390,8 @@ impl Log {
         (core.head_on_disk, core.head_written, core.head_synced) = (head, head, head);
         self.cut_below(core, head);
         self.advance_from_start(core);
+        // A power cut may have taken deletions back.
+        self.enforce_subjects(core);
         self.enforce_size(core);
         core.removals = 0;
     }

@@ -73,11 +73,11 @@ impl Operation {
         reader.0.is_empty().then_some(operation)
     }
 
-    /// The lowest sequence it is about.
-    pub(crate) fn lowest_seq(&self) -> u64 {
+    /// The first sequence that it says nothing about.
+    pub(crate) fn behind_seq(&self) -> u64 {
         match self {
-            Self::Delete { messages, .. } => messages.first().map_or(u64::MAX, |(seq, _)| *seq),
-            Self::Head { .. } => 0,
+            Self::Delete { messages, .. } => messages.last().map_or(1, |(seq, _)| seq.saturating_add(1)),
+            Self::Head { first_seq } => *first_seq,
         }
     }
 }

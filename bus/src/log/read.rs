@@ -453,7 +453,7 @@ fn find(core: &Core, from: u64, filter: &Filter) -> Found {
                     let n = (live - segment.first_seq) as usize;
                     let (Some(&offset), Some(&slot)) = (raw.offsets.get(n), raw.slots.get(n)) else { break };
                     if filter.is_all() || filter.matches(&core.subjects.get(slot).name) {
-                        if let Some(message) = core.from_memory(segment.first_seq, live, offset.into()) {
+                        if let Some(message) = core.in_memory(segment.first_seq, live, offset.into()) {
                             return Found::Here(message);
                         }
                         let Some(opened) = &raw.file else { return Found::Nothing };

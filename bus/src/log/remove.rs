@@ -249,25 +249,29 @@ impl Log {
             self.track_subjects()?;
             core = lock(&self.core);
         }
-        if let Some(max) = limits.max_msgs_per_subject {
-            let mut gone: Vec<(String, Vec<(u64, u64)>)> = Vec::new();
-            for subject in core.subjects.matching(&Filter::all()) {
-                let beyond = subject.messages.len().saturating_sub(usize::try_from(max).unwrap_or(usize::MAX));
-                if beyond > 0 {
-                    let messages = subject.messages.iter().take(beyond).map(|(seq, size)| (*seq, u64::from(*size))).collect();
-                    gone.push((subject.name.to_string(), messages));
-                }
-            }
-            for (subject, messages) in gone {
-                for (seq, size) in &messages {
-                    self.remove_known(&mut core, *seq, &subject, *size);
-                }
-                core.operate(Operation::Delete { subject, messages }, false);
-            }
-        }
+        self.enforce_subjects(&mut core);
         self.enforce_size(&mut core);
         drop(core);
         self.write_out()
+    }
+
+    /// Deletes the oldest messages of subjects that have too many.
+    pub(super) fn enforce_subjects(&self, core: &mut Core) {
+        let Some(max) = core.limits.max_msgs_per_subject else { return };
+        let mut gone: Vec<(String, Vec<(u64, u64)>)> = Vec::new();
+        for subject in core.subjects.matching(&Filter::all()) {
+            let beyond = subject.messages.len().saturating_sub(usize::try_from(max).unwrap_or(usize::MAX));
+            if beyond > 0 {
+                let messages = subject.messages.iter().take(beyond).map(|(seq, size)| (*seq, u64::from(*size))).collect();
+                gone.push((subject.name.to_string(), messages));
+            }
+        }
+        for (subject, messages) in gone {
+            for (seq, size) in &messages {
+                self.remove_known(core, *seq, &subject, *size);
+            }
+            core.operate(Operation::Delete { subject, messages }, false);
+        }
     }
 
     /// Deletes by age, exactly or by whole segments.

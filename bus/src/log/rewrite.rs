@@ -40,7 +40,11 @@ impl Log {
         let me = self.me.clone();
         let started = std::thread::Builder::new().name(format!("seal {}", self.config.name)).spawn(move || {
             let Some(log) = me.upgrade() else { return };
-            while !log.stopping.load(Ordering::Acquire) && log.rewrite_one(level) {}
+            while !log.stopping.load(Ordering::Acquire) {
+                if !log.rewrite_one(level) {
+                    break;
+                }
+            }
             log.rewriting.store(false, Ordering::Release);
         });
         match started {

@@ -63,12 +63,28 @@ pub(crate) struct Scan {
     pub(crate) torn: Option<(u64, &'static str)>,
 }
 
+/// Messages, operations, length, end and damage as they were before damage at an offset, and its reason.
+type Undo = (usize, usize, u64, u64, usize, u64, &'static str);
+
+impl Scan {
+    /// Nothing whole follows the damage: it was the torn end.
+    fn torn_before(mut self, undo: Undo) -> Self {
+        let (messages, operations, len, end_seq, damage, offset, reason) = undo;
+        self.messages.truncate(messages);
+        self.operations.truncate(operations);
+        self.damage.truncate(damage);
+        (self.len, self.end_seq, self.torn) = (len, end_seq, Some((offset, reason)));
+        self
+    }
+}
+
 /// Reads a segment to its end. `highest` is the highest sequence that can be in it.
 pub(crate) fn scan(file: &dyn VFile, first_seq: u64, len: u64, highest: u64) -> io::Result<Scan> {
     let mut window = Window::new(file, len);
     let mut found = Scan { len: HEADER_LEN, end_seq: first_seq, ..Scan::default() };
     let (mut offset, mut seq) = (HEADER_LEN, first_seq);
     let (mut batch, mut operations) = (Vec::new(), Vec::new());
+    let mut undo: Option<Undo> = None;
     let mut want = record::HEADER_LEN;
     while offset < len {
         let bytes = window.bytes(offset, want)?;
@@ -88,6 +104,7 @@ pub(crate) fn scan(file: &dyn VFile, first_seq: u64, len: u64, highest: u64) -> 
                     found.messages.append(&mut batch);
                     found.operations.append(&mut operations);
                     (found.len, found.end_seq) = (offset, seq);
+                    undo = None;
                 }
                 continue;
             }
@@ -103,9 +120,14 @@ pub(crate) fn scan(file: &dyn VFile, first_seq: u64, len: u64, highest: u64) -> 
         let most = seq.saturating_add((len - offset) / record::HEADER_LEN as u64).min(highest);
         let resume = rest.get(1..).and_then(|behind| record::find_whole_record(behind, seq..=most));
         let Some((at, next)) = resume else {
+            if let Some(undo) = undo {
+                return Ok(found.torn_before(undo));
+            }
             found.torn = Some((offset, reason));
             return Ok(found);
         };
+        // What came before counts when a whole batch follows the damage, and only then: else the end was torn here.
+        undo.get_or_insert((found.messages.len(), found.operations.len(), found.len, found.end_seq, found.damage.len(), offset, reason));
         found.damage.push((offset, reason, seq, next - seq));
         found.messages.append(&mut batch);
         found.operations.append(&mut operations);
@@ -113,7 +135,9 @@ pub(crate) fn scan(file: &dyn VFile, first_seq: u64, len: u64, highest: u64) -> 
         seq = next;
         want = record::HEADER_LEN;
         window.buffer.clear();
-        (found.len, found.end_seq) = (offset, seq);
+    }
+    if let Some(undo) = undo {
+        return Ok(found.torn_before(undo));
     }
     if found.len < offset {
         found.torn = Some((found.len, "batch is cut off"));

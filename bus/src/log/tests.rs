@@ -69,7 +69,9 @@ fn open(dir: &Path, limits: Limits, segment_bytes: u64) -> Arc<Log> {
     Log::open(dir, config(limits, segment_bytes), "boot").expect("open")
 }
 
-fn all(store: &dyn Store, filter: &Filter, from: u64) -> Vec<(u64, i64, String, Vec<u8>, Vec<u8>)> {
+type Seen = (u64, i64, String, Vec<u8>, Vec<u8>);
+
+fn all(store: &dyn Store, filter: &Filter, from: u64) -> Vec<Seen> {
     let mut hint = Hint::default();
     let mut out = Vec::new();
     let mut from = from;

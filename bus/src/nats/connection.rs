@@ -16,6 +16,8 @@ use crate::subject::is_subject;
 
 /// Subjects whose receivers a connection remembers.
 const REMEMBERED: usize = 4096;
+/// Subscriptions of one connection, ended ones too, that nobody looks through before there are more.
+const ENDED_KEPT: usize = 64;
 
 /// What other connections and statistics see of a client.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub(crate) struct Client {
     pub(crate) received_messages: AtomicU64,
     pub(crate) received_bytes: AtomicU64,
     pub(crate) subscriptions: AtomicU64,
+    /// Some of its subscriptions have ended by their count since anybody looked.
+    pub(crate) some_ended: AtomicBool,
     pub(crate) pings_out: AtomicU32,
     /// Milliseconds since `since` when it last said something.
     pub(crate) last_heard_ms: AtomicU64,
@@ -113,6 +117,8 @@ pub(crate) struct Connection {
     remembered: HashMap<Box<[u8]>, Remembered, foldhash::fast::RandomState>,
     generation: u64,
     random: u64,
+    /// With so many subscriptions it is worth to look for those that have ended.
+    look_for_ended_at: usize,
 }
 
 impl Connection {
@@ -125,13 +131,15 @@ impl Connection {
             pending_connect: None,
             permissions: None,
             subscriptions: HashMap::new(),
-            verbose: false,
-            pedantic: false,
+            // Until CONNECT says otherwise.
+            verbose: true,
+            pedantic: true,
             no_responders: false,
             second_info: false,
             remembered: HashMap::default(),
             generation: 0,
             random,
+            look_for_ended_at: ENDED_KEPT,
         }
     }
 
@@ -140,6 +148,12 @@ impl Connection {
         let mut at = 0;
         let (mut messages, mut size) = (0, 0);
         let next = loop {
+            // At the first byte: nothing of somebody unknown is waited for and kept, except a CONNECT.
+            if !self.client.authenticated.load(Ordering::Relaxed) && bytes.get(at).is_some_and(|first| !matches!(first, b'C' | b'c')) {
+                self.client.error("Authorization Violation");
+                self.client.out.close(CloseReason::AuthenticationFailed);
+                break Next::Close;
+            }
             let (max_line, max_payload) = (self.shared.config.max_control_line, self.shared.config.max_payload);
             match parse::parse(&bytes[at..], max_line, max_payload) {
                 Ok(Parsed::Op(op, len)) => {
@@ -234,7 +248,9 @@ impl Connection {
     }
 
     fn connect(&mut self, json: &[u8]) -> Option<Next> {
-        let Ok(connect) = serde_json::from_slice::<Connect>(json) else {
+        // By way of a map: of a field that is there twice the last one counts.
+        let map = serde_json::from_slice::<serde_json::Map<_, _>>(json).map(serde_json::Value::Object);
+        let Ok(connect) = map.and_then(serde_json::from_value::<Connect>) else {
             self.client.out.close(CloseReason::ProtocolError);
             return Some(Next::Close);
         };
@@ -284,14 +300,23 @@ impl Connection {
 
     fn subscribe(&mut self, subject: &[u8], queue: Option<&[u8]>, sid: &[u8]) {
         let pattern = std::str::from_utf8(subject).ok().and_then(|text| text.parse::<Pattern>().ok());
-        let Some(pattern) = pattern else { return self.client.error("Invalid Subject") };
-        if self.permissions.as_ref().is_some_and(|permissions| !permissions.subscribe.allows_pattern(&pattern)) {
+        if let (Some(pattern), Some(permissions)) = (&pattern, &self.permissions)
+            && !permissions.subscribe.allows_pattern(pattern)
+        {
             let queue = queue.map(|queue| format!(" using queue \"{}\"", String::from_utf8_lossy(queue))).unwrap_or_default();
             self.shared.counters.permission_violations.fetch_add(1, Ordering::Relaxed);
             return self.client.error(&format!("Permissions Violation for Subscription to \"{pattern}\"{queue}"));
         }
-        if self.subscriptions.contains_key(sid) {
-            return self.ok();
+        match self.subscriptions.get(sid) {
+            // One that has got all it asked for lives no more, though nobody has cleared it away yet: its sid is free.
+            Some(known) if known.ended.load(Ordering::Relaxed) => self.unsubscribe(sid, None),
+            Some(_) => return self.ok(),
+            None => {}
+        }
+        let Some(pattern) = pattern else { return self.client.error("Invalid Subject") };
+        if self.subscriptions.len() >= self.look_for_ended_at.min(self.shared.config.max_subscriptions) {
+            self.forget_ended();
+            self.look_for_ended_at = 2 * self.subscriptions.len() + ENDED_KEPT;
         }
         if self.subscriptions.len() >= self.shared.config.max_subscriptions {
             return self.client.error("maximum subscriptions exceeded");
@@ -335,24 +360,28 @@ impl Connection {
         }
     }
 
+    /// Forgets subscriptions that ended by their count; the list of all does not have them any more.
+    fn forget_ended(&mut self) {
+        if !self.client.some_ended.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        let before = self.subscriptions.len();
+        self.subscriptions.retain(|_, sub| !sub.ended.load(Ordering::Relaxed));
+        self.client.subscriptions.fetch_sub((before - self.subscriptions.len()) as u64, Ordering::Relaxed);
+    }
+
     /// Who gets what is published on this subject, looked up once while nobody subscribes or leaves.
     fn receivers(&mut self, subject: &[u8]) -> &Remembered {
         let generation = self.shared.generation();
         if generation != self.generation || self.remembered.len() >= REMEMBERED {
             self.remembered.clear();
             self.generation = generation;
-            // Subscriptions that ended by their count.
-            let over: Vec<Box<[u8]>> =
-                self.subscriptions.iter().filter(|(_, sub)| sub.ended.load(Ordering::Relaxed)).map(|(sid, _)| sid.clone()).collect();
-            for sid in over {
-                self.subscriptions.remove(&sid);
-                self.client.subscriptions.fetch_sub(1, Ordering::Relaxed);
-            }
+            self.forget_ended();
         }
         if !self.remembered.contains_key(subject) {
             let text = std::str::from_utf8(subject).ok();
             let valid = text.is_some_and(|text| is_subject(text) && !text.split('.').any(|token| token == "*" || token == ">"));
-            let reserved = [&b"$GNR."[..], b"$NRG."].iter().any(|prefix| subject.starts_with(prefix));
+            let reserved = subject.starts_with(b"$NRG.");
             let allowed =
                 !reserved && self.permissions.as_ref().is_none_or(|permissions| text.is_some_and(|text| permissions.publish.allows(text)));
             let matches = match text {
@@ -372,6 +401,9 @@ impl Connection {
             self.client.out.close(CloseReason::ProtocolError);
             return Some(Next::Close);
         }
+        if self.pedantic && !valid {
+            self.client.error("Invalid Publish Subject");
+        }
         if !allowed {
             self.shared.counters.permission_violations.fetch_add(1, Ordering::Relaxed);
             self.client.error(&format!("Permissions Violation for Publish to \"{}\"", String::from_utf8_lossy(subject)));
@@ -381,9 +413,6 @@ impl Connection {
             let reply = String::from_utf8_lossy(reply.unwrap_or_default()).into_owned();
             self.client.error(&format!("Permissions Violation for Publish with Reply of \"{reply}\""));
             return None;
-        }
-        if self.pedantic && !valid {
-            self.client.error("Invalid Publish Subject");
         }
         self.ok();
         let Some(message) = routed(subject, reply, headers, payload) else {
@@ -404,6 +433,7 @@ impl Connection {
     fn tell_no_responders(&self, reply: &str, subject: &str) {
         let waiting = self.subscriptions.values().find(|sub| {
             sub.queue.is_none()
+                && !sub.ended.load(Ordering::Relaxed)
                 && std::str::from_utf8(&sub.subject)
                     .ok()
                     .and_then(|text| text.parse::<Pattern>().ok())
@@ -478,6 +508,7 @@ impl Subscription {
         }
         if max > 0 && delivered == max {
             self.ended.store(true, Ordering::Relaxed);
+            client.some_ended.store(true, Ordering::Relaxed);
             touched.ended.push((self.subject.clone(), self.id));
         }
         true

@@ -1,9 +1,11 @@
 //! What is to be sent to a connection: filled by publishers, emptied by whoever finds the socket ready.
 
 use std::io;
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use nix::sys::socket::{Shutdown, shutdown};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
@@ -54,8 +56,6 @@ pub(crate) struct Outbound {
     pub(crate) ready: Notify,
     /// Wakes the reader.
     pub(crate) ended: Notify,
-    /// `None` with TLS: then only the writer writes.
-    socket: Option<Arc<TcpStream>>,
     pub(crate) sent_messages: AtomicU64,
     pub(crate) sent_bytes: AtomicU64,
 }
@@ -64,13 +64,15 @@ pub(crate) struct Outbound {
 struct Writing {
     bytes: Vec<u8>,
     at: usize,
+    /// `None` with TLS: then only the writer writes.
+    socket: Option<Arc<TcpStream>>,
 }
 
 impl Outbound {
     pub(crate) fn new(socket: Option<Arc<TcpStream>>, max_pending: usize) -> Self {
         Self {
             buffer: Mutex::default(),
-            writing: Mutex::default(),
+            writing: Mutex::new(Writing { socket, ..Writing::default() }),
             pending: AtomicUsize::new(0),
             max_pending,
             touched: AtomicBool::new(false),
@@ -78,7 +80,6 @@ impl Outbound {
             reason: Mutex::default(),
             ready: Notify::new(),
             ended: Notify::new(),
-            socket,
             sent_messages: AtomicU64::new(0),
             sent_bytes: AtomicU64::new(0),
         }
@@ -132,12 +133,13 @@ impl Outbound {
     /// Sends what the socket takes right now; the writer does the rest.
     pub(crate) fn flush(&self) {
         self.touched.store(false, Ordering::Release);
-        let Some(socket) = &self.socket else {
-            self.ready.notify_one();
-            return;
-        };
         match self.writing.try_lock() {
             Ok(mut writing) => {
+                let Some(socket) = writing.socket.clone() else {
+                    drop(writing);
+                    self.ready.notify_one();
+                    return;
+                };
                 if self.drain(&mut writing, |bytes| socket.try_write(bytes)).is_err() || writing.at < writing.bytes.len() {
                     self.ready.notify_one();
                 }
@@ -178,10 +180,23 @@ impl Outbound {
 
     /// One round of the writer on a plain socket: sends what it takes. True when something is left.
     pub(crate) fn drain_socket(&self) -> io::Result<bool> {
-        let Some(socket) = &self.socket else { return Ok(false) };
         let mut writing = lock(&self.writing);
+        let Some(socket) = writing.socket.clone() else { return Ok(false) };
         self.drain(&mut writing, |bytes| socket.try_write(bytes))?;
         Ok(writing.at < writing.bytes.len())
+    }
+
+    /// The connection is over: closes its socket and frees what nobody takes any more. Others remember this connection as a receiver until
+    /// they publish again, which may be never; its socket and memory do not wait for them.
+    pub(crate) fn hang_up(&self) {
+        self.close(CloseReason::ClientClosed);
+        let mut writing = lock(&self.writing);
+        if let Some(socket) = std::mem::take(&mut *writing).socket {
+            // A client that has gone already has no socket to be shut.
+            let _ = shutdown(socket.as_raw_fd(), Shutdown::Both);
+        }
+        *lock(&self.buffer) = Vec::new();
+        self.pending.store(0, Ordering::Relaxed);
     }
 
     /// Takes everything that waits: the writer of a TLS connection sends it.

@@ -27,7 +27,7 @@ pub(crate) enum Op<'a> {
         sid: &'a [u8],
         max: Option<u64>,
     },
-    /// `+OK`, `-ERR`, `INFO`: what only servers say.
+    /// `+OK`, `INFO`: what only servers say.
     Ignored,
 }
 
@@ -67,10 +67,14 @@ pub(crate) fn parse(bytes: &[u8], max_line: usize, max_payload: usize) -> Result
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let name_len = line.iter().position(|byte| matches!(byte, b' ' | b'\t')).unwrap_or(line.len());
     let (name, arguments) = line.split_at(name_len);
-    if arguments.len() > max_line {
+    if arguments.trim_ascii_start().len() > max_line {
         return Err(ParseError::LineTooLong);
     }
     let behind = end + 1;
+    if arguments.is_empty() && ["PUB", "HPUB", "SUB", "UNSUB"].iter().any(|op| name.eq_ignore_ascii_case(op.as_bytes())) {
+        // Their names end with a blank.
+        return Err(ParseError::UnknownOperation);
+    }
     let op = match name.len() {
         3 if name.eq_ignore_ascii_case(b"PUB") => return publication(bytes, arguments, behind, false, max_payload),
         4 if name.eq_ignore_ascii_case(b"HPUB") => return publication(bytes, arguments, behind, true, max_payload),
@@ -86,22 +90,26 @@ pub(crate) fn parse(bytes: &[u8], max_line: usize, max_payload: usize) -> Result
             let mut words = words(arguments);
             match (words.next(), words.next(), words.next()) {
                 (Some(sid), None, _) => Op::Unsub { sid, max: None },
-                (Some(sid), Some(max), None) => Op::Unsub { sid, max: Some(number(max).ok_or(ParseError::BadArguments)? as u64) },
+                (Some(sid), Some(max), None) => Op::Unsub { sid, max: Some(number(max).unwrap_or(0) as u64) },
                 _ => return Err(ParseError::BadArguments),
             }
         }
-        4 if name.eq_ignore_ascii_case(b"PING") => Op::Ping,
-        4 if name.eq_ignore_ascii_case(b"PONG") => Op::Pong,
         7 if name.eq_ignore_ascii_case(b"CONNECT") => Op::Connect(arguments.trim_ascii()),
-        3 if name.eq_ignore_ascii_case(b"+OK") => Op::Ignored,
-        4 if name.eq_ignore_ascii_case(b"-ERR") || name.eq_ignore_ascii_case(b"INFO") => Op::Ignored,
+        4 if name.eq_ignore_ascii_case(b"INFO") => Op::Ignored,
+        // A client that was told something it cannot bear.
+        4 if name.eq_ignore_ascii_case(b"-ERR") => return Err(ParseError::BadArguments),
+        // Nothing behind these three is looked at.
+        4.. if name[..4].eq_ignore_ascii_case(b"PING") => Op::Ping,
+        4.. if name[..4].eq_ignore_ascii_case(b"PONG") => Op::Pong,
+        3.. if name[..3].eq_ignore_ascii_case(b"+OK") => Op::Ignored,
         _ => return Err(ParseError::UnknownOperation),
     };
     Ok(Parsed::Op(op, behind))
 }
 
+/// Arguments of all but PUB and HPUB: there a carriage return is no blank.
 fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
-    line.split(|byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty())
+    line.split(|byte| matches!(byte, b' ' | b'\t' | b'\r')).filter(|word| !word.is_empty())
 }
 
 fn number(digits: &[u8]) -> Option<usize> {
@@ -120,7 +128,7 @@ fn publication<'a>(
 ) -> Result<Parsed<'a>, ParseError> {
     let mut found: [&[u8]; 5] = [b""; 5];
     let mut count = 0;
-    for word in words(arguments) {
+    for word in arguments.split(|byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty()) {
         *found.get_mut(count).ok_or(ParseError::BadArguments)? = word;
         count += 1;
     }

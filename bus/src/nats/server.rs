@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{debug, info, warn};
 
@@ -56,7 +56,7 @@ pub enum StartError {
 /// A running server. Dropping the handle does not stop it; [`Server::shutdown`] does.
 pub struct Server {
     shared: Arc<Shared>,
-    stop: Arc<Notify>,
+    stop: Arc<watch::Sender<bool>>,
     listener: Mutex<Option<(TcpListener, Option<tokio_rustls::TlsAcceptor>)>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -98,7 +98,7 @@ impl Server {
         let listen = listener.local_addr().map_err(|source| StartError::Listen { address, source })?;
         let id = nkeys::KeyPair::new_server().public_key();
         let shared = Arc::new(Shared::new(config, id, listen));
-        let stop = Arc::new(Notify::new());
+        let stop = Arc::new(watch::Sender::new(false));
         Ok(Self { shared, stop, listener: Mutex::new(Some((listener, acceptor))), tasks: Mutex::default() })
     }
 
@@ -144,7 +144,7 @@ impl Server {
     /// Accepts nobody any more and asks clients to leave, then waits until they have, or until the grace is over.
     pub async fn lame_duck(&self) {
         self.shared.lame_duck.store(true, Ordering::Relaxed);
-        self.stop.notify_waiters();
+        self.stop.send_replace(true);
         let clients: Vec<Arc<Client>> = self.clients();
         for client in clients.iter().filter(|client| client.async_info.load(Ordering::Relaxed)) {
             let info = self.shared.info(client, "", false);
@@ -163,7 +163,8 @@ impl Server {
 
     /// Closes all connections and ends.
     pub async fn shutdown(&self) {
-        self.stop.notify_waiters();
+        self.shared.closing.store(true, Ordering::Release);
+        self.stop.send_replace(true);
         for task in lock(&self.tasks).drain(..) {
             task.abort();
         }
@@ -185,12 +186,13 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(1024)
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>, acceptor: Option<tokio_rustls::TlsAcceptor>, stop: Arc<Notify>) {
+async fn accept(listener: TcpListener, shared: Arc<Shared>, acceptor: Option<tokio_rustls::TlsAcceptor>, stop: Arc<watch::Sender<bool>>) {
     let mut warned: Option<Instant> = None;
+    let mut stopped = stop.subscribe();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = stop.notified() => return,
+            _ = stopped.wait_for(|stopped| *stopped) => return,
         };
         match accepted {
             Ok((socket, address)) => {
@@ -235,8 +237,9 @@ fn look_after(shared: &Shared, client: &Client) {
     }
     let silent = age.saturating_sub(Duration::from_millis(client.last_heard_ms.load(Ordering::Relaxed)));
     let unanswered = client.pings_out.load(Ordering::Relaxed);
-    // The first ping comes soon: it measures the way.
-    let first = unanswered == 0 && client.rtt_us.load(Ordering::Relaxed) == 0 && age > Duration::from_secs(1).min(config.ping_interval);
+    // The first ping comes soon and once: it measures the way. Who talks without answering it is asked again when it is silent.
+    let unmeasured = client.rtt_us.load(Ordering::Relaxed) == 0 && client.ping_sent_us.load(Ordering::Relaxed) == 0;
+    let first = unmeasured && age > Duration::from_secs(1).min(config.ping_interval);
     if first || silent > config.ping_interval * (unanswered + 1) {
         if unanswered >= config.ping_max {
             client.error("Stale Connection");
@@ -264,6 +267,7 @@ fn new_client(shared: &Shared, address: SocketAddr, socket: Option<Arc<TcpStream
         received_messages: AtomicU64::new(0),
         received_bytes: AtomicU64::new(0),
         subscriptions: AtomicU64::new(0),
+        some_ended: AtomicBool::new(false),
         pings_out: AtomicU32::new(0),
         last_heard_ms: AtomicU64::new(0),
         rtt_us: AtomicU64::new(0),
@@ -360,7 +364,10 @@ async fn run(mut connection: Connection, mut reader: Reader, writing: JoinHandle
             Err(_) => true,
         }
     };
-    if too_many {
+    if shared.closing.load(Ordering::Acquire) {
+        // It was on its way in (a TLS handshake, perhaps) when the server ended.
+        client.out.close(CloseReason::ServerShutdown);
+    } else if too_many {
         client.error("maximum connections exceeded");
         client.out.close(CloseReason::TooMany);
     }
@@ -401,9 +408,13 @@ async fn run(mut connection: Connection, mut reader: Reader, writing: JoinHandle
     }
     connection.drop_subscriptions();
     client.out.ready.notify_one();
+    let writer = writing.abort_handle();
     if tokio::time::timeout(LAST_WORDS, writing).await.is_err() {
         debug!(cid = client.id, "the client did not take its last words");
+        // It would hold the socket for as long as the client takes a byte now and then.
+        writer.abort();
     }
+    client.out.hang_up();
     shared.gone(&client);
 }
 

@@ -126,6 +126,8 @@ pub(crate) struct Shared {
     pub(crate) listen: SocketAddr,
     pub(crate) jetstream: AtomicBool,
     pub(crate) lame_duck: AtomicBool,
+    /// Whoever comes now comes too late.
+    pub(crate) closing: AtomicBool,
     pub(crate) clients: RwLock<HashMap<u64, Arc<Client>>>,
     pub(crate) counters: Counters,
     users: RwLock<Arc<Users>>,
@@ -154,6 +156,7 @@ impl Shared {
             listen,
             jetstream: AtomicBool::new(false),
             lame_duck: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
             clients: RwLock::default(),
             counters: Counters::default(),
             users,

@@ -190,9 +190,9 @@ pub enum StoreError {
     Read(#[from] ReadError),
 }
 
-/// Remembers where in the store a reader is, so that reading on costs no search. Belongs to one reader of one store.
+/// Belongs to one reader of one store, which may keep in it where the reader is.
 #[derive(Debug, Default)]
-pub struct Hint(pub(crate) Option<Box<dyn std::any::Any + Send>>);
+pub struct Hint(());
 
 /// One stream's messages. All methods take `&self` and may be called from any thread; none of them waits for a sync, except those that say so.
 pub trait Store: Send + Sync + std::fmt::Debug {

@@ -1,7 +1,6 @@
 //! What a stream promises when the disk does not play along. What users see in good weather is in `tests/streams.rs`.
 
 use std::fs::File;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::log::segment::Form;

@@ -39,7 +39,7 @@ fn durable(name: &str) -> consumer::pull::Config {
 }
 
 async fn fetched(consumer: &PullConsumer, max: usize) -> Result<Vec<async_nats::jetstream::Message>, Failure> {
-    Ok(consumer.fetch().max_messages(max).messages().await?.try_collect().await?)
+    consumer.fetch().max_messages(max).messages().await?.try_collect().await
 }
 
 fn payloads(messages: &[async_nats::jetstream::Message]) -> Vec<String> {
@@ -200,7 +200,8 @@ pub(crate) async fn no_more_than_may_be_pending(server: Arc<Server>) -> Outcome 
     let consumer: PullConsumer = stream.create_consumer(config).await?;
     let batch = || async {
         let batch = consumer.batch().max_messages(10).expires(Duration::from_secs(1)).messages().await?;
-        Ok::<Vec<_>, Failure>(batch.try_collect().await?)
+        let messages: Result<Vec<_>, Failure> = batch.try_collect().await;
+        messages
     };
     let messages = batch().await?;
     same!(messages.len(), 3);

@@ -19,6 +19,16 @@ use std::time::Duration;
 
 use server::{Kind, Server};
 
+impl Server {
+    pub(crate) async fn client(&self) -> Result<async_nats::Client, Failure> {
+        Ok(async_nats::connect(self.url()).await?)
+    }
+
+    pub(crate) async fn jetstream(&self) -> Result<async_nats::jetstream::Context, Failure> {
+        Ok(async_nats::jetstream::new(self.client().await?))
+    }
+}
+
 /// Why a test failed.
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) type Outcome = Result<(), Failure>;

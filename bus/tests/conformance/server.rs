@@ -89,14 +89,6 @@ impl Server {
         }
         Ok(())
     }
-
-    pub(crate) async fn client(&self) -> Result<async_nats::Client, Failure> {
-        Ok(async_nats::connect(self.url()).await?)
-    }
-
-    pub(crate) async fn jetstream(&self) -> Result<async_nats::jetstream::Context, Failure> {
-        Ok(async_nats::jetstream::new(self.client().await?))
-    }
 }
 
 impl Drop for Server {

@@ -21,6 +21,9 @@ use crate::privilege::{self, Privilege};
 use crate::project::Project;
 use crate::step::Steps;
 
+/// Name of its place in the document.
+const DOCUMENT: &str = "capture";
+
 /// Options of `cargo xtask bench capture`.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Args {
@@ -99,7 +102,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let document = project.root.join("docs/performance.md");
     if !print_only {
         // Before minutes of measuring.
-        document::check(&document)?;
+        document::check(&document, DOCUMENT)?;
     }
     let mut steps = Steps::new(build::STEPS + 2);
     let built = build::build(&project, true, &mut steps)?;
@@ -113,7 +116,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     })?;
     println!("{table}");
     if !print_only {
-        document::write(&document, &table)?;
+        document::write(&document, DOCUMENT, &table)?;
         eprintln!("written into {}", document.display());
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: what the sensor costs and how fast it is, into `docs/performance.md`.
+//! `cargo xtask bench`: what the sensor and the bus cost and how fast they are, into `docs/performance.md`.
 //!
 //! Invariants worth naming:
 //!
@@ -10,6 +10,7 @@
 
 mod alerts;
 mod bpf_stats;
+mod bus;
 mod capture;
 mod document;
 mod machine;
@@ -38,6 +39,8 @@ pub(crate) struct Args {
 enum What {
     /// Storms of execs, connections and logins with the sensor off and on, beside a peer: time, memory, losses, and how fast alerts are.
     Capture(capture::Args),
+    /// The bus over the wire and in the process, beside nats-server and Redis: throughput, latency, processor time, memory, disk.
+    Bus(bus::Args),
     /// The part of `capture` that needs root.
     #[command(hide = true)]
     Measure(capture::MeasureArgs),
@@ -65,6 +68,7 @@ struct StormArgs {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     match &args.what {
         What::Capture(args) => capture::run(args)?,
+        What::Bus(args) => bus::run(args)?,
         What::Measure(args) => capture::measure(args)?,
         What::Storm(StormArgs { storm, operations, threads }) => println!("{}", storm.run(*operations, *threads)?),
         What::Storms(args) => return soak::run(args),

@@ -217,7 +217,7 @@ impl Drop for Observer {
 }
 
 /// A command whose program the kernel kills when our thread ends, however that happens.
-fn dying_with_us() -> Result<Command> {
+pub(super) fn dying_with_us() -> Result<Command> {
     let setpriv = command::find_program("setpriv").context("setpriv is not on this machine: run `apt-get install util-linux`")?;
     let mut command = Command::new(setpriv);
     command::clean(&mut command).args(["--pdeathsig", "KILL"]);

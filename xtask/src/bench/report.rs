@@ -263,7 +263,7 @@ impl Rows<'_> {
 }
 
 /// `median (least–greatest)`; a single number alone.
-fn cell(summary: Option<Summary>, digits: usize) -> String {
+pub(super) fn cell(summary: Option<Summary>, digits: usize) -> String {
     match summary {
         None => "—".to_owned(),
         Some(Summary { median, min, max }) if min == max => format!("{median:.digits$}"),

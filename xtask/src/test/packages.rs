@@ -53,13 +53,16 @@ pub(crate) const NEEDED: &[Needed] = &[
     needed("busybox", "busybox-static", "that kernel's user space, and the sh of the reverse shells there"),
 ];
 
+/// What `cargo xtask bench bus` starts beside these.
+pub(crate) const FOR_BENCH: &[Needed] = &[needed("redis-server", "redis-server", "a peer of the bus in its bench")];
+
 /// While this file exists and exits with 101, invoke-rc.d starts no service that a package brings.
 /// <https://people.debian.org/~hmh/invokerc.d-policyrc.d-specification.txt>
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
 /// What is missing on this machine.
 pub(crate) fn lacking() -> Vec<Needed> {
-    missing(|program| command::find_program(program).is_some())
+    missing(NEEDED, |program| command::find_program(program).is_some())
 }
 
 /// Installs what is missing. Returns a phrase that says what was done.
@@ -67,21 +70,30 @@ pub(crate) fn lacking() -> Vec<Needed> {
 /// # Errors
 /// Something is missing and cannot be installed or fetched here.
 pub(crate) fn ensure(project: &Project) -> Result<String> {
-    let packages = ensure_packages()?;
+    let packages = ensure_packages(NEEDED)?;
     Ok(format!("{packages}, {}, {}", nats_server::ensure(&project.target)?, clients::ensure(&project.target)?))
 }
 
-fn ensure_packages() -> Result<String> {
+/// Installs what the bench of the bus lacks. Returns a phrase that says what was done.
+///
+/// # Errors
+/// As [`ensure`].
+pub(crate) fn ensure_for_bench() -> Result<String> {
+    ensure_packages(FOR_BENCH)
+}
+
+fn ensure_packages(needed: &[Needed]) -> Result<String> {
+    let lacking = || missing(needed, |program| command::find_program(program).is_some());
     let missing = lacking();
     if missing.is_empty() {
-        return Ok(format!("all {} programs are here", NEEDED.len()));
+        return Ok(format!("all {} programs are here", needed.len()));
     }
     for Needed { program, package, reason } in &missing {
         eprintln!("      missing {program}: package {package}, for {reason}");
     }
     let packages: Vec<&str> = missing.iter().map(|needed| needed.package).collect();
     if command::find_program("apt-get").is_none() {
-        bail!("the tests need programs that this machine lacks and apt-get is not here: install {} by hand", packages.join(", "));
+        bail!("this needs programs that this machine lacks and apt-get is not here: install {} by hand", packages.join(", "));
     }
     let by_hand = format!("install them as root with `apt-get install --no-install-recommends {}`", packages.join(" "));
     let root = Privilege::find("Installing the tests' packages", &by_hand)?;
@@ -93,8 +105,8 @@ fn ensure_packages() -> Result<String> {
     Ok(format!("installed {}", packages.join(", ")))
 }
 
-fn missing(is_here: impl Fn(&str) -> bool) -> Vec<Needed> {
-    NEEDED.iter().filter(|needed| !is_here(needed.program)).copied().collect()
+fn missing(needed: &[Needed], is_here: impl Fn(&str) -> bool) -> Vec<Needed> {
+    needed.iter().filter(|needed| !is_here(needed.program)).copied().collect()
 }
 
 fn install(root: Privilege, packages: &[&str]) -> Result<()> {
@@ -147,18 +159,19 @@ mod tests {
 
     #[test]
     fn only_absent_programs_are_missing() {
-        assert!(missing(|_| true).is_empty());
-        assert_eq!(missing(|_| false).len(), NEEDED.len());
-        let one = missing(|program| program != "nc.traditional");
+        assert!(missing(NEEDED, |_| true).is_empty());
+        assert_eq!(missing(NEEDED, |_| false).len(), NEEDED.len());
+        let one = missing(NEEDED, |program| program != "nc.traditional");
         assert_eq!(one.iter().map(|needed| needed.package).collect::<Vec<_>>(), ["netcat-traditional"]);
     }
 
     #[test]
     fn each_program_is_listed_once_with_a_reason() {
-        let mut programs: Vec<&str> = NEEDED.iter().map(|needed| needed.program).collect();
+        let all = || NEEDED.iter().chain(FOR_BENCH);
+        let mut programs: Vec<&str> = all().map(|needed| needed.program).collect();
         programs.sort_unstable();
         programs.dedup();
-        assert_eq!(programs.len(), NEEDED.len());
-        assert!(NEEDED.iter().all(|needed| !needed.reason.is_empty()));
+        assert_eq!(programs.len(), all().count());
+        assert!(all().all(|needed| !needed.reason.is_empty()));
     }
 }
