@@ -24,13 +24,16 @@ impl StoreFactory for InMemory {
 
 pub(super) type Tapped = (TapId, Pattern, Arc<dyn Tap>);
 
+/// Where to, headers, content.
+type Delivered = (String, Vec<u8>, Vec<u8>);
+
 /// Core NATS with one client that listens to everything.
 #[derive(Default)]
 pub(super) struct TestRouter {
     pub(super) taps: Mutex<Vec<Tapped>>,
     made: Mutex<u64>,
     /// Where something was sent, and what.
-    sent: Mutex<Vec<(String, Vec<u8>, Vec<u8>)>>,
+    sent: Mutex<Vec<Delivered>>,
 }
 
 impl TestRouter {

@@ -400,7 +400,7 @@ impl World {
                 let last = self.store.state().last_seq;
                 let filter = match self.random.below(3) {
                     0 => Filter::all(),
-                    _ => pattern(&self.random.pick(&SUBJECTS)),
+                    _ => pattern(self.random.pick(&SUBJECTS)),
                 };
                 let below = self.random.one_in(2).then(|| self.random.below(last + 2));
                 let purge = Purge { filter, below, keep: self.random.below(3) };
@@ -751,7 +751,7 @@ impl World {
                 }
             }
             request.next_heartbeat_ns = if beat { now + request.heartbeat } else { request.next_heartbeat_ns };
-            if !over && !(beat && deaf) {
+            if !(over || beat && deaf) {
                 self.waiting.push_back(request);
             }
         }
