@@ -47,6 +47,17 @@ pub enum Storage {
     Memory,
 }
 
+/// What a stream's consumers may ask for at most, and get when they ask for nothing; 0 for JetStream's own defaults.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "the names are JetStream's own")]
+pub struct ConsumerLimits {
+    #[serde(skip_serializing_if = "is_default")]
+    pub inactive_threshold: i64,
+    #[serde(skip_serializing_if = "is_default")]
+    pub max_ack_pending: i64,
+}
+
 /// A stream's settings.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -80,7 +91,7 @@ pub struct StreamConfig {
     pub deny_delete: bool,
     pub deny_purge: bool,
     pub allow_rollup_hdrs: bool,
-    pub consumer_limits: BTreeMap<String, Value>,
+    pub consumer_limits: ConsumerLimits,
     #[serde(skip_serializing_if = "is_default")]
     pub allow_msg_ttl: bool,
     #[serde(skip_serializing_if = "is_default")]
@@ -162,7 +173,6 @@ impl StreamConfig {
             (self.allow_msg_schedules == Some(true), "scheduled messages"),
             (self.subject_delete_marker_ttl != 0, "subject delete markers"),
             (self.first_seq > 1, "a first sequence"),
-            (self.consumer_limits.values().any(|limit| !matches!(limit.as_i64(), Some(0 | -1))), "limits for consumers"),
         ];
         if let Some((_, what)) = unsupported.iter().find(|(asked, _)| *asked) {
             return Err(ApiError::stream_config(format!("{what} are not supported by this server")));
@@ -416,7 +426,8 @@ impl ConsumerConfig {
         if self.backoff.iter().any(|wait| *wait < 0) {
             return Err(ApiError::backoff_negative());
         }
-        self.complete();
+        self.complete(&stream.consumer_limits);
+        self.check_limits(&stream.consumer_limits)?;
         self.check_kind()?;
         self.check_filters(stream)?;
         self.check_start()?;
@@ -426,7 +437,17 @@ impl ConsumerConfig {
         Ok(self)
     }
 
-    fn complete(&mut self) {
+    fn check_limits(&self, limits: &ConsumerLimits) -> Result<(), ApiError> {
+        if limits.max_ack_pending > 0 && (self.max_ack_pending > limits.max_ack_pending || self.max_ack_pending < 0) {
+            return Err(ApiError::max_ack_pending_limit(limits.max_ack_pending));
+        }
+        if limits.inactive_threshold > 0 && self.inactive_threshold > limits.inactive_threshold {
+            return Err(ApiError::inactive_threshold_limit(limits.inactive_threshold));
+        }
+        Ok(())
+    }
+
+    fn complete(&mut self, limits: &ConsumerLimits) {
         let acked = self.ack_policy != AckPolicy::None;
         if let Some(first) = self.backoff.first() {
             self.ack_wait = *first;
@@ -437,7 +458,10 @@ impl ConsumerConfig {
             self.max_deliver = -1;
         }
         if acked && self.max_ack_pending == 0 {
-            self.max_ack_pending = DEFAULT_MAX_ACK_PENDING;
+            self.max_ack_pending = if limits.max_ack_pending > 0 { limits.max_ack_pending } else { DEFAULT_MAX_ACK_PENDING };
+        }
+        if self.inactive_threshold <= 0 && limits.inactive_threshold > 0 {
+            self.inactive_threshold = limits.inactive_threshold;
         }
         if !self.is_push() && self.max_waiting == 0 {
             self.max_waiting = DEFAULT_MAX_WAITING;

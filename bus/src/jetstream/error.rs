@@ -126,6 +126,12 @@ impl ApiError {
         Self::new(500, 10111, reason)
     }
 
+    /// The limit is nanoseconds.
+    pub(crate) fn inactive_threshold_limit(limit: i64) -> Self {
+        let limit = super::consumer::go_duration(limit);
+        Self::new(400, 10153, format!("consumer inactive threshold exceeds system limit of {limit}"))
+    }
+
     pub(crate) fn max_ack_pending_limit(limit: i64) -> Self {
         Self::new(400, 10121, format!("consumer max ack pending exceeds system limit of {limit}"))
     }

@@ -40,7 +40,7 @@ use crate::log::{Log, LogConfig, lock, stream_dir};
 use crate::nats::route::{Router, TapId};
 use crate::pattern::Pattern;
 use crate::store::{MemoryStore, Store, StoreError};
-pub use config::{AckPolicy, ConsumerConfig, DeliverPolicy, Discard, Storage, StreamConfig};
+pub use config::{AckPolicy, ConsumerConfig, ConsumerLimits, DeliverPolicy, Discard, Storage, StreamConfig};
 use consumer::{Consumer, Saved, Time};
 pub use error::ApiError;
 pub use meta::{FileMeta, MemoryMeta, MetaStore};

@@ -169,6 +169,19 @@ fn settings_that_make_no_sense_are_refused_as_nats_server_does() {
         assert_eq!(bench.code("CONSUMER.CREATE.S.c", &json!({"stream_name": "S", "config": config})), code, "{config}");
     }
     assert_eq!(bench.code("STREAM.PURGE.S", &json!({})), 10110);
+    let limits = json!({"max_ack_pending": 7, "inactive_threshold": 60_000_000_000_i64});
+    assert_eq!(bench.code("STREAM.CREATE.T", &json!({"name": "T", "consumer_limits": {"bogus": 1}})), 10025);
+    assert_eq!(bench.code("STREAM.CREATE.T", &json!({"name": "T", "consumer_limits": limits})), 0);
+    for (config, code) in [
+        (json!({"ack_policy": "explicit", "max_ack_pending": 8}), 10121),
+        (json!({"ack_policy": "explicit", "max_ack_pending": -1}), 10121),
+        (json!({"ack_policy": "explicit", "inactive_threshold": 61_000_000_000_i64}), 10153),
+    ] {
+        assert_eq!(bench.code("CONSUMER.CREATE.T.c", &json!({"stream_name": "T", "config": config})), code, "{config}");
+    }
+    let made = json!({"stream_name": "T", "config": {"ack_policy": "explicit"}}).to_string();
+    let made = bench.answer("$JS.API.CONSUMER.CREATE.T.c", b"", made.as_bytes());
+    assert_eq!((&made["config"]["max_ack_pending"], &made["config"]["inactive_threshold"]), (&json!(7), &json!(60_000_000_000_i64)));
 }
 
 #[test]
@@ -187,4 +200,16 @@ fn publishers_hear_what_nats_server_tells_them() {
     assert_eq!(bench.code("STREAM.MSG.GET.S", &json!({"seq": 1, "last_by_subj": "s.a"})), 10003);
     let level = b"NATS/1.0\r\nNats-Required-Api-Level: many\r\n\r\n";
     assert_eq!(bench.answer("$JS.API.INFO", level, b"")["error"]["err_code"], 10185);
+}
+
+#[test]
+fn a_backoff_of_nothing_ends_a_look() {
+    let runtime = runtime();
+    let _guard = runtime.enter();
+    let bench = Bench::new();
+    assert_eq!(bench.code("STREAM.CREATE.S", &json!({"name": "S", "subjects": ["s.>"]})), 0);
+    let config = json!({"ack_policy": "explicit", "backoff": [0], "deliver_subject": "push.to"});
+    assert_eq!(bench.code("CONSUMER.CREATE.S.c", &json!({"stream_name": "S", "config": config})), 0);
+    // It returns, which is what this is about.
+    assert_eq!(bench.publish("s.a", &[])["seq"], 1);
 }

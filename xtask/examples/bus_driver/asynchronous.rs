@@ -149,7 +149,10 @@ pub(crate) fn publish(target: &Target, size: usize, window: usize, publishers: u
         let payloads = Arc::new(payloads(size));
         let mut contexts = Vec::new();
         for _ in 0..publishers {
-            contexts.push(jetstream::new(connect(target).await?));
+            let mut context = jetstream::new(connect(target).await?);
+            // Its usual 5 s are shorter than the queue of a server that syncs each message by itself.
+            context.set_timeout(Duration::from_secs(120));
+            contexts.push(context);
         }
         let (warmed, _) = publish_all(&contexts, &payloads, window, target.warming()).await?;
         let meter = Meter::start(target.pid)?;

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-/// Nanoseconds each; one longer than 4.2 s counts as that.
+/// Nanoseconds each.
 #[derive(Debug, Default)]
-pub(crate) struct Latencies(Vec<u32>);
+pub(crate) struct Latencies(Vec<u64>);
 
 impl Latencies {
     /// One more.
     pub(crate) fn push(&mut self, time: Duration) {
-        self.0.push(u32::try_from(time.as_nanos()).unwrap_or(u32::MAX));
+        self.0.push(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     }
 
     /// All of another's.
@@ -18,7 +18,7 @@ impl Latencies {
     }
 
     /// Nanoseconds that `percent` of them do not exceed (nearest rank); `None` of none.
-    pub(crate) fn percentiles<const N: usize>(mut self, percent: [f64; N]) -> Option<[u32; N]> {
+    pub(crate) fn percentiles<const N: usize>(mut self, percent: [f64; N]) -> Option<[u64; N]> {
         self.0.sort_unstable();
         let last = self.0.len().checked_sub(1)?;
         let at = |percent: f64| (percent / 100.0 * self.0.len() as f64).ceil() as usize;

@@ -21,6 +21,7 @@ use crate::pattern::Filter;
 use crate::store::{Hint, State, Store, Stored};
 pub(crate) use ack::Ack;
 pub(crate) use pull::PullRequest;
+pub(super) use pull::go_duration;
 pub(crate) use push::Flow;
 pub(crate) use state::Saved;
 

@@ -53,7 +53,7 @@ fn end(out: &mut dyn Output, request: &PullRequest, line: &str) {
 }
 
 /// A duration as Go prints it: `1m30s`, `1.5s`, `2ms`.
-fn go_duration(ns: i64) -> String {
+pub(in super::super) fn go_duration(ns: i64) -> String {
     let (unit, name) = match ns {
         ..1_000 => (1, "ns"),
         1_000..1_000_000 => (1_000, "µs"),
