@@ -269,6 +269,9 @@ impl StreamConfig {
         if self.deny_purge && !new.deny_purge {
             return reason("stream configuration update can not cancel deny purge");
         }
+        if self.allow_msg_ttl && !new.allow_msg_ttl {
+            return reason("message TTL status can not be disabled");
+        }
         Ok(())
     }
 }
@@ -408,9 +411,11 @@ impl ConsumerConfig {
         if self.rate_limit_bps > 0 && self.is_push() {
             return Err(ApiError::consumer("rate limits are not supported by this server"));
         }
-        // Ack sampling would publish how long acknowledgements take.
         if !matches!(self.sample_freq.trim_end_matches('%'), "" | "0") {
             return Err(ApiError::consumer("sampling of acknowledgements is not supported by this server"));
+        }
+        if self.direct == Some(true) {
+            return Err(ApiError::consumer("direct consumers are not supported by this server"));
         }
         if self.pause_until.as_ref().is_some_and(|until| until.parse::<jiff::Timestamp>().is_err()) {
             return Err(ApiError::invalid_json("pause_until is not a time"));

@@ -1,7 +1,5 @@
 //! JetStream's errors: numbers and words as nats-server has them (`server/errors.json`), because clients match on them.
 
-use std::time::Duration;
-
 use serde::Serialize;
 
 /// An answer that says no.
@@ -130,11 +128,8 @@ impl ApiError {
 
     /// The limit is nanoseconds.
     pub(crate) fn inactive_threshold_limit(limit: i64) -> Self {
-        Self::new(
-            400,
-            10153,
-            format!("consumer inactive threshold exceeds system limit of {:?}", Duration::from_nanos(limit.unsigned_abs())),
-        )
+        let limit = super::consumer::go_duration(limit);
+        Self::new(400, 10153, format!("consumer inactive threshold exceeds system limit of {limit}"))
     }
 
     pub(crate) fn max_ack_pending_limit(limit: i64) -> Self {

@@ -13,12 +13,14 @@ mod config;
 mod consumer;
 mod error;
 #[cfg(test)]
-mod fuzz;
+mod foreign;
 mod meta;
 #[cfg(test)]
 mod sim;
 mod stream;
 mod tap;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

@@ -125,19 +125,24 @@ impl Tap for AckTap {
             touch(&self.touched, &entry);
             return;
         }
-        let (stream, consumer, deliveries, seq) = match tokens[..] {
-            ["$JS", "ACK", stream, consumer, deliveries, seq, _, _, _] => (stream, consumer, deliveries, seq),
+        let (stream, consumer, deliveries, seq, cseq) = match tokens[..] {
+            ["$JS", "ACK", stream, consumer, deliveries, seq, cseq, _, _] => (stream, consumer, deliveries, seq, cseq),
             // With domain and account, as newer servers may be told to write it.
-            ["$JS", "ACK", _, _, stream, consumer, deliveries, seq, ..] if tokens.len() >= 11 => (stream, consumer, deliveries, seq),
+            ["$JS", "ACK", _, _, stream, consumer, deliveries, seq, cseq, ..] if tokens.len() >= 11 => {
+                (stream, consumer, deliveries, seq, cseq)
+            }
             _ => return,
         };
-        let (Ok(deliveries), Ok(seq), Some(ack)) = (deliveries.parse(), seq.parse(), Ack::parse(message.payload)) else { return };
+        let (Ok(deliveries), Ok(seq), Ok(cseq), Some(ack)) = (deliveries.parse(), seq.parse(), cseq.parse(), Ack::parse(message.payload))
+        else {
+            return;
+        };
         let Some(entry) = js.stream(stream) else { return };
         let mut outbox = entry.outbox(&*js.router);
         let known = {
             let mut state = entry.state();
             let Some(consumer) = state.consumers.get_mut(consumer) else { return };
-            let known = consumer.acknowledge(seq, deliveries, &ack, js.now(), &mut outbox);
+            let known = consumer.acknowledge(seq, (deliveries, cseq), &ack, js.now(), &mut outbox);
             if let (Ack::Next(request), Some(reply)) = (&ack, message.reply) {
                 consumer.request(request, reply, js.now(), &mut outbox);
             }

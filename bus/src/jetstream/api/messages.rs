@@ -102,8 +102,11 @@ impl Js {
     pub(super) fn message_get(&self, name: &str, message: &Routed<'_>) -> Result<Got, ApiError> {
         let wanted: GetRequest = body(message)?;
         let entry = self.require(name)?;
-        let nothing = wanted.seq == 0 && wanted.last_by_subj.is_empty() && wanted.next_by_subj.is_empty() && wanted.start_time.is_none();
-        if nothing || (wanted.seq > 0 && !wanted.last_by_subj.is_empty()) {
+        if wanted.seq == 0 && wanted.last_by_subj.is_empty() && wanted.next_by_subj.is_empty() && wanted.start_time.is_none() {
+            return Err(ApiError::bad_request());
+        }
+        // Either a sequence or the newest of a subject; which one is meant nobody can tell.
+        if !wanted.last_by_subj.is_empty() && (wanted.seq > 0 || !wanted.next_by_subj.is_empty()) {
             return Err(ApiError::bad_request());
         }
         let found = find(&entry, &wanted)?.ok_or_else(ApiError::no_message_found)?;
@@ -123,6 +126,10 @@ impl Js {
     }
 
     pub(super) fn message_delete(&self, name: &str, message: &Routed<'_>) -> Result<Success, ApiError> {
+        // Nothing asked for is a request that was cut off, not a message that is missing.
+        if message.payload.trim_ascii().is_empty() {
+            return Err(ApiError::bad_request());
+        }
         let wanted: DeleteRequest = body(message)?;
         let entry = self.require_own(name)?;
         {
@@ -157,7 +164,7 @@ impl Js {
 
     fn answer_directly(&self, entry: &Entry, subject: Option<&str>, message: &Routed<'_>, reply: &str) -> Result<(), &'static str> {
         let mut wanted: GetRequest = match subject {
-            None if message.payload.trim_ascii().is_empty() => return Err("408 Empty Request"),
+            None if matches!(message.payload.trim_ascii(), b"" | b"{}") => return Err("408 Empty Request"),
             _ => body(message).map_err(|_| "408 Malformed Request")?,
         };
         if let Some(subject) = subject {

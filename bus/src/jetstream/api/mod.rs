@@ -73,6 +73,8 @@ fn body<T: for<'de> Deserialize<'de> + Default>(message: &Routed<'_>) -> Result<
 
 fn page<T>(items: Vec<T>, offset: usize, limit: usize) -> (Page, Vec<T>) {
     let total = items.len();
+    // Behind the end is at the end, as in nats-server.
+    let offset = offset.min(total);
     (Page { total, offset, limit }, items.into_iter().skip(offset).take(limit).collect())
 }
 

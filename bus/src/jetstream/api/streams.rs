@@ -164,7 +164,7 @@ impl Js {
 
     pub(super) fn stream_create(&self, name: &str, message: &Routed<'_>) -> Result<StreamInfo, ApiError> {
         let wanted: StreamConfig = config::read(message.payload)?;
-        if wanted.name != name && !wanted.name.is_empty() {
+        if wanted.name != name {
             return Err(ApiError::stream_mismatch());
         }
         if wanted.sealed {

@@ -60,8 +60,8 @@ fn delay_ns(text: &str) -> Option<u64> {
 }
 
 impl Consumer {
-    /// Does what an acknowledgement of this stream sequence says. False for a sequence that was never delivered: nobody is answered.
-    pub(crate) fn acknowledge(&mut self, seq: u64, deliveries: u64, ack: &Ack, time: Time, out: &mut dyn Output) -> bool {
+    /// Does what an acknowledgement of this stream sequence says, with deliveries and consumer sequence as the acknowledgement has them. False for a sequence that was never delivered: nobody is answered.
+    pub(crate) fn acknowledge(&mut self, seq: u64, (deliveries, cseq): (u64, u64), ack: &Ack, time: Time, out: &mut dyn Output) -> bool {
         if seq > self.delivered.1 {
             return false;
         }
@@ -91,7 +91,7 @@ impl Consumer {
                         "MSG_TERMINATED",
                         serde_json::json!({
                             "type": "io.nats.jetstream.advisory.v1.terminated",
-                            "stream": self.stream, "consumer": self.name, "consumer_seq": self.delivered.0,
+                            "stream": self.stream, "consumer": self.name, "consumer_seq": cseq,
                             "stream_seq": seq, "deliveries": deliveries, "reason": reason,
                         }),
                     );

@@ -18,9 +18,10 @@ use super::error::ApiError;
 use crate::error::ReadError;
 use crate::nats::route::Routed;
 use crate::pattern::Filter;
-use crate::store::{Hint, Store, Stored};
+use crate::store::{Hint, State, Store, Stored};
 pub(crate) use ack::Ack;
 pub(crate) use pull::PullRequest;
+pub(super) use pull::go_duration;
 pub(crate) use push::Flow;
 pub(crate) use state::Saved;
 
@@ -81,8 +82,7 @@ pub(crate) struct Consumer {
     /// Messages that pass and were not delivered, of those up to `counted_seq`.
     left: u64,
     counted_seq: u64,
-    /// `None`: to be counted again.
-    counted_removals: Option<u64>,
+    counted_removals: u64,
     hint: Hint,
     /// Read and not taken.
     peeked: Option<Stored>,
@@ -127,7 +127,8 @@ impl Consumer {
                 first = store.last_per_subject(&filter, state.last_seq).map_err(failed)?.into();
                 state.last_seq + 1
             }
-            DeliverPolicy::ByStartSequence => config.opt_start_seq.clamp(state.first_seq, state.last_seq + 1),
+            // Not beyond what comes next: a restart would clamp it all the same.
+            DeliverPolicy::ByStartSequence => config.opt_start_seq.max(state.first_seq).min(state.last_seq + 1),
             DeliverPolicy::ByStartTime => {
                 let at = config.opt_start_time.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
                 let at = at.ok_or_else(|| ApiError::invalid_json("optional start time is not a time"))?;
@@ -155,7 +156,7 @@ impl Consumer {
             flow: Flow::default(),
             left: 0,
             counted_seq: 0,
-            counted_removals: None,
+            counted_removals: 0,
             hint: Hint::default(),
             peeked: None,
             used_ns: time.ns,
@@ -211,57 +212,61 @@ impl Consumer {
     /// Counts what is left from the beginning.
     fn recount(&mut self, store: &dyn Store) {
         self.first.retain(|seq| store.get(*seq).is_ok_and(|message| message.is_some()));
-        let mut state = store.state();
         // Nobody can be given again what the stream has let go of. What was deleted further on is noticed when it is due.
-        while let Some((&seq, _)) = self.pending.first_key_value().filter(|(seq, _)| **seq < state.first_seq) {
+        let first_seq = store.state().first_seq;
+        while let Some((&seq, _)) = self.pending.first_key_value().filter(|(seq, _)| **seq < first_seq) {
             self.settle(seq);
         }
-        let mut settled = false;
-        // The process itself appends to its streams while this counts: what came meanwhile must be counted once, now or later.
-        for _ in 0..COUNT_TRIES {
-            let behind = store.count(self.next_seq, &self.filter).unwrap_or_else(|error| {
-                tracing::warn!(stream = self.stream, consumer = self.name, %error, "cannot count what is pending");
-                0
-            });
-            self.left = self.first.len() as u64 + behind;
-            let after = store.state();
-            settled = (after.last_seq, after.removals) == (state.last_seq, state.removals);
-            if settled {
-                break;
-            }
-            state = after;
-        }
-        self.counted_seq = state.last_seq;
-        // Too busy to count: the next look counts again.
-        self.counted_removals = if settled { Some(state.removals) } else { None };
+        let (state, behind) = self.count(store, self.next_seq);
+        self.left = self.first.len() as u64 + behind;
+        (self.counted_seq, self.counted_removals) = (state.last_seq, state.removals);
     }
 
     /// Counts what came since.
     fn refresh(&mut self, store: &dyn Store) {
         let state = store.state();
-        if Some(state.removals) != self.counted_removals {
+        if state.removals != self.counted_removals {
             if self.peeked.as_ref().is_some_and(|peeked| store.get(peeked.seq).is_ok_and(|message| message.is_none())) {
                 self.peeked = None;
             }
             self.recount(store);
         } else if state.last_seq > self.counted_seq {
-            let from = self.counted_seq.max(self.next_seq - 1) + 1;
-            let came = store.count(from, &self.filter).unwrap_or(0);
-            let after = store.state();
-            if (after.last_seq, after.removals) == (state.last_seq, state.removals) {
-                self.left += came;
-                self.counted_seq = state.last_seq;
+            let (counted, new) = self.count(store, self.counted_seq.max(self.next_seq - 1) + 1);
+            if counted.removals == self.counted_removals {
+                self.left += new;
+                self.counted_seq = counted.last_seq;
             } else {
                 self.recount(store);
             }
         }
     }
 
+    /// What passes at or behind `from`, and the state in which that was so. The sensor's own streams grow while they are counted: what
+    /// came in between would be counted again with the next look.
+    fn count(&self, store: &dyn Store, from: u64) -> (State, u64) {
+        let mut before = store.state();
+        for _ in 0..MOST_COUNTS {
+            let count = store.count(from, &self.filter).unwrap_or_else(|error| {
+                tracing::warn!(stream = self.stream, consumer = self.name, %error, "cannot count what is pending");
+                0
+            });
+            let state = store.state();
+            if (state.last_seq, state.removals) == (before.last_seq, before.removals) {
+                return (state, count);
+            }
+            before = state;
+        }
+        let beyond = |from: u64| store.count(from, &self.filter).unwrap_or(0);
+        let ahead = beyond(before.last_seq + 1);
+        (before, beyond(from).saturating_sub(ahead))
+    }
+
     /// When a message that was delivered so often comes again.
     fn wait_ns(&self, deliveries: u64) -> u64 {
         let backoff =
             self.config.backoff.get(usize::try_from(deliveries).unwrap_or(usize::MAX).saturating_sub(1)).or(self.config.backoff.last());
-        u64::try_from(backoff.copied().unwrap_or(self.config.ack_wait)).unwrap_or(0)
+        // A wait of nothing would be over before the look it began in: that look would hand the same message out for ever.
+        u64::try_from(backoff.copied().unwrap_or(self.config.ack_wait)).unwrap_or(0).max(1)
     }
 
     /// The next message to hand out: what is due again first, then what is new.
@@ -374,14 +379,11 @@ impl Consumer {
         self.due.insert((due_ns, seq));
     }
 
-    /// Nobody took it: it is due again at once.
-    fn untaken(&mut self, candidate: &Candidate, time: Time) {
+    /// Nobody took it: it is due still, and keeps its place before what is due later.
+    fn untaken(&mut self, candidate: &Candidate) {
         let seq = candidate.message.seq;
-        if candidate.deliveries > 1
-            && let Some(pending) = self.pending.get_mut(&seq)
-        {
-            pending.due_ns = time.ns;
-            self.due.insert((time.ns, seq));
+        if let Some(pending) = self.pending.get(&seq).filter(|_| candidate.deliveries > 1) {
+            self.due.insert((pending.due_ns, seq));
         }
     }
 
@@ -466,10 +468,10 @@ impl Consumer {
 const SHORTEST_WAIT_NS: u64 = 5_000_000;
 /// A push consumer that nobody listens to looks for somebody this often.
 const LOOK_FOR_INTEREST_NS: u64 = 1_000_000_000;
+/// A stream that grows is counted so often at most; then what came during the last count may be counted once too often.
+const MOST_COUNTS: usize = 16;
 /// So many damaged places are passed within one look.
 const MOST_DAMAGE: usize = 64;
-/// Attempts to count while messages are appended.
-const COUNT_TRIES: usize = 8;
 
 fn paused_until(config: &ConsumerConfig) -> Option<i64> {
     let at = config.pause_until.as_deref()?.parse::<jiff::Timestamp>().ok()?;

@@ -52,13 +52,22 @@ fn end(out: &mut dyn Output, request: &PullRequest, line: &str) {
     send_status(out, &request.reply, None, &status(line, &[(messages, &n), (bytes, &b)]));
 }
 
-/// A duration as Go prints it, for whole seconds and milliseconds.
-fn go_duration(ns: i64) -> String {
-    match (ns % 1_000_000_000, ns % 1_000_000) {
-        (0, _) if ns >= 60_000_000_000 && ns % 60_000_000_000 == 0 => format!("{}m0s", ns / 60_000_000_000),
-        (0, _) => format!("{}s", ns / 1_000_000_000),
-        (_, 0) => format!("{}ms", ns / 1_000_000),
-        _ => format!("{ns}ns"),
+/// A duration as Go prints it: `1m30s`, `1.5s`, `2ms`.
+pub(in super::super) fn go_duration(ns: i64) -> String {
+    let (unit, name) = match ns {
+        ..1_000 => (1, "ns"),
+        1_000..1_000_000 => (1_000, "µs"),
+        1_000_000..1_000_000_000 => (1_000_000, "ms"),
+        _ => (1_000_000_000, "s"),
+    };
+    let (whole, rest) = (ns / unit, ns % unit);
+    let digits = unit.ilog10() as usize;
+    let fraction = if rest == 0 { String::new() } else { format!(".{rest:0digits$}").trim_end_matches('0').to_owned() };
+    match (whole / 3600, whole / 60 % 60) {
+        (0, 0) => format!("{whole}{fraction}{name}"),
+        _ if name != "s" => format!("{whole}{fraction}{name}"),
+        (0, minutes) => format!("{minutes}m{}{fraction}s", whole % 60),
+        (hours, minutes) => format!("{hours}h{minutes}m{}{fraction}s", whole % 60),
     }
 }
 
@@ -94,7 +103,8 @@ impl Consumer {
         if limits.max_bytes > 0 && wanted.max_bytes > limits.max_bytes {
             return refuse(out, &format!("409 Exceeded MaxRequestMaxBytes of {}", limits.max_bytes));
         }
-        if wanted.idle_heartbeat > 0 && wanted.expires > 0 && wanted.idle_heartbeat.saturating_mul(2) > wanted.expires {
+        // Also where nothing expires, as in nats-server.
+        if wanted.idle_heartbeat > 0 && wanted.idle_heartbeat.saturating_mul(2) > wanted.expires.max(0) {
             return refuse(out, "400 Bad Request - heartbeat value too large");
         }
         if self.waiting.len() as i64 >= self.config.max_waiting {
@@ -179,7 +189,7 @@ impl Consumer {
             self.commit(candidate, time);
             return;
         }
-        self.untaken(candidate, time);
+        self.untaken(candidate);
     }
 
     /// Ends requests whose time is over; tells the others that all is well.
@@ -214,4 +224,25 @@ impl Consumer {
 pub(super) fn headers_only(headers: &[u8], size: usize) -> Vec<u8> {
     let head = headers.strip_suffix(b"\r\n").filter(|head| !head.is_empty()).unwrap_or(b"NATS/1.0\r\n");
     [head, format!("Nats-Msg-Size: {size}\r\n\r\n").as_bytes()].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_printed_as_go_does() {
+        for (ns, text) in [
+            (1_000_000_000, "1s"),
+            (90_000_000_000, "1m30s"),
+            (60_000_000_000, "1m0s"),
+            (3_600_000_000_000, "1h0m0s"),
+            (1_500_000_000, "1.5s"),
+            (90_050_000_000, "1m30.05s"),
+            (1_500_000, "1.5ms"),
+            (100_000_000, "100ms"),
+        ] {
+            assert_eq!(go_duration(ns), text);
+        }
+    }
 }

@@ -66,7 +66,7 @@ impl Consumer {
             };
             let size = (message.subject().len() + ack.len() + headers.len() + rendered.len()) as u64;
             if !out.send(&to, &Routed { subject: message.subject(), reply: Some(&ack), headers, payload: &rendered }) {
-                self.untaken(&candidate, time);
+                self.untaken(&candidate);
                 break;
             }
             self.commit(&candidate, time);

@@ -67,3 +67,37 @@ impl Consumer {
         Ok(consumer)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::config::{AckPolicy, StreamConfig};
+    use super::*;
+    use crate::store::{Limits, MemoryStore, Put};
+
+    #[test]
+    fn a_place_behind_the_end_of_its_stream_comes_back_to_the_end() {
+        let store = MemoryStore::new(Limits::default());
+        for _ in 0..10 {
+            store.append(&[Put { subject: "s", headers: b"", payload: b"x", time_ns: 1 }]).expect("append");
+        }
+        let config = ConsumerConfig { durable_name: "c".to_owned(), ack_policy: AckPolicy::Explicit, ..Default::default() };
+        let stream = StreamConfig { name: "S".to_owned(), ..Default::default() }.checked().expect("a stream");
+        let config = config.checked(&stream).expect("a consumer");
+        // As after a power cut that took 11 to 20 out of the stream and left the place.
+        let saved = Saved {
+            next_seq: 21,
+            first: vec![3, 15],
+            delivered: (20, 20),
+            ack_floor: (7, 7),
+            pending: vec![(8, 8, 1), (12, 12, 2), (20, 20, 1)],
+            ..Saved::default()
+        };
+        let time = Time { ns: 1, wall_ns: 1 };
+        let mut consumer = Consumer::restore("S", "c", config.clone(), &saved, &store, time).expect("restored");
+        assert_eq!((consumer.delivered, consumer.ack_floor, consumer.num_ack_pending()), ((20, 10), (7, 7), 1));
+        assert_eq!(consumer.num_pending(&store), 1, "3 is to come, 15 is gone");
+        let all_gone = Saved { pending: vec![(12, 12, 2)], ack_floor: (11, 11), ..saved };
+        let consumer = Consumer::restore("S", "c", config, &all_gone, &store, time).expect("restored");
+        assert_eq!((consumer.delivered, consumer.ack_floor), ((20, 10), (20, 10)));
+    }
+}
