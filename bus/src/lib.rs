@@ -34,6 +34,7 @@ mod message;
 #[cfg(test)]
 mod model_test;
 mod stream;
+mod typed;
 
 pub use bus::{Bus, FolderLock, Holder};
 pub use bytes::Bytes;
@@ -42,5 +43,6 @@ pub use consumer::{Consumer, ConsumerInfo};
 pub use error::{OpenError, PublishError, ReadError};
 pub use log::LogReader;
 pub use message::{Delivery, Message, PubAck, Record};
-pub use stream::{Stream, StreamInfo};
+pub use stream::{Overflow, Stream, StreamInfo, Subscription, SubscriptionConfig, SubscriptionInfo};
 pub use subject::{Subject, SubjectError};
+pub use typed::Typed;

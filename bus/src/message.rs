@@ -1,5 +1,9 @@
 //! What goes in and what comes out.
 
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::subject::Subject;
@@ -56,11 +60,48 @@ pub struct Delivery {
     pub payload: Bytes,
     /// How often it was delivered to this consumer, this time included: 1 is the first time.
     pub delivered: u32,
+    /// What the publisher encoded into the payload, if it is in memory.
+    pub(crate) value: Value,
 }
 
 impl Delivery {
-    pub(crate) fn new(record: Record, delivered: u32) -> Self {
+    /// Of a message read from the log.
+    pub(crate) fn new(record: Record) -> Self {
         let Record { seq, subject, msg_id, time_ns, payload } = record;
-        Self { seq, subject, msg_id, time_ns, payload, delivered }
+        Self { seq, subject, msg_id, time_ns, payload, delivered: 1, value: Value::default() }
+    }
+
+    /// Of a message that was just published.
+    pub(crate) fn published(seq: u64, message: &Message, value: Value) -> Self {
+        let Message { subject, msg_id, time_ns, payload } = message;
+        Self { seq, subject: subject.clone(), msg_id: msg_id.clone(), time_ns: *time_ns, payload: payload.clone(), delivered: 1, value }
     }
 }
+
+/// A value of the schema that modules of this process share. Two are equal whatever they are: the payload beside them tells.
+#[derive(Clone, Default)]
+pub(crate) struct Value(Option<Arc<dyn Any + Send + Sync>>);
+
+impl Value {
+    pub(crate) fn of<T: Any + Send + Sync>(value: &Arc<T>) -> Self {
+        Self(Some(Arc::clone(value) as Arc<dyn Any + Send + Sync>))
+    }
+
+    pub(crate) fn get<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        Arc::downcast(self.0.clone()?).ok()
+    }
+}
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "shared" } else { "encoded" })
+    }
+}
+
+impl PartialEq for Value {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Value {}

@@ -14,14 +14,13 @@
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use bartizan_bus::event::{decode_alert, decode_event, encode_alert};
+use bartizan_bus::event::{Alert, SecurityEvent, decode_alert, decode_event};
 use bartizan_bus::{
-    Bus, Consumer, ConsumerConfig, DeliverPolicy, Delivery, LogReader, Message, OpenError, PublishError, ReadError, Record, Stream,
-    StreamName,
+    Bus, Consumer, ConsumerConfig, DeliverPolicy, Delivery, LogReader, OpenError, PublishError, ReadError, Record, Stream, StreamName,
 };
-use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -128,6 +127,7 @@ pub async fn run(
     let engine = Engine {
         panel,
         consumer,
+        bus,
         alerts,
         data_dir,
         snapshot_every: config.snapshot_every_events,
@@ -250,7 +250,7 @@ fn known_alerts(alerts: &Stream, floor: u64) -> Result<HashMap<String, u64>, Eng
 struct Unpublished {
     event_seq: u64,
     detector: usize,
-    message: Message,
+    alert: Arc<Alert>,
 }
 
 /// An alert that ALERTS took and that is not known to be on disk.
@@ -278,6 +278,7 @@ enum SnapshotJob {
 struct Engine {
     panel: Panel,
     consumer: Consumer,
+    bus: Bus,
     alerts: Stream,
     data_dir: PathBuf,
     snapshot_every: u64,
@@ -369,7 +370,7 @@ impl Engine {
                 continue;
             }
             self.taken = delivery.seq;
-            let event = match decode_event(&delivery.payload) {
+            let event = match delivery.read::<SecurityEvent>() {
                 Ok(event) => event,
                 Err(error) => {
                     self.note_unreadable(1, &format!("sequence {}: {error}", delivery.seq));
@@ -381,13 +382,7 @@ impl Engine {
                     found.findings += 1;
                 }
                 tracing::debug!(rule = alert.rule, id = %alert.id, trigger = delivery.seq, "alert");
-                let message = Message {
-                    subject: alert.subject(),
-                    msg_id: Some(alert.msg_id()),
-                    time_ns: alert.time.wall_ns,
-                    payload: Bytes::from(encode_alert(&alert)),
-                };
-                self.unpublished.push_back(Unpublished { event_seq: delivery.seq, detector, message });
+                self.unpublished.push_back(Unpublished { event_seq: delivery.seq, detector, alert: Arc::new(alert) });
             }
         }
     }
@@ -395,10 +390,10 @@ impl Engine {
     /// Appends what is queued, in order. What cannot be appended stays queued.
     fn publish(&mut self) -> Result<(), EngineError> {
         while let Some(next) = self.unpublished.front() {
-            let known = next.message.msg_id.as_ref().and_then(|id| self.known.get(id)).copied();
+            let known = self.known.get(&next.alert.msg_id()).copied();
             let (alert_seq, duplicate) = match known {
                 Some(seq) => (seq, true),
-                None => match self.alerts.append(next.message.clone()) {
+                None => match self.bus.append(&next.alert) {
                     Ok(ack) => (ack.seq, ack.duplicate),
                     Err(error @ PublishError::TooLarge { .. }) => {
                         self.give_up(&error);
@@ -419,8 +414,8 @@ impl Engine {
 
     /// An alert that no stream would ever take must not hold up the others.
     fn give_up(&mut self, error: &PublishError) {
-        let Some(Unpublished { event_seq, detector: _, message }) = self.unpublished.pop_front() else { return };
-        let alert = message.msg_id.as_deref().unwrap_or_default();
+        let Some(Unpublished { event_seq, detector: _, alert }) = self.unpublished.pop_front() else { return };
+        let alert = alert.msg_id();
         tracing::error!(%error, event_seq, alert, "an alert is larger than ALERTS takes and is given up");
         let mut info = self.status.lock();
         info.refused += 1;

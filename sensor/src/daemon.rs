@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use bartizan_bus::budget::Budget;
 use bartizan_bus::edge::Edge;
-use bartizan_bus::event::{Alert, Body, Gap, Start, decode_alert};
-use bartizan_bus::{Bus, LogReader, OpenError, ReadError, Stream, StreamInfo, StreamName};
+use bartizan_bus::event::{Alert, Body, Gap, Start};
+use bartizan_bus::{Bus, OpenError, ReadError, Stream, StreamInfo, StreamName, Subscription, SubscriptionConfig};
 use bartizan_detectors::correlate::{self, CorrelateConfig, CorrelateError, CorrelateStatus};
 use bartizan_detectors::{EngineError, EngineStatus};
 use bartizan_forward::{EngineError as ForwardError, Forwarder};
@@ -33,8 +33,8 @@ use crate::pipeline::{Pipeline, Reseed, Shared};
 use crate::redact::{Key, KeyError, RedactionConfig, Redactor, RedactorError};
 use crate::report::Reporter;
 
-/// Between two looks for new alerts to show.
-const FOLLOW: Duration = Duration::from_millis(100);
+/// Between two looks at the stop whether everything is judged.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Inode of the initial pid namespace: `PROC_PID_INIT_INO`, include/linux/proc_ns.h.
 pub(crate) const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
@@ -285,7 +285,8 @@ impl Daemon {
                 Ok(())
             });
         }
-        tasks.spawn(announce(config.data_dir.clone(), on_alert, stopping.clone()));
+        let alerts = bus.stream(StreamName::Alerts).subscribe("terminal", SubscriptionConfig::default());
+        tasks.spawn(announce(alerts, on_alert, stopping.clone()));
         let edge = Arc::new(serve_nats(&config, &bus));
         let listener = control::bind(&config.data_dir)?;
         let reporter = Reporter {
@@ -342,7 +343,7 @@ impl Daemon {
         let last = judged.events.info().last_seq;
         let patience = Instant::now();
         while watched.is_ok() && !judged.through(last) && patience.elapsed() < LAST_EVENTS {
-            thread::sleep(FOLLOW);
+            thread::sleep(LOOK);
         }
         // Receivers are gone only when every task has ended already.
         let _ = shutdown.send(true);
@@ -392,42 +393,27 @@ async fn correlate(
     correlate::run(bus, config, data_dir, stopping, status).await.map_err(|error| DaemonError::Correlation(Box::new(error)))
 }
 
-/// Follows ALERTS from its present end as any reader would, so that whoever watches the daemon sees what was stored.
-async fn announce(data_dir: PathBuf, on_alert: OnAlert, mut stopping: watch::Receiver<bool>) -> Result<(), DaemonError> {
-    let mut reader = match LogReader::open(&data_dir, StreamName::Alerts).and_then(|mut reader| reader.seek_end().map(|()| reader)) {
-        Ok(reader) => reader,
-        Err(error) => {
-            tracing::warn!("alerts are stored but not shown here: {error}");
-            return Ok(());
-        }
-    };
-    let mut told = String::new();
+/// Tells `on_alert` of every alert that is stored from now on.
+async fn announce(mut alerts: Subscription, on_alert: OnAlert, mut stopping: watch::Receiver<bool>) -> Result<(), DaemonError> {
     loop {
-        let damage = match reader.next() {
-            // No look at `stopping`: what was raised last is shown, and that ends because `on_alert` never waits.
-            Ok(Some(record)) => {
-                match decode_alert(&record.payload) {
-                    Ok(alert) => on_alert(&alert, record.seq),
-                    Err(error) => tracing::warn!(seq = record.seq, "an alert is stored but cannot be shown: {error}"),
-                }
-                continue;
-            }
-            Ok(None) => None,
-            // The reader goes on behind the damage.
-            Err(error @ ReadError::Damaged { .. }) => Some(error.to_string()),
-            Err(error @ (ReadError::NoStream { .. } | ReadError::Io { .. } | ReadError::Version { .. } | ReadError::Closed { .. })) => {
+        let received = tokio::select! {
+            // In this order: what was raised last is shown, and that ends because `on_alert` never waits.
+            biased;
+            received = alerts.recv() => received,
+            // An error means that the sender is gone, which is the end as well.
+            _ = stopping.wait_for(|stop| *stop) => return Ok(()),
+        };
+        match received {
+            Ok(delivery) => match delivery.read::<Alert>() {
+                Ok(alert) => on_alert(&alert, delivery.seq),
+                Err(error) => tracing::warn!(seq = delivery.seq, "an alert is stored but cannot be shown: {error}"),
+            },
+            // Receiving goes on behind the damage.
+            Err(error @ ReadError::Damaged { .. }) => tracing::warn!("some alerts cannot be shown: {error}"),
+            Err(error) => {
                 tracing::warn!("alerts are no longer shown here: {error}");
                 return Ok(());
             }
-        };
-        if let Some(damage) = damage.filter(|damage| *damage != told) {
-            tracing::warn!("some alerts cannot be shown: {damage}");
-            told = damage;
-        }
-        tokio::select! {
-            () = tokio::time::sleep(FOLLOW) => {}
-            // An error means that the sender is gone, which is the end as well.
-            _ = stopping.wait_for(|stop| *stop) => return Ok(()),
         }
     }
 }
@@ -472,8 +458,7 @@ fn start_event(hooks: &[HookReport]) -> Body {
 mod tests {
     use std::sync::mpsc;
 
-    use bartizan_bus::event::encode_alert;
-    use bartizan_bus::{BusConfig, Message};
+    use bartizan_bus::BusConfig;
 
     use super::*;
 
@@ -487,13 +472,10 @@ mod tests {
         let (tell, told) = mpsc::channel();
         let (stop, stopping) = watch::channel(false);
         let on_alert: OnAlert = Box::new(move |alert, seq| tell.send((alert.id, seq)).expect("test listens"));
-        let following = tokio::spawn(announce(temp.path().to_owned(), on_alert, stopping));
-        // It follows from the end: let it open the stream first.
-        tokio::time::sleep(FOLLOW * 3).await;
-        let alert = crate::cli::samples::alert();
-        let subject = "sec.alerts.high.test".parse().expect("subject");
-        let payload = encode_alert(&alert).into();
-        bus.stream(StreamName::Alerts).append(Message { subject, msg_id: None, time_ns: 0, payload }).expect("append");
+        let alerts = bus.stream(StreamName::Alerts).subscribe("terminal", SubscriptionConfig::default());
+        let following = tokio::spawn(announce(alerts, on_alert, stopping));
+        let alert = Arc::new(crate::cli::samples::alert());
+        bus.append(&alert).expect("append");
         let heard = tokio::task::spawn_blocking(move || told.recv_timeout(PATIENCE)).await.expect("join");
         assert_eq!(heard, Ok((alert.id, 1)));
         stop.send(true).expect("announcer listens");
@@ -514,14 +496,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stream_that_goes_away_ends_the_announcing_and_not_the_daemon() {
+    async fn a_closed_bus_ends_the_announcing_after_its_last_alert() {
         let temp = tempfile::tempdir().expect("temp folder");
         let bus = Bus::open(temp.path(), &BusConfig::default()).expect("bus");
         let (_stop, stopping) = watch::channel(false);
-        let following = tokio::spawn(announce(temp.path().to_owned(), Box::new(|_, _| {}), stopping));
-        tokio::time::sleep(FOLLOW * 3).await;
-        std::fs::rename(temp.path().join("streams/ALERTS"), temp.path().join("aside")).expect("move the stream away");
+        let (tell, told) = mpsc::channel();
+        let alerts = bus.stream(StreamName::Alerts).subscribe("terminal", SubscriptionConfig::default());
+        bus.append(&Arc::new(crate::cli::samples::alert())).expect("append");
+        bus.close().expect("close");
+        let following = tokio::spawn(announce(alerts, Box::new(move |_, seq| tell.send(seq).expect("test listens")), stopping));
         tokio::time::timeout(PATIENCE, following).await.expect("ends by itself").expect("no panic").expect("no error");
-        drop(bus);
+        assert_eq!(told.try_iter().collect::<Vec<_>>(), [1]);
     }
 }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use aya::Ebpf;
 use aya::maps::{Array, MapData, PerCpuArray};
-use bartizan_bus::event::{Body, ExecId, Gap, Heartbeat, KindLoss, Loss, SecurityEvent, Severity, Stop, encode_event};
-use bartizan_bus::{Message, PublishError, Stream};
+use bartizan_bus::event::{Body, ExecId, Gap, Heartbeat, KindLoss, Loss, SecurityEvent, Severity, Stop};
+use bartizan_bus::{PublishError, Stream};
 
 use crate::capture::libraries::{Libraries, LibraryReport};
 use crate::capture::load::{self, HookReport, PendingMap, PendingValue};
@@ -261,12 +261,12 @@ impl Pipeline {
     /// Appends `events` in order. What the stream does not take is counted by kind. Returns whether it took all.
     fn publish(&mut self, events: Vec<SecurityEvent>) -> bool {
         let mut stored = true;
+        let events: Vec<Arc<SecurityEvent>> = events.into_iter().map(Arc::new).collect();
         let mut events = events.as_slice();
         while !events.is_empty() {
             let (batch, rest) = events.split_at(events.len().min(PUBLISH_BATCH));
             events = rest;
-            let messages = batch.iter().map(message).collect();
-            match self.events.append_batch(messages) {
+            match self.events.append_typed(batch) {
                 Ok(_) => {
                     let mut counts = self.shared.lock();
                     for event in batch {
@@ -400,10 +400,6 @@ impl Pipeline {
 /// Kinds that tell who a process is.
 fn is_identity(kind: &str) -> bool {
     matches!(kind, "process.exec" | "process.fork" | "process.seed")
-}
-
-fn message(event: &SecurityEvent) -> Message {
-    Message { subject: event.subject(), msg_id: None, time_ns: event.time.wall_ns, payload: encode_event(event).into() }
 }
 
 /// Those of `ids` whose process is no more.

@@ -74,6 +74,7 @@ impl Reporter {
             streams: streams.iter().map(|stream| (&stream.info()).into()).collect(),
             budget: Some(budget_status(budget, &bus.stream(StreamName::Events).info())),
             consumers: streams.iter().flat_map(|stream| stream.consumers()).map(|info| (&info).into()).collect(),
+            subscriptions: streams.iter().flat_map(|stream| stream.subscriptions()).map(|info| (&info).into()).collect(),
             detectors: value(&detectors.info()),
             correlation: correlation.as_ref().map_or(Value::Null, |correlation| value(&correlation.info())),
             sinks: Value::Array(sinks.iter().map(|sink| value(&sink.snapshot())).collect()),

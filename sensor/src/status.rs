@@ -57,6 +57,9 @@ pub struct StatusReport {
     pub budget: Option<BudgetStatus>,
     /// The durable consumers of all streams.
     pub consumers: Vec<ConsumerStatus>,
+    /// Who in the process follows a stream without a durable consumer.
+    #[serde(default)]
+    pub subscriptions: Vec<SubscriptionStatus>,
     /// The detectors' own status.
     pub detectors: Value,
     /// Correlation's own status; null when it is off.
@@ -261,6 +264,28 @@ pub struct ConsumerStatus {
     pub more: Map<String, Value>,
 }
 
+/// A subscription in the process, as its `SubscriptionInfo` says. Fields without a name here are kept in `more`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SubscriptionStatus {
+    /// Its stream.
+    pub stream: String,
+    /// Its name.
+    pub name: String,
+    /// What happens when it is too slow: `block`, `drop_newest` or `spill`.
+    pub overflow: String,
+    /// Messages received.
+    pub delivered: u64,
+    /// Messages not delivered because there was no room.
+    pub dropped: u64,
+    /// Messages read back from the log.
+    pub spilled: u64,
+    /// Sequences that retention deleted before they were read back.
+    pub fell_off_retention: u64,
+    /// The rest of its own words.
+    #[serde(flatten)]
+    pub more: Map<String, Value>,
+}
+
 /// The object that `info` serialises to, without the fields in `named`.
 fn rest(info: &impl Serialize, named: &[&str]) -> Map<String, Value> {
     match serde_json::to_value(info) {
@@ -300,6 +325,21 @@ impl From<&bartizan_bus::ConsumerInfo> for ConsumerStatus {
             terminated: info.terminated,
             fell_off_retention: info.fell_off_retention,
             more: rest(info, &["stream", "name", "ack_floor", "pending", "ack_pending", "redelivered", "terminated", "fell_off_retention"]),
+        }
+    }
+}
+
+impl From<&bartizan_bus::SubscriptionInfo> for SubscriptionStatus {
+    fn from(info: &bartizan_bus::SubscriptionInfo) -> Self {
+        Self {
+            stream: info.stream.to_string(),
+            name: info.name.clone(),
+            overflow: info.overflow.as_str().to_owned(),
+            delivered: info.delivered,
+            dropped: info.dropped,
+            spilled: info.spilled,
+            fell_off_retention: info.fell_off_retention,
+            more: rest(info, &["stream", "name", "overflow", "delivered", "dropped", "spilled", "fell_off_retention"]),
         }
     }
 }
@@ -469,6 +509,14 @@ impl StatusReport {
                 consumer.stream
             ));
         }
+        for subscription in self.subscriptions.iter().filter(|subscription| subscription.missed() > 0) {
+            reasons.push(format!(
+                "{} missed {} messages of {}, which came faster than it takes them: they are still in the stream unless retention deleted them.",
+                subscription.name,
+                subscription.missed(),
+                subscription.stream
+            ));
+        }
         for sink in self.sink_rows() {
             sink.complain(&mut reasons);
         }
@@ -516,6 +564,13 @@ impl ConsumerStatus {
     /// Messages that retention deleted unseen, as found in this run. A consumer that does not say which counts all.
     pub fn fell_off_since_open(&self) -> u64 {
         self.more.get("fell_off_since_open").and_then(Value::as_u64).unwrap_or(self.fell_off_retention)
+    }
+}
+
+impl SubscriptionStatus {
+    /// Messages that it did not get.
+    pub fn missed(&self) -> u64 {
+        self.dropped + self.fell_off_retention
     }
 }
 
@@ -631,6 +686,7 @@ pub(crate) mod tests {
                 ..BudgetStatus::default()
             }),
             consumers: vec![ConsumerStatus::from(&consumer.info())],
+            subscriptions: vec![SubscriptionStatus::from(&alerts.subscribe("terminal", Default::default()).info())],
             detectors: json!({
                 "acked_seq": 1000,
                 "last_seq": 1000,
@@ -669,7 +725,11 @@ pub(crate) mod tests {
 
     #[test]
     fn every_fault_is_a_sentence() {
-        let faults: [(&str, Change); 16] = [
+        let faults: [(&str, Change); 17] = [
+            ("terminal missed 7 messages of ALERTS", |report| {
+                report.subscriptions[0].dropped = 4;
+                report.subscriptions[0].fell_off_retention = 3;
+            }),
             ("Hook exec (process.exec) is not attached: --disable-hook.", |report| {
                 report.hooks[0].state = HookState::Disabled;
                 report.hooks[0].tier = "none".into();

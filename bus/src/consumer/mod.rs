@@ -23,7 +23,8 @@ use tokio::time::Instant;
 
 use crate::config::{ConsumerConfig, DeliverPolicy, StreamName};
 use crate::error::{OpenError, ReadError};
-use crate::message::{Delivery, Record};
+use crate::message::Delivery;
+use crate::pattern::Filter;
 use crate::stream::{Inner, ReadFailure, Stream, lock};
 use cursor::{Cursor, Saved};
 use store::Store;
@@ -184,6 +185,7 @@ impl Consumer {
             return Err(OpenError::InUse { stream: inner.name, name: name.to_owned() });
         }
         lock(&cell.cursor).make_all_due(Instant::now());
+        inner.fan.enter();
         Ok(Self { stream, name: name.to_owned(), config, cell, deferred: None })
     }
 
@@ -258,11 +260,11 @@ impl Consumer {
     fn redeliver(&self, now: Instant, max: usize, out: &mut Vec<Delivery>) -> Result<(), ReadError> {
         while out.len() < max {
             let Some((seq, deliveries)) = lock(&self.cell.cursor).take_due(now, self.config.max_deliver) else { break };
-            match self.stream.inner.read_from(seq, 1) {
-                Ok(mut found) => match found.pop().filter(|record| record.seq == seq) {
-                    Some(record) => {
+            match self.stream.inner.read(seq, 1, &Filter::all()) {
+                Ok(mut read) => match read.found.pop().filter(|delivery| delivery.seq == seq) {
+                    Some(delivery) => {
                         lock(&self.cell.cursor).delivered(seq, now + self.config.ack_wait);
-                        out.push(Delivery::new(record, deliveries + 1));
+                        out.push(Delivery { delivered: deliveries + 1, ..Arc::unwrap_or_clone(delivery) });
                     }
                     None => lock(&self.cell.cursor).lost(seq),
                 },
@@ -288,13 +290,12 @@ impl Consumer {
         if want == 0 {
             return Ok(());
         }
-        match self.stream.inner.read_from(from, want) {
-            Ok(records) => {
+        match self.stream.inner.read(from, want, &Filter::all()) {
+            Ok(read) => {
                 let mut cursor = lock(&self.cell.cursor);
-                for record in records {
-                    let Record { seq, .. } = record;
-                    cursor.delivered(seq, now + self.config.ack_wait);
-                    out.push(Delivery::new(record, 1));
+                for delivery in read.found {
+                    cursor.delivered(delivery.seq, now + self.config.ack_wait);
+                    out.push(Arc::unwrap_or_clone(delivery));
                 }
                 Ok(())
             }
@@ -362,6 +363,7 @@ impl Drop for Consumer {
         {
             tracing::warn!(stream = %self.stream.name(), consumer = self.name, %error, "cannot write the consumer's cursor: some messages will come again");
         }
+        self.stream.inner.fan.leave();
         self.cell.in_use.store(false, Ordering::Release);
     }
 }

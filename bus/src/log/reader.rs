@@ -112,6 +112,11 @@ impl LogReader {
         Ok(Self { dir, stream, current: None, ready: VecDeque::new(), next_seq: 1, not_before_ns: None, skipped: 0 })
     }
 
+    /// The folder of the stream's files, which change when there is something new.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// How many records retention deleted, or damage made unreadable, between two that were read.
     pub fn skipped(&self) -> u64 {
         self.skipped

@@ -2,13 +2,16 @@
 //!
 //! Invariants worth naming:
 //!
-//! - **Publishers never wait for readers, nor readers for the disk's sync.**
+//! - **Publishers never wait for readers, nor readers for the disk's sync.** The one exception has a name: [`Overflow::Block`].
 //! - **A reader sees a batch after it is written as a whole**: the head that consumers wait for moves last.
 
 pub(crate) mod dedupe;
+mod fan;
 mod info;
 mod publish;
 mod read;
+mod recent;
+mod subscription;
 #[cfg(test)]
 mod tests;
 
@@ -31,8 +34,10 @@ use crate::message::{Delivery, Message, PubAck, Record};
 use crate::pattern::Filter;
 use crate::store::{Hint, Limits, Store, StoreError};
 use dedupe::Dedupe;
+use fan::Fan;
 pub use info::StreamInfo;
 pub(crate) use read::ReadFailure;
+pub use subscription::{Overflow, Subscription, SubscriptionConfig, SubscriptionInfo};
 
 /// An ordered, durable sequence of messages. Clones are handles to the same stream.
 #[derive(Clone)]
@@ -61,6 +66,8 @@ pub(crate) struct Inner {
     publishing: Mutex<Dedupe>,
     duplicates: AtomicU64,
     pub(crate) head: watch::Sender<Head>,
+    /// Who gets messages from memory.
+    pub(crate) fan: Fan,
     pub(crate) consumer_dir: PathBuf,
     pub(crate) consumers: Mutex<BTreeMap<String, Arc<ConsumerCell>>>,
     closed: AtomicBool,
@@ -99,6 +106,7 @@ impl Stream {
             publishing: Mutex::new(dedupe),
             duplicates: AtomicU64::new(0),
             head: watch::Sender::new(Head { last_seq, closed: false }),
+            fan: Fan::default(),
             consumer_dir,
             consumers: Mutex::new(consumers),
             closed: AtomicBool::new(false),
@@ -135,7 +143,7 @@ impl Stream {
     /// # Errors
     /// [`PublishError`]: nothing was appended. After [`PublishError::Full`] the stream stays usable.
     pub fn append_batch(&self, messages: Vec<Message>) -> Result<Vec<PubAck>, PublishError> {
-        self.inner.append_batch(&messages)
+        self.inner.append_batch(&messages, &[])
     }
 
     /// Appends, then waits until the message is as safe as the sync policy demands: with [`SyncPolicy::Always`] until it is
@@ -146,11 +154,16 @@ impl Stream {
     /// [`PublishError`]. When the wait fails, the message may or may not be on disk.
     pub async fn publish(&self, message: Message) -> Result<PubAck, PublishError> {
         let ack = self.append(message)?;
-        match self.inner.config.sync {
-            SyncPolicy::Always => self.wait_synced(ack.seq).await?,
-            SyncPolicy::Interval(_) | SyncPolicy::Os => {}
-        }
+        self.wait_published(ack.seq).await?;
         Ok(ack)
+    }
+
+    /// Waits until this message is as safe as the sync policy demands.
+    pub(crate) async fn wait_published(&self, seq: u64) -> Result<(), PublishError> {
+        match self.inner.config.sync {
+            SyncPolicy::Always => self.wait_synced(seq).await,
+            SyncPolicy::Interval(_) | SyncPolicy::Os => Ok(()),
+        }
     }
 
     /// Waits until everything up to and with `seq` is on disk.
@@ -176,7 +189,7 @@ impl Stream {
     /// # Errors
     /// [`ReadError::Damaged`] when its bytes do not read back, [`ReadError::Io`] when they cannot be read.
     pub fn get(&self, seq: u64) -> Result<Option<Delivery>, ReadError> {
-        Ok(self.inner.get(seq)?.map(|record| Delivery::new(record, 1)))
+        Ok(self.inner.get(seq)?.map(Delivery::new))
     }
 
     /// Deletes whole segments that are older than `max_age` at `now_ns` (Unix ns), and the oldest ones while the stream's files are larger
@@ -195,6 +208,16 @@ impl Stream {
     /// [`OpenError::InvalidName`], [`OpenError::InUse`], [`OpenError::Damaged`] (its state file), [`OpenError::Io`].
     pub fn consumer(&self, name: &str, config: ConsumerConfig) -> Result<Consumer, OpenError> {
         Consumer::open(self.clone(), name, config)
+    }
+
+    /// Subscribes to what is published from now on, for as long as the subscription lives. `name` is what it is called in [`SubscriptionInfo`].
+    pub fn subscribe(&self, name: &str, config: SubscriptionConfig) -> Subscription {
+        Subscription::new(self.clone(), name, config)
+    }
+
+    /// Every subscription that lives.
+    pub fn subscriptions(&self) -> Vec<SubscriptionInfo> {
+        self.inner.fan.infos()
     }
 
     /// Every durable consumer of this stream, also those that nobody has open.
@@ -265,6 +288,7 @@ impl Inner {
                 return Ok(());
             }
         }
+        self.fan.close();
         let result = if self.crashed.load(Ordering::Acquire) { Ok(()) } else { self.finish() };
         self.head.send_modify(|head| head.closed = true);
         result

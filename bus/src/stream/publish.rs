@@ -8,7 +8,7 @@ use super::{Inner, lock};
 use crate::error::PublishError;
 use crate::headers;
 use crate::log::record::MAX_TEXT;
-use crate::message::{Message, PubAck};
+use crate::message::{Message, PubAck, Value};
 use crate::store::{Put, Store};
 
 /// What each message of a batch becomes.
@@ -21,15 +21,22 @@ enum Fate {
 }
 
 impl Inner {
-    pub(super) fn append_batch(&self, messages: &[Message]) -> Result<Vec<PubAck>, PublishError> {
+    /// `values` has for each message what its payload was encoded from, or is empty.
+    pub(crate) fn append_batch(&self, messages: &[Message], values: &[Value]) -> Result<Vec<PubAck>, PublishError> {
         if let Some(long) = messages.iter().filter_map(|message| message.msg_id.as_ref()).find(|id| id.len() > MAX_TEXT / 2) {
             return Err(PublishError::TooLarge { what: "message id", bytes: long.len() as u64, max: MAX_TEXT as u64 / 2 });
         }
-        let mut dedupe = lock(&self.publishing);
-        if self.is_closed() {
-            return Err(PublishError::Closed { stream: self.name });
-        }
-        let (fates, fresh) = sort_out(&dedupe, messages);
+        let mut dedupe = loop {
+            let dedupe = lock(&self.publishing);
+            if self.is_closed() {
+                return Err(PublishError::Closed { stream: self.name });
+            }
+            // Only publishers fill the queues, so what is free now stays free until this one is done.
+            let Some(full) = self.fan.full(messages) else { break dedupe };
+            drop(dedupe);
+            full.wait();
+        };
+        let Sorted { fates, fresh, places } = sort_out(&dedupe, messages);
         let mut first_seq = 0;
         if !fresh.is_empty() {
             let headers: Vec<Vec<u8>> =
@@ -51,6 +58,10 @@ impl Inner {
                     dedupe.insert(id, first_seq + n as u64, message.time_ns);
                 }
             }
+            self.fan.out(fresh.iter().zip(&places).zip(first_seq..).map(|((message, place), seq)| {
+                let value = values.get(*place).cloned().unwrap_or_default();
+                (seq, *message, value)
+            }));
             let last_seq = first_seq + fresh.len() as u64 - 1;
             self.head.send_modify(|head| head.last_seq = head.last_seq.max(last_seq));
         }
@@ -65,12 +76,20 @@ impl Inner {
     }
 }
 
+/// A batch, sorted out.
+struct Sorted<'a> {
+    fates: Vec<Fate>,
+    fresh: Vec<&'a Message>,
+    /// Which of the batch each of the fresh ones is.
+    places: Vec<usize>,
+}
+
 /// Tells duplicates, of stored messages and of one another, from new messages.
-fn sort_out<'a>(dedupe: &Dedupe, messages: &'a [Message]) -> (Vec<Fate>, Vec<&'a Message>) {
+fn sort_out<'a>(dedupe: &Dedupe, messages: &'a [Message]) -> Sorted<'a> {
     let mut fates = Vec::with_capacity(messages.len());
-    let mut fresh: Vec<&Message> = Vec::with_capacity(messages.len());
+    let (mut fresh, mut places): (Vec<&Message>, _) = (Vec::with_capacity(messages.len()), Vec::with_capacity(messages.len()));
     let mut batch: HashMap<&str, usize> = HashMap::new();
-    for message in messages {
+    for (place, message) in messages.iter().enumerate() {
         if let Some(msg_id) = &message.msg_id {
             if let Some(seq) = dedupe.find(msg_id, message.time_ns) {
                 fates.push(Fate::Duplicate(seq));
@@ -84,6 +103,7 @@ fn sort_out<'a>(dedupe: &Dedupe, messages: &'a [Message]) -> (Vec<Fate>, Vec<&'a
         }
         fates.push(Fate::New(fresh.len()));
         fresh.push(message);
+        places.push(place);
     }
-    (fates, fresh)
+    Sorted { fates, fresh, places }
 }

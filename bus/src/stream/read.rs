@@ -1,13 +1,15 @@
-//! Reading a stream for in-process consumers.
+//! Reading a stream inside the process: what was published last from memory, the rest from the log.
+
+use std::sync::Arc;
 
 use super::Inner;
 use crate::error::ReadError;
-use crate::message::Record;
+use crate::message::{Delivery, Record};
 use crate::pattern::Filter;
 use crate::store::{Hint, Store};
 
 /// One call hands out at most so many bytes of payload beyond the first message.
-const MAX_READ_BYTES: usize = 16 * 1024 * 1024;
+pub(super) const MAX_READ_BYTES: usize = 16 * 1024 * 1024;
 
 /// Why a message could not be read, and where reading can go on.
 #[derive(Debug)]
@@ -19,6 +21,16 @@ pub(crate) struct ReadFailure {
     pub(crate) missing: u64,
 }
 
+/// Some messages in order.
+#[derive(Debug, Default)]
+pub(crate) struct Read {
+    pub(crate) found: Vec<Arc<Delivery>>,
+    /// Everything that matches and has a lower sequence is among them.
+    pub(crate) next_seq: u64,
+    /// Whether they were read back from the log.
+    pub(crate) from_log: bool,
+}
+
 impl Inner {
     /// One message.
     pub(super) fn get(&self, seq: u64) -> Result<Option<Record>, ReadError> {
@@ -28,34 +40,37 @@ impl Inner {
         Ok(self.log.get(seq)?.and_then(|stored| Record::from_stored(&stored)))
     }
 
-    /// Up to `max` messages, the first of them the first one with a sequence of at least `from`.
-    pub(crate) fn read_from(&self, from: u64, max: usize) -> Result<Vec<Record>, Box<ReadFailure>> {
-        let (all, mut hint) = (Filter::all(), Hint::default());
-        let last_seq = self.last_seq();
-        let mut out: Vec<Record> = Vec::new();
-        let (mut from, mut bytes) = (from, 0);
-        while out.len() < max && bytes <= MAX_READ_BYTES && from <= last_seq {
-            let next = match self.log.next(from, &all, &mut hint) {
+    /// Up to `max` messages that match, the first of them the first one with a sequence of at least `from`.
+    pub(crate) fn read(&self, from: u64, max: usize, filter: &Filter) -> Result<Read, Box<ReadFailure>> {
+        let (mut hint, last_seq) = (Hint::default(), self.last_seq());
+        if let Some(read) = self.fan.recent(from, max, filter, last_seq) {
+            return Ok(read);
+        }
+        let mut read = Read { found: Vec::new(), next_seq: from, from_log: true };
+        let mut bytes = 0;
+        while read.found.len() < max && bytes <= MAX_READ_BYTES && read.next_seq <= last_seq {
+            let next = match self.log.next(read.next_seq, filter, &mut hint) {
                 Ok(next) => next.filter(|stored| stored.seq <= last_seq),
                 // Noted by the log; found again below, with all that is known of it.
                 Err(ReadError::Damaged { .. }) => continue,
-                Err(_) if !out.is_empty() => break,
+                Err(_) if !read.found.is_empty() => break,
                 Err(error) => return Err(Box::new(ReadFailure { error, resume_at: from, missing: 0 })),
             };
             let seq = next.as_ref().map_or(last_seq + 1, |stored| stored.seq);
-            if seq > from
-                && let Some((error, missing)) = self.log.damage_in(from, seq - 1)
+            if seq > read.next_seq
+                && let Some((error, missing)) = self.log.damage_in(read.next_seq, seq - 1)
             {
-                if out.is_empty() {
+                if read.found.is_empty() {
                     return Err(Box::new(ReadFailure { error, resume_at: seq, missing }));
                 }
                 break;
             }
+            read.next_seq = seq;
             let Some(record) = next.as_ref().and_then(Record::from_stored) else { break };
-            from = record.seq + 1;
+            read.next_seq = seq + 1;
             bytes += record.payload.len();
-            out.push(record);
+            read.found.push(Arc::new(Delivery::new(record)));
         }
-        Ok(out)
+        Ok(read)
     }
 }

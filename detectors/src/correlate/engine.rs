@@ -11,9 +11,8 @@ use std::collections::{HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bartizan_bus::event::{PatternMatch, decode_alert, encode_match};
-use bartizan_bus::{Bus, Consumer, Delivery, Message, OpenError, PublishError, ReadError, Stream, StreamName};
-use bytes::Bytes;
+use bartizan_bus::event::{Alert, PatternMatch, decode_alert};
+use bartizan_bus::{Bus, Consumer, Delivery, OpenError, PublishError, ReadError, Stream, StreamName};
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -115,17 +114,16 @@ pub async fn run(
 ) -> Result<(), CorrelateError> {
     config.validate()?;
     let alerts = bus.stream(StreamName::Alerts).clone();
-    let matches = bus.stream(StreamName::Matches).clone();
     let consumer = alerts.consumer(CONSUMER, consumer_config())?;
     let floor = consumer.ack_floor();
     let rebuilt = tokio::task::spawn_blocking(move || rebuild(&config, &data_dir, floor)).await;
     let (correlator, replayed) = rebuilt.map_err(|error| CorrelateError::Rebuild(error.to_string()))??;
-    let known = known_matches(&matches)?;
+    let known = known_matches(bus.stream(StreamName::Matches))?;
     *status.lock() = CorrelateInfo { running: true, replayed, ..CorrelateInfo::default() };
     let engine = Engine {
         correlator,
         consumer,
-        matches,
+        bus,
         known,
         waiting: VecDeque::new(),
         taken: floor,
@@ -170,11 +168,11 @@ fn known_matches(matches: &Stream) -> Result<HashSet<String>, CorrelateError> {
 struct Engine {
     correlator: Correlator,
     consumer: Consumer,
-    matches: Stream,
+    bus: Bus,
     /// What MATCHES held at the start.
     known: HashSet<String>,
     /// Found and not on disk yet.
-    waiting: VecDeque<PatternMatch>,
+    waiting: VecDeque<Arc<PatternMatch>>,
     taken: u64,
     acked: u64,
     flush_at: Option<Instant>,
@@ -231,8 +229,8 @@ impl Engine {
                 continue;
             }
             self.taken = delivery.seq;
-            match decode_alert(&delivery.payload) {
-                Ok(alert) => self.waiting.extend(self.correlator.observe(delivery.seq, &alert)),
+            match delivery.read::<Alert>() {
+                Ok(alert) => self.waiting.extend(self.correlator.observe(delivery.seq, &alert).into_iter().map(Arc::new)),
                 Err(error) => self.note_unreadable(1, &format!("sequence {}: {error}", delivery.seq)),
             }
         }
@@ -241,19 +239,12 @@ impl Engine {
     /// Brings what was found to the disk. Says no when it is told to stop before that: what is left is found again.
     async fn publish(&mut self, shutdown: &mut watch::Receiver<bool>) -> Result<bool, CorrelateError> {
         while let Some(found) = self.waiting.front() {
-            let msg_id = found.msg_id();
-            if self.known.contains(&msg_id) {
+            if self.known.contains(&found.msg_id()) {
                 self.status.lock().duplicates += 1;
                 self.waiting.pop_front();
                 continue;
             }
-            let message = Message {
-                subject: found.subject(),
-                msg_id: Some(msg_id),
-                time_ns: found.time.wall_ns,
-                payload: Bytes::from(encode_match(found)),
-            };
-            match self.matches.publish(message).await {
+            match self.bus.publish(found).await {
                 Ok(ack) => {
                     tracing::debug!(pattern = found.pattern, id = %found.id, seq = ack.seq, "match");
                     let mut info = self.status.lock();

@@ -108,7 +108,7 @@ pub(crate) fn run(common: &Common, args: &Args) -> Result<Exit, Stop> {
                     out.flush()?;
                 }
             }
-            None => out.wait()?,
+            None => log.wait(&out)?,
         }
     }
 }

@@ -122,7 +122,7 @@ pub(super) fn show<T: Told>(common: &Common, choice: &Choice, names: &[String]) 
                     shown += 1;
                 }
             }
-            None => out.wait()?,
+            None => log.wait(&out)?,
         }
     }
 }

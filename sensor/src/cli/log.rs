@@ -1,13 +1,23 @@
 //! Reading a stream's log for an operator: what cannot be read is said and counted, and reading goes on where it can.
 
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use bartizan_bus::{LogReader, ReadError, Record, StreamName};
 
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+
 use super::exit::{Exit, Failure, chain, complain};
+use super::out::{Out, Stop};
 
 /// Undecodable records that are named one by one; the rest are only counted.
 const NAMED: u64 = 20;
+
+fn watch(folder: &Path) -> nix::Result<Inotify> {
+    let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+    inotify.add_watch(folder, AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO)?;
+    Ok(inotify)
+}
 
 /// A stream's log with a count of what could not be read.
 pub(crate) struct Log {
@@ -17,12 +27,24 @@ pub(crate) struct Log {
     damages: u64,
     last_damage: Option<(PathBuf, u64)>,
     quiet: bool,
+    /// Tells that a segment grew or was begun; `None` where the system has no watch to give, and everybody looks now and then.
+    growth: Option<Inotify>,
 }
 
 impl Log {
     pub(crate) fn open(data_dir: &Path, stream: StreamName) -> Result<Self, Failure> {
         let reader = LogReader::open(data_dir, stream).map_err(failure)?;
-        Ok(Self { reader, stream, undecodable: 0, damages: 0, last_damage: None, quiet: false })
+        // From before the first read, so that nothing that comes later goes unnoticed.
+        let growth = watch(reader.dir()).ok();
+        Ok(Self { reader, stream, undecodable: 0, damages: 0, last_damage: None, quiet: false, growth })
+    }
+
+    /// Waits a moment for the log to grow.
+    pub(crate) fn wait(&self, out: &Out) -> Result<(), Stop> {
+        out.wait(self.growth.as_ref().map(AsFd::as_fd))?;
+        // What is told now is read next, whatever it was.
+        while self.growth.as_ref().is_some_and(|growth| growth.read_events().is_ok_and(|events| !events.is_empty())) {}
+        Ok(())
     }
 
     /// For reading a second time what was read (and complained about) before.

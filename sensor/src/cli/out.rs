@@ -1,13 +1,13 @@
 //! Standard output of the verbs that print many lines, and their wait for more.
 
 use std::io::{self, BufWriter, StdoutLock, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
 use super::exit::{Exit, Failure};
 
-/// Between two looks at the log while following, milliseconds.
+/// Between two looks at the log while following, milliseconds: where the system does not tell that it grew.
 const LOOK_MS: u16 = 100;
 
 /// Why no more can be printed.
@@ -54,15 +54,17 @@ impl Out {
         Ok(self.inner.flush()?)
     }
 
-    /// Waits a moment for the log to grow. Ends early, with [`Stop::ReaderGone`], when nobody reads standard output any
-    /// more: on a quiet host the next write, which would tell, can be far off.
-    pub(crate) fn wait(&self) -> Result<(), Stop> {
+    /// Waits until `grew` can be read, or a moment. Ends early, with [`Stop::ReaderGone`], when nobody reads standard output any more: on a
+    /// quiet host the next write, which would tell, can be far off.
+    pub(crate) fn wait(&self, grew: Option<BorrowedFd<'_>>) -> Result<(), Stop> {
         let stdout = self.inner.get_ref();
         // No events are asked for: POLLERR and POLLHUP are always told.
-        let mut watched = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
+        let mut watched = vec![PollFd::new(stdout.as_fd(), PollFlags::empty())];
+        watched.extend(grew.map(|grew| PollFd::new(grew, PollFlags::POLLIN)));
         match nix::poll::poll(&mut watched, PollTimeout::from(LOOK_MS)) {
-            Ok(0) | Err(nix::errno::Errno::EINTR) => Ok(()),
-            Ok(_) => Err(Stop::ReaderGone),
+            Err(nix::errno::Errno::EINTR) => Ok(()),
+            Ok(_) if watched.first().and_then(PollFd::any) == Some(true) => Err(Stop::ReaderGone),
+            Ok(_) => Ok(()),
             Err(error) => Err(io::Error::from(error).into()),
         }
     }

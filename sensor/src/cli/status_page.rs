@@ -17,7 +17,7 @@ use super::paint::Paint;
 use crate::config::units::about_bytes as about;
 use crate::status::{
     AuthStatus, Blind, ConsumerStatus, CpuStatus, HookState, HookStatus, KindCount, LibraryStatus, ProcessTable, RedactionStatus,
-    StatusReport, StreamStatus, Verdict, skipped_runs,
+    StatusReport, StreamStatus, SubscriptionStatus, Verdict, skipped_runs,
 };
 
 /// The report with `verdict` (`working` or `degraded`) and `reasons` beside its own fields, on one line.
@@ -48,6 +48,7 @@ pub(crate) fn render(report: &StatusReport, verdict: &Verdict, paint: Paint) -> 
     page.section("Streams", streams(&report.streams));
     page.text.extend(report.budget.iter().map(|budget| format!("\n  {}", budget::budget(budget))));
     page.section("Consumers", consumers(&report.consumers));
+    page.section("Subscriptions", subscriptions(&report.subscriptions));
     page.section("Sinks", sinks::sinks(report));
     page.list("Detectors", detectors::detectors(report, paint));
     page.list("Correlation", correlation::correlation(report, paint));
@@ -251,6 +252,17 @@ fn consumers(consumers: &[ConsumerStatus]) -> Vec<Row> {
     rows
 }
 
+fn subscriptions(subscriptions: &[SubscriptionStatus]) -> Vec<Row> {
+    let mut rows = vec![heading(["subscription", "stream", "too slow", "delivered", "dropped", "from the log", "never seen"])];
+    for subscription in subscriptions {
+        let SubscriptionStatus { stream, name, overflow, delivered, dropped, spilled, fell_off_retention, more: _ } = subscription;
+        let counts = [delivered, dropped, spilled, fell_off_retention].map(u64::to_string);
+        let cells = [escape(name), escape(stream), escape(overflow)].into_iter().chain(counts).collect();
+        rows.push(Row { cells, colour: None }.colour_if(subscription.missed() > 0, Paint::red));
+    }
+    rows
+}
+
 fn redaction(status: &RedactionStatus, paint: Paint) -> String {
     let RedactionStatus { enabled, values, patterns } = status;
     if !enabled {
@@ -285,6 +297,7 @@ mod tests {
             "  1.5 KiB  256.0 MiB  ",
             "\n  engine: acked up to 1000 of 1000 events, 0 behind",
             "\n  runtime_watcher  1000      0         1       0\n",
+            "\n  terminal      ALERTS  spill     0          0        0             0\n",
             "\n  siem  syslog  127.0.0.1:514  connected  1          0",
             "\n\nRedaction\n  3 secret values replaced since the start (assign.name: 3)\n",
             "process table: 120 of 65536 entries, 0 evicted",

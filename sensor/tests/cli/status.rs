@@ -36,6 +36,7 @@ fn report(state: HookState) -> StatusReport {
         problems: Vec::new(),
         streams: Vec::new(),
         consumers: Vec::new(),
+        subscriptions: Vec::new(),
         detectors: serde_json::json!({}),
         correlation: serde_json::json!({}),
         sinks: serde_json::json!([]),
