@@ -1,4 +1,7 @@
-//! The durable event bus inside Bartizan: the event schema, segmented logs, streams and durable consumers.
+//! The durable event bus inside Bartizan: the event schema, segmented logs, streams and durable consumers, and NATS clients on them.
+//!
+//! It needs nothing else of Bartizan. `examples/embedded.rs` uses it in a program, `examples/with_nats_clients.rs` lets NATS clients at the
+//! same streams ([`edge`]), `examples/serve.rs` is a server. [`Bus`] has the sensor's streams; [`log::Log`] is one durable log by itself.
 //!
 //! Invariants worth naming:
 //!
@@ -10,7 +13,10 @@
 //! - **At least once.** A durable consumer sees every message that retention did not delete before; after a crash its cursor may
 //!   be older than its last acknowledgement, never newer.
 //! - **Nothing is silently dropped.** Whatever is cut off, skipped, deleted unseen, given up or refused is counted in
-//!   [`StreamInfo`] or [`ConsumerInfo`].
+//!   [`StreamInfo`], [`ConsumerInfo`] or [`SubscriptionInfo`].
+//! - **One value, encoded once.** Publishing encodes for the log; modules in the process share the publisher's own value by
+//!   [`Delivery::read`], durable consumers too, as long as it is among the newest in memory.
+//! - **Who is too slow has chosen what happens**: a [`Subscription`]'s [`Overflow`]. A durable consumer reads on from the log.
 //! - **One writer per data folder** (a lock), any number of readers beside it ([`LogReader`]), which never write.
 //! - **The format is a document**: `docs/bus-format.md`. The code that knows bytes is in `log/`, and only there.
 
