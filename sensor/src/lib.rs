@@ -4,6 +4,7 @@
 //! (who a pid is) → [`pipeline`] (events into the bus, losses counted). [`daemon`] puts it together with the bus, the
 //! detectors and the forwarders; [`cli`], [`config`], [`control`] and [`status`] are what an operator meets.
 
+mod allocator;
 pub mod capture;
 pub mod cli;
 pub mod config;

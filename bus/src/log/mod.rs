@@ -89,7 +89,7 @@ pub struct LogConfig {
     pub retention: Retention,
     /// zstd level of closed segments; `None` leaves them as they were written.
     pub compression: Option<i32>,
-    /// Whether the log starts threads for syncing and sealing. Without, `flush` syncs where the policy is `always`, and [`Log::compact`] seals: for simulations.
+    /// Whether the log starts threads for syncing and sealing. Without, `flush` syncs where the policy is `always`, and [`Store::compact`](crate::store::Store::compact) seals: for simulations.
     pub background: bool,
 }
 

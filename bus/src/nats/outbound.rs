@@ -14,6 +14,34 @@ use crate::log::lock;
 /// A buffer that grew beyond this is not kept.
 const KEEP_BYTES: usize = 256 * 1024;
 
+/// A connection on which nothing waits keeps a buffer of at most this size; a larger one is for the next that needs it.
+const OWN_BYTES: usize = 4 * 1024;
+
+/// Larger buffers that wait for the next connection, at most: 4 MiB together.
+const SPARE: usize = 16;
+
+/// Buffers that grew and are empty, for all connections of a server: a hundred that were busy once do not keep a hundred of them.
+#[derive(Debug, Default)]
+pub(crate) struct Spare(Mutex<Vec<Vec<u8>>>);
+
+impl Spare {
+    fn take(&self) -> Vec<u8> {
+        lock(&self.0).pop().unwrap_or_default()
+    }
+
+    /// Takes the memory of `buffer`, which is empty.
+    fn give(&self, buffer: &mut Vec<u8>) {
+        if buffer.capacity() <= OWN_BYTES {
+            return;
+        }
+        let buffer = std::mem::take(buffer);
+        let mut spare = lock(&self.0);
+        if spare.len() < SPARE && buffer.capacity() <= KEEP_BYTES {
+            spare.push(buffer);
+        }
+    }
+}
+
 /// Why a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -43,6 +71,7 @@ pub enum CloseReason {
 /// Bytes on their way to a client.
 #[derive(Debug)]
 pub(crate) struct Outbound {
+    spare: Arc<Spare>,
     buffer: Mutex<Vec<u8>>,
     writing: Mutex<Writing>,
     /// Bytes in both.
@@ -69,8 +98,9 @@ struct Writing {
 }
 
 impl Outbound {
-    pub(crate) fn new(socket: Option<Arc<TcpStream>>, max_pending: usize) -> Self {
+    pub(crate) fn new(socket: Option<Arc<TcpStream>>, max_pending: usize, spare: Arc<Spare>) -> Self {
         Self {
+            spare,
             buffer: Mutex::default(),
             writing: Mutex::new(Writing { socket, ..Writing::default() }),
             pending: AtomicUsize::new(0),
@@ -119,6 +149,9 @@ impl Outbound {
         }
         let added = {
             let mut buffer = lock(&self.buffer);
+            if buffer.capacity() == 0 {
+                *buffer = self.spare.take();
+            }
             let before = buffer.len();
             write(&mut buffer);
             buffer.len() - before
@@ -156,8 +189,11 @@ impl Outbound {
                 writing.bytes.clear();
                 writing.at = 0;
                 writing.bytes.shrink_to(KEEP_BYTES);
-                std::mem::swap(&mut *lock(&self.buffer), &mut writing.bytes);
+                let mut buffer = lock(&self.buffer);
+                std::mem::swap(&mut *buffer, &mut writing.bytes);
                 if writing.bytes.is_empty() {
+                    self.spare.give(&mut buffer);
+                    self.spare.give(&mut writing.bytes);
                     return Ok(());
                 }
             }

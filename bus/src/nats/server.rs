@@ -259,7 +259,7 @@ fn new_client(shared: &Shared, address: SocketAddr, socket: Option<Arc<TcpStream
         id: shared.next_id(),
         address,
         since: Instant::now(),
-        out: Outbound::new(socket, shared.config.max_pending),
+        out: Outbound::new(socket, shared.config.max_pending, Arc::clone(&shared.spare)),
         echo: AtomicBool::new(true),
         headers: AtomicBool::new(false),
         async_info: AtomicBool::new(false),

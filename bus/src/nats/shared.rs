@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::auth::Users;
 use super::config::ServerConfig;
 use super::connection::{Client, Described, Subscription, Tapped};
-use super::outbound::CloseReason;
+use super::outbound::{CloseReason, Spare};
 use super::route::{InterestHook, Routed, Router, Tap, TapId};
 use super::sublist::{Matches, Sublist};
 use crate::log::lock;
@@ -130,6 +130,7 @@ pub(crate) struct Shared {
     pub(crate) closing: AtomicBool,
     pub(crate) clients: RwLock<HashMap<u64, Arc<Client>>>,
     pub(crate) counters: Counters,
+    pub(crate) spare: Arc<Spare>,
     users: RwLock<Arc<Users>>,
     subscriptions: RwLock<Sublist<Target>>,
     generation: AtomicU64,
@@ -159,6 +160,7 @@ impl Shared {
             closing: AtomicBool::new(false),
             clients: RwLock::default(),
             counters: Counters::default(),
+            spare: Arc::default(),
             users,
             subscriptions: RwLock::default(),
             generation: AtomicU64::new(1),

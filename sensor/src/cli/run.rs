@@ -30,6 +30,7 @@ pub(crate) struct Args {
 
 /// Runs the verb.
 pub(crate) fn run(common: &Common, args: &Args) -> Result<Exit, Failure> {
+    crate::allocator::give_memory_back();
     let mut config = common.config()?;
     disable(&mut config, &args.disable_hooks);
     daemon::run(config, announcer()).map(|()| Exit::Ok).map_err(|error| Failure::new(exit(&error), chain(&error)))

@@ -34,6 +34,7 @@ fn failed(error: &dyn std::error::Error) -> Stop {
 
 /// Runs the verb.
 pub(crate) fn run(common: &Common, args: &Args) -> Result<Exit, Stop> {
+    crate::allocator::give_memory_back();
     let config = common.config().map_err(Stop::Failed)?;
     let mut nats = config.nats.clone();
     nats.listen = args.listen.unwrap_or(nats.listen);
