@@ -13,6 +13,7 @@ pub mod nats;
 pub mod units;
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -49,6 +50,16 @@ pub struct Config {
     pub forward: Vec<bartizan_forward::SinkConfig>,
     /// NATS clients on the bus.
     pub nats: NatsConfig,
+    /// Numbers for Prometheus.
+    pub metrics: MetricsConfig,
+}
+
+/// `[metrics]`: numbers for Prometheus.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MetricsConfig {
+    /// Where `GET /metrics` is answered, without TLS and to anybody; nowhere without it.
+    pub listen: Option<SocketAddr>,
 }
 
 /// `[sensor]`: capture.
@@ -121,6 +132,7 @@ impl Default for Config {
             detectors: Default::default(),
             forward: Vec::new(),
             nats: NatsConfig::default(),
+            metrics: MetricsConfig::default(),
         }
     }
 }
@@ -219,8 +231,16 @@ impl Config {
 
     /// The bus's part of the configuration. `events`: the budget of EVENTS.
     pub fn bus(&self, events_budget: &Budget) -> BusConfig {
-        let Self { data_dir: _, sensor: _, streams: StreamsConfig { events, alerts }, redaction: _, detectors: _, forward: _, nats: _ } =
-            self;
+        let Self {
+            data_dir: _,
+            sensor: _,
+            streams: StreamsConfig { events, alerts },
+            redaction: _,
+            detectors: _,
+            forward: _,
+            nats: _,
+            metrics: _,
+        } = self;
         let mut bus = BusConfig::default();
         bus.events.max_age = events.max_age;
         bus.events.max_bytes = events_budget.bytes;

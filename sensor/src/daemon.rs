@@ -29,6 +29,7 @@ use crate::enrich::{Enricher, clock};
 use crate::governor::Governor;
 use crate::host::{host_name, kernel_release};
 use crate::logins::LoginsFile;
+use crate::metrics;
 use crate::pipeline::{Pipeline, Reseed, Shared};
 use crate::redact::{Key, KeyError, RedactionConfig, Redactor, RedactorError};
 use crate::report::Reporter;
@@ -288,6 +289,10 @@ impl Daemon {
         let alerts = bus.stream(StreamName::Alerts).subscribe("terminal", SubscriptionConfig::default());
         tasks.spawn(announce(alerts, on_alert, stopping.clone()));
         let edge = Arc::new(serve_nats(&config, &bus));
+        let metrics = config.metrics.listen.map(metrics::bind).transpose();
+        if let Err(error) = &metrics {
+            tracing::warn!("{error}: everything else goes on");
+        }
         let listener = control::bind(&config.data_dir)?;
         let reporter = Reporter {
             bus,
@@ -298,10 +303,19 @@ impl Daemon {
             redactions,
             budget,
             edge: Arc::clone(&edge),
+            metrics: metrics.as_ref().map(|listener| listener.as_ref().map(|listener| listener.address)).map_err(ToString::to_string),
             data_dir: config.data_dir.clone(),
             started,
         };
         let ready = reporter.ready_line();
+        let reporter = Arc::new(reporter);
+        if let Ok(Some(listener)) = metrics {
+            let (reporter, stopping) = (Arc::clone(&reporter), stopping.clone());
+            tasks.spawn(async move {
+                metrics::serve(listener, Arc::new(move || reporter.numbers()), stopping).await;
+                Ok(())
+            });
+        }
         let provider: control::Provider = Arc::new(move || reporter.report());
         tasks.spawn(async move {
             control::serve(listener, provider, stopping).await;

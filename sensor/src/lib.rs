@@ -15,6 +15,7 @@ pub mod enrich;
 pub mod governor;
 mod host;
 pub mod logins;
+mod metrics;
 pub mod pipeline;
 pub mod project;
 pub mod redact;

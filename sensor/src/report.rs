@@ -1,6 +1,7 @@
 //! Makes the status report of a running daemon.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,6 +25,7 @@ use crate::capture::loss::Losses;
 use crate::daemon::Served;
 use crate::governor::GovernorReport;
 use crate::host::{host_name, kernel_release};
+use crate::metrics::Numbers;
 use crate::pipeline::{Counts, Shared};
 use crate::redact::Redactions;
 use crate::status::{
@@ -44,6 +46,8 @@ pub(crate) struct Reporter {
     /// Of EVENTS.
     pub(crate) budget: Budget,
     pub(crate) edge: Arc<Served>,
+    /// Where numbers are served, if they are, or why they are not although they should be.
+    pub(crate) metrics: Result<Option<SocketAddr>, String>,
     pub(crate) data_dir: PathBuf,
     pub(crate) started: Instant,
 }
@@ -51,7 +55,7 @@ pub(crate) struct Reporter {
 impl Reporter {
     /// The report now.
     pub(crate) fn report(&self) -> StatusReport {
-        let Self { bus, shared, detectors, correlation, sinks, redactions, budget, edge, data_dir, started } = self;
+        let Self { bus, shared, detectors, correlation, sinks, redactions, budget, edge, metrics, data_dir, started } = self;
         let (counts, hooks) = (shared.counts(), &shared.hooks);
         let uptime = started.elapsed();
         let streams: Vec<_> = StreamName::ALL.iter().map(|name| bus.stream(*name)).collect();
@@ -69,7 +73,7 @@ impl Reporter {
             libraries: counts.libraries.iter().map(library).collect(),
             kinds: kinds(&counts),
             recent_loss: counts.recent_loss,
-            problems: problems(&counts, edge),
+            problems: problems(&counts, edge, metrics),
             recent_skipped: counts.recent_skipped.clone(),
             streams: streams.iter().map(|stream| (&stream.info()).into()).collect(),
             budget: Some(budget_status(budget, &bus.stream(StreamName::Events).info())),
@@ -84,11 +88,21 @@ impl Reporter {
                 Served::Running(edge) => value(&edge.stats()),
                 Served::Failed(reason) => serde_json::json!({ "error": reason }),
             },
+            metrics: metrics.as_ref().ok().and_then(|address| *address).map(|address| format!("http://{address}/metrics")),
             process_table: ProcessTable { entries: entries as u64, max: max as u64, evicted },
             auth: auth(&counts),
             cpu: cpu(counts.governor),
             self_usage: usage(),
         }
+    }
+
+    /// What a scrape tells now.
+    pub(crate) fn numbers(&self) -> Numbers {
+        let edge = match &*self.edge {
+            Served::Running(edge) => Some(edge.stats()),
+            Served::Off | Served::Failed(_) => None,
+        };
+        Numbers { report: Some(self.report()), edge }
     }
 
     /// One line that says that everything is up, and how.
@@ -137,7 +151,7 @@ fn kinds(counts: &Counts) -> Vec<KindCount> {
 }
 
 /// What went wrong since the start, in sentences.
-fn problems(counts: &Counts, edge: &Served) -> Vec<String> {
+fn problems(counts: &Counts, edge: &Served, metrics: &Result<Option<SocketAddr>, String>) -> Vec<String> {
     let Counts { lost, publish_error, decode_error, .. } = counts;
     let sum = |lost: &Losses, reasons: &[&str]| -> u64 {
         lost.iter().filter(|((_, reason), _)| reasons.contains(reason)).map(|(_, count)| count).sum()
@@ -145,6 +159,9 @@ fn problems(counts: &Counts, edge: &Served) -> Vec<String> {
     let mut problems = Vec::new();
     if let Served::Failed(reason) = edge {
         problems.push(format!("NATS clients are not served: {reason}."));
+    }
+    if let Err(error) = metrics {
+        problems.push(format!("Metrics are not served: {error}."));
     }
     if let Some(error) = decode_error {
         problems.push(format!("{} records could not be decoded; the first: {error}.", sum(lost, &["decode"])));
@@ -301,7 +318,7 @@ mod tests {
 
     #[test]
     fn problems_are_sentences_with_their_number() {
-        assert!(problems(&Counts::default(), &Served::Off).is_empty());
+        assert!(problems(&Counts::default(), &Served::Off, &Ok(None)).is_empty());
         let counts = counted(|counts| {
             let lost = [(("unknown", "decode"), 3), (("process.exec", "disk_full"), 4), (("process.exit", "bus_error"), 1)];
             counts.lost = lost.into_iter().map(|((kind, reason), count)| ((kind.to_owned(), reason), count)).collect();
@@ -312,6 +329,8 @@ mod tests {
             "3 records could not be decoded; the first: kind 99 is not known.",
             "5 events could not be stored; the last error: EVENTS is full.",
         ];
-        assert_eq!(problems(&counts, &Served::Off), expected);
+        assert_eq!(problems(&counts, &Served::Off, &Ok(None)), expected);
+        let refused = problems(&Counts::default(), &Served::Off, &Err("it is taken".into()));
+        assert_eq!(refused, ["Metrics are not served: it is taken."]);
     }
 }

@@ -73,6 +73,9 @@ pub struct StatusReport {
     /// NATS clients on the bus: what the service says of itself, an `error` where it could not start, null where it is off.
     #[serde(default)]
     pub nats: Value,
+    /// Where numbers for Prometheus are served; `None` where they are not.
+    #[serde(default)]
+    pub metrics: Option<String>,
     /// The process table.
     pub process_table: ProcessTable,
     /// Files of shared libraries that programs are attached to.
@@ -696,6 +699,7 @@ pub(crate) mod tests {
             sinks: json!([{ "name": "siem", "type": "syslog", "address": "127.0.0.1:514", "state": "connected", "confirmed": 1, "lag": 0 }]),
             redaction: Some(RedactionStatus { enabled: true, values: 3, patterns: BTreeMap::from([("assign.name".into(), 3)]) }),
             nats: serde_json::Value::Null,
+            metrics: None,
             process_table: ProcessTable { entries: 120, max: 65_536, evicted: 0 },
             libraries: Vec::new(),
             auth: AuthStatus::default(),

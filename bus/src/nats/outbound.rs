@@ -68,6 +68,24 @@ pub enum CloseReason {
     ServerShutdown,
 }
 
+impl CloseReason {
+    /// Lower-case name, as in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ClientClosed => "client_closed",
+            Self::ProtocolError => "protocol_error",
+            Self::AuthenticationFailed => "authentication_failed",
+            Self::AuthenticationTimeout => "authentication_timeout",
+            Self::SlowConsumerPending => "slow_consumer_pending",
+            Self::SlowConsumerDeadline => "slow_consumer_deadline",
+            Self::Stale => "stale",
+            Self::TooMany => "too_many",
+            Self::TlsFailed => "tls_failed",
+            Self::ServerShutdown => "server_shutdown",
+        }
+    }
+}
+
 /// Bytes on their way to a client.
 #[derive(Debug)]
 pub(crate) struct Outbound {

@@ -54,6 +54,7 @@ pub(crate) fn render(report: &StatusReport, verdict: &Verdict, paint: Paint) -> 
     page.list("Correlation", correlation::correlation(report, paint));
     page.list("NATS", nats::nats(report));
     page.list("Redaction", report.redaction.iter().map(|status| redaction(status, paint)));
+    page.list("Metrics", report.metrics.iter().map(|address| escape(address)));
     let (table, usage) = (report.process_table, report.self_usage);
     page.list(
         "Itself",

@@ -1,5 +1,6 @@
 //! The real `bartizan` program on data folders that the tests fill through the bus.
 
+mod bus_serve;
 mod doctor;
 mod fixture;
 mod reading_alerts;

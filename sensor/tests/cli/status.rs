@@ -43,6 +43,7 @@ fn report(state: HookState) -> StatusReport {
         budget: None,
         redaction: None,
         nats: serde_json::Value::Null,
+        metrics: None,
         process_table: ProcessTable::default(),
         libraries: Vec::new(),
         auth: Default::default(),

@@ -2,15 +2,18 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bartizan_bus::edge::{Credentials, Edge};
 use bartizan_bus::{Bus, FolderLock, log};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use super::super::Common;
 use super::super::exit::{Exit, Failure, chain};
 use super::super::out::Stop;
 use crate::config::nats::Sync;
+use crate::metrics::{self, Numbers};
 
 /// Serve NATS clients (core NATS and JetStream) without a sensor, until SIGTERM. SIGUSR2 asks clients to leave first.
 #[derive(Debug, clap::Args)]
@@ -26,6 +29,10 @@ pub(crate) struct Args {
     /// When streams that clients make are synced [default: nats.sync of the configuration, else interval]
     #[arg(long, value_name = "WHEN", value_enum)]
     sync: Option<Sync>,
+
+    /// Serve numbers for Prometheus here, as `GET /metrics` [default: metrics.listen of the configuration, else nowhere]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics: Option<SocketAddr>,
 }
 
 fn failed(error: &dyn std::error::Error) -> Stop {
@@ -61,6 +68,14 @@ pub(crate) fn run(common: &Common, args: &Args) -> Result<Exit, Stop> {
         } else {
             format!("credential in {}", Credentials::path(&config.data_dir).display())
         };
+        let edge = Arc::new(edge);
+        let (stop, stopping) = watch::channel(false);
+        let metrics = args.metrics.or(config.metrics.listen).map(metrics::bind).transpose().map_err(|error| failed(&error))?;
+        if let Some(listener) = metrics {
+            let _ = writeln!(std::io::stderr().lock(), "metrics on http://{}/metrics", listener.address);
+            let edge = Arc::clone(&edge);
+            tokio::spawn(metrics::serve(listener, Arc::new(move || Numbers { report: None, edge: Some(edge.stats()) }), stopping));
+        }
         let address = edge.server().local_addr();
         // Standard error may be full or gone: that is no reason to stop.
         let _ = writeln!(std::io::stderr().lock(), "listening on {address}, {credential}, data in {}", config.data_dir.display());
@@ -69,6 +84,8 @@ pub(crate) fn run(common: &Common, args: &Args) -> Result<Exit, Stop> {
             _ = interrupt.recv() => edge.close().await,
             _ = lame_duck.recv() => edge.lame_duck().await,
         };
+        // The metrics may have ended by themselves.
+        let _ = stop.send(true);
         closed.map_err(|error| failed(&error))
     });
     if let Some(bus) = bus {
