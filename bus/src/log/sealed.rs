@@ -62,7 +62,7 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    fn encode(&self, first_seq: u64) -> io::Result<Vec<u8>> {
+    pub(crate) fn encode(&self, first_seq: u64) -> io::Result<Vec<u8>> {
         let mut out = Vec::new();
         varint::put(&mut out, self.end_seq);
         varint::put(&mut out, self.bytes);
@@ -102,7 +102,7 @@ impl Table {
         Ok(out)
     }
 
-    fn decode(bytes: &[u8], first_seq: u64) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8], first_seq: u64) -> Option<Self> {
         let mut reader = Reader(bytes);
         let (end_seq, size) = (reader.number()?, reader.number()?);
         let (first_time_ns, max_time_ns) = (reader.signed()?, reader.signed()?);
