@@ -7,6 +7,8 @@ use serde_json::Value;
 use crate::jetstream::local::{InMemory, REPLY, TestRouter};
 use crate::jetstream::{JetStream, MemoryMeta};
 
+/// Where messages go that are pulled, at once or later: what comes there is no answer.
+const PULLED: &str = "_INBOX.pulled";
 /// Requests of one input.
 const MOST: usize = 48;
 
@@ -97,7 +99,7 @@ fn act(js: &JetStream, router: &TestRouter, kind: u8, rest: &[u8]) {
         }
         b'-' => {
             if let Some((subject, body)) = words() {
-                router.client(&format!("$JS.ACK.{subject}"), Some(REPLY), b"", body);
+                router.client(&format!("$JS.ACK.{subject}"), Some(PULLED), b"", body);
             }
         }
         letter => {
@@ -111,10 +113,11 @@ fn act(js: &JetStream, router: &TestRouter, kind: u8, rest: &[u8]) {
 fn ask(js: &JetStream, router: &TestRouter, subject: &str, kind: &str, body: &[u8]) -> Option<Value> {
     let waiting = || js.stats().iter().flat_map(|stream| &stream.consumers).map(|one| one.num_waiting).sum::<u64>();
     let before = waiting();
-    router.answers(REPLY);
-    router.client(&format!("$JS.API.{subject}"), Some(REPLY), b"", body);
-    let answers = router.answers(REPLY);
     let next = subject.starts_with("CONSUMER.MSG.NEXT.");
+    let reply = if next { PULLED } else { REPLY };
+    router.answers(reply);
+    router.client(&format!("$JS.API.{subject}"), Some(reply), b"", body);
+    let answers = router.answers(reply);
     // A pull request may wait instead, or be dropped for its heartbeat where too many wait.
     assert!(!answers.is_empty() || (next && waiting() >= before), "no answer to {subject} {}", body.escape_ascii());
     if next || subject.starts_with("DIRECT.GET.") || answers.iter().any(|(headers, _)| !headers.is_empty()) {
@@ -126,7 +129,10 @@ fn ask(js: &JetStream, router: &TestRouter, subject: &str, kind: &str, body: &[u
         let found = answer["type"].as_str().unwrap_or_default();
         assert!(found.starts_with("io.nats.jetstream.api.v1."), "{answer}");
         assert!(kind.is_empty() || found == format!("io.nats.jetstream.api.v1.{kind}_response"), "{answer}");
-        assert!(answer.get("error").is_none_or(|error| error.is_object() && error["code"].is_u64() && error["err_code"].is_u64()), "{answer}");
+        assert!(
+            answer.get("error").is_none_or(|error| error.is_object() && error["code"].is_u64() && error["err_code"].is_u64()),
+            "{answer}"
+        );
         json = answer;
     }
     assert!(json.is_object(), "no answer of its type to {subject} {}", body.escape_ascii());

@@ -86,7 +86,8 @@ pub fn segment(data: &[u8]) {
     log.flush().expect("flushed");
     assert!(seq > newest && log.synced_seq() >= seq, "{seq} behind {newest}");
     let with_it = all(&*log);
-    let expected = |limited: bool| if limited { with_it.clone() } else { before.iter().map(clone).chain([with_it_entry(&with_it, seq)]).collect() };
+    let expected =
+        |limited: bool| if limited { with_it.clone() } else { before.iter().map(clone).chain([with_it_entry(&with_it, seq)]).collect() };
     assert_eq!(with_it, expected(limits != Limits::default()));
     is_there(&*log, seq);
     log.compact();
