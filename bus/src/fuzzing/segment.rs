@@ -76,7 +76,9 @@ pub fn segment(data: &[u8]) {
     };
     kept_beside(&log, &dir, &path, form, &bytes);
     let before = all(&*log);
-    consistent(&*log, &before);
+    // A start reads the table alone: one that names other subjects than its blocks is believed.
+    let honest = settings & (SEALED | MADE) != SEALED | MADE;
+    consistent(&*log, &before, honest);
     if settings & FOLLOWED != 0 && limits == Limits::default() {
         assert!(before.contains_key(&FOLLOWING), "a good segment behind it is served");
     }
@@ -100,7 +102,7 @@ pub fn segment(data: &[u8]) {
     assert_eq!((report.truncated_bytes, report.skipped_sequences, report.set_aside), (0, 0, 0), "{report:?}");
     let after = all(&*log);
     assert_eq!(after, with_it, "what could be read is there again, and nothing else");
-    consistent(&*log, &after);
+    consistent(&*log, &after, honest);
     is_there(&*log, seq);
     log.close().expect("closed");
     drop(log);
@@ -149,13 +151,13 @@ fn all(log: &dyn Store) -> BTreeMap<u64, Stored> {
 }
 
 /// One question's answer agrees with another's.
-fn consistent(log: &dyn Store, found: &BTreeMap<u64, Stored>) {
+fn consistent(log: &dyn Store, found: &BTreeMap<u64, Stored>, honest: bool) {
     let state = log.state();
     assert!(found.len() as u64 <= state.messages && state.first_seq <= state.last_seq + 1, "{} of {state:?}", found.len());
     assert_eq!(state.deleted, state.last_seq + 1 - state.first_seq - state.messages);
     for (seq, message) in found.iter().take(20) {
         assert_eq!(log.get(*seq).expect("reads again").as_ref(), Some(message));
-        assert!(log.subject_count(message.subject()) > 0, "{}", message.subject());
+        assert!(!honest || log.subject_count(message.subject()) > 0, "{}", message.subject());
     }
     let deleted = log.deleted();
     assert!(deleted.iter().all(|(first, last)| first <= last) && deleted.is_sorted(), "{deleted:?}");
