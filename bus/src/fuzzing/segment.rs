@@ -76,8 +76,8 @@ pub fn segment(data: &[u8]) {
     };
     kept_beside(&log, &dir, &path, form, &bytes);
     let before = all(&*log);
-    // A start reads the table alone: one that names other subjects than its blocks is believed.
-    let honest = settings & (SEALED | MADE) != SEALED | MADE;
+    // Subjects that a table or an operation names beside its sequences are believed: a start does not look each message up.
+    let honest = settings & MADE == 0;
     consistent(&*log, &before, honest);
     if settings & FOLLOWED != 0 && limits == Limits::default() {
         assert!(before.contains_key(&FOLLOWING), "a good segment behind it is served");
