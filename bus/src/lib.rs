@@ -35,6 +35,9 @@ mod config;
 mod consumer;
 mod error;
 mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod log;
 mod message;
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod bpf_linker;
 mod build;
 mod command;
 mod doctor;
+mod fuzz;
 mod kernel_object;
 mod mounts;
 mod privilege;
@@ -49,7 +50,7 @@ enum Cli {
     Vm(vm::Args),
     /// Measure what the sensor costs, into docs/performance.md.
     Bench(bench::Args),
-    /// Repeat the randomised tests and the storm tests for longer than `test` does.
+    /// Repeat the randomised tests and the storm tests for longer than `test` does, and run the fuzz targets.
     Soak(soak::Args),
 }
 

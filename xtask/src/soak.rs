@@ -9,6 +9,7 @@ use anyhow::{Result, bail};
 
 use crate::bench::{self, Storm};
 use crate::build;
+use crate::fuzz;
 use crate::privilege::{self, Privilege};
 use crate::project::Project;
 use crate::step::{self, Steps};
@@ -21,7 +22,7 @@ const STORMS: &str = "storm";
 
 /// Options of `cargo xtask soak`.
 ///
-/// First every property test with many more cases than `test` takes; then the storm tests on this machine's kernel, again and again until
+/// First every property test with many more cases than `test` takes; then the fuzz targets, two at a time; then the storm tests on this machine's kernel, again and again until
 /// the time is up (a round that has begun is finished); then, for as long again, the storms of `cargo xtask bench` against one sensor that
 /// lives on: what each did must be received or counted as lost, and the sensor's memory is shown after each round. It judges no throughput.
 #[derive(Debug, Clone, clap::Args)]
@@ -32,9 +33,15 @@ pub(crate) struct Args {
     /// Cases for each property test that sets no count of its own (`test` takes 256).
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     cases: u32,
-    /// Run only the bench's storms of this name, and neither property tests nor storm tests (repeatable).
+    /// Minutes for each fuzz target; 0 leaves them out.
+    #[arg(long, default_value_t = 10)]
+    fuzz_minutes: u64,
+    /// Run only the bench's storms of this name, and nothing else (repeatable).
     #[arg(long = "storm", value_name = "STORM")]
     storms: Vec<Storm>,
+    /// Run only the fuzz target of this name, and nothing else: that needs no root (repeatable).
+    #[arg(long = "fuzz", value_name = "TARGET", conflicts_with = "storms")]
+    fuzz: Vec<String>,
 }
 
 /// The verb: exit code 0 only when every round passed.
@@ -44,16 +51,40 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     privilege::warn_if_under_sudo();
     let project = Project::locate()?;
+    if !args.fuzz.is_empty() {
+        return Ok(verdict(fuzz_targets(&project, args, &mut Steps::new(1))?));
+    }
     let root = Privilege::find("A storm on the kernel", "run `cargo xtask soak` as root")?;
     let built = build::build(&project, false, &mut Steps::new(build::STEPS))?;
     let named = !args.storms.is_empty();
-    let mut steps = Steps::new(if named { 1 } else { 3 });
+    let mut steps = Steps::new(if named { 1 } else { 4 });
     let mut total = if named { Counts::default() } else { tests(&project, args, root, &built.binary, &mut steps)? };
     let names = if named { &args.storms } else { Storm::ALL.as_slice() };
     total.add(for_storms(&project, args, root, &built.binary, names, &mut steps)?);
+    Ok(verdict(total))
+}
+
+fn verdict(total: Counts) -> ExitCode {
     let Counts { passed, failed, ignored: _ } = total;
     println!("{passed} passed, {failed} failed");
-    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The fuzz targets that were asked for, or all. Each counts as one test.
+fn fuzz_targets(project: &Project, args: &Args, steps: &mut Steps) -> Result<Counts> {
+    let all = fuzz::targets(project)?;
+    if let Some(unknown) = args.fuzz.iter().find(|name| !all.contains(name)) {
+        bail!("there is no fuzz target {unknown:?}: the targets are {}", all.join(", "));
+    }
+    let names = if args.fuzz.is_empty() { all } else { args.fuzz.clone() };
+    let minutes = args.fuzz_minutes;
+    steps.step(&format!("Fuzz targets {} for {minutes} min each", names.join(", ")), || {
+        if minutes == 0 {
+            return Ok((Counts::default(), "left out, as --fuzz-minutes 0 says".to_owned()));
+        }
+        let counts = fuzz::run(project, &names, minutes)?;
+        Ok((counts, format!("{} passed, {} failed; what they found is in target/fuzz/", counts.passed, counts.failed)))
+    })
 }
 
 /// The bench's storms, one after the other on one sensor. They count as one test.
@@ -68,12 +99,13 @@ fn for_storms(project: &Project, args: &Args, root: Privilege, bartizan: &Path, 
     })
 }
 
-/// Property tests and storm tests.
+/// Property tests, fuzz targets and storm tests.
 fn tests(project: &Project, args: &Args, root: Privilege, bartizan: &Path, steps: &mut Steps) -> Result<Counts> {
     let properties = steps.step(&format!("Property tests, {} cases each", args.cases), || {
         let counts = properties(project, args.cases)?;
         Ok((counts, format!("{} passed, {} failed", counts.passed, counts.failed)))
     })?;
+    let fuzzed = fuzz_targets(project, args, steps)?;
     let storms = steps.step(&format!("Storm tests for {} min", args.minutes), || {
         let until = Instant::now() + Duration::from_secs(args.minutes.saturating_mul(60));
         let (mut total, mut rounds, mut bad) = (Counts::default(), 0_u64, 0_u64);
@@ -96,8 +128,8 @@ fn tests(project: &Project, args: &Args, root: Privilege, bartizan: &Path, steps
         Ok(((total, bad), format!("{rounds} rounds, {bad} failed")))
     })?;
     let (counts, bad_rounds) = storms;
-    let failed = properties.failed + counts.failed.max(bad_rounds);
-    Ok(Counts { passed: properties.passed + counts.passed, failed, ignored: 0 })
+    let failed = properties.failed + fuzzed.failed + counts.failed.max(bad_rounds);
+    Ok(Counts { passed: properties.passed + fuzzed.passed + counts.passed, failed, ignored: 0 })
 }
 
 /// All unit and integration tests, the property tests among them with more cases: proptest reads `PROPTEST_CASES`.

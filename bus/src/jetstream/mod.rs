@@ -14,6 +14,8 @@ mod consumer;
 mod error;
 #[cfg(test)]
 mod foreign;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod local;
 mod meta;
 #[cfg(test)]
 mod sim;

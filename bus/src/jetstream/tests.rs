@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::foreign::{InMemory, REPLY, TestRouter};
+use super::local::{InMemory, REPLY, TestRouter};
 use super::{JetStream, MemoryMeta, MetaStore, consumer_folder};
 use crate::log::lock;
 

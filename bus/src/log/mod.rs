@@ -27,7 +27,7 @@ pub(crate) mod record;
 mod remove;
 mod rewrite;
 mod scan;
-mod sealed;
+pub(crate) mod sealed;
 pub(crate) mod segment;
 #[cfg(test)]
 mod sim;

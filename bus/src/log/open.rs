@@ -273,6 +273,8 @@ impl Opening<'_> {
                 }
                 warn!(stream = self.config.name, path = %path.display(), reason = error.reason(), "segment is damaged");
                 self.report.damaged_segments += 1;
+                // What comes next goes into a segment that is whole.
+                self.report.close_last |= is_last;
             }
         }
         let found = scan::scan(&*file, first_seq, len, reserved).map_err(io_error("read", &path))?;

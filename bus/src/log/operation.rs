@@ -62,7 +62,7 @@ impl Operation {
                 let mut messages = Vec::with_capacity(count);
                 let mut before = 0_u64;
                 for _ in 0..count {
-                    before = before.wrapping_add(reader.number()?);
+                    before = before.checked_add(reader.number()?)?;
                     messages.push((before, reader.number()?));
                 }
                 Self::Delete { subject: subject.to_owned(), messages }

@@ -65,13 +65,7 @@ struct Current {
 #[derive(Debug)]
 enum Content {
     Raw(Cursor),
-    Sealed {
-        file: File,
-        table: Table,
-        next_block: usize,
-    },
-    /// The header does not read: nothing of this segment is believed.
-    Unreadable,
+    Sealed { file: File, table: Table, next_block: usize },
 }
 
 /// What reading one batch from the current segment gave.
@@ -293,10 +287,10 @@ impl LogReader {
             }
             Err(error) => Some(error.reason()),
         };
-        let content = match (&failed, form) {
-            (Some(_), _) => Content::Unreadable,
-            (None, Form::Raw) => Content::Raw(Cursor::new(file, first_seq)),
-            (None, Form::Sealed) => {
+        // Behind a header that does not read, records and blocks count that do, as for the writer.
+        let content = match form {
+            Form::Raw => Content::Raw(Cursor::new(file, first_seq)),
+            Form::Sealed => {
                 let table = match sealed::read_table(&file, first_seq).map_err(io_error)? {
                     Ok(table) => table,
                     Err(_) => sealed::rebuild_table(&file, first_seq).map_err(io_error)?.0,
@@ -304,14 +298,10 @@ impl LogReader {
                 Content::Sealed { file, table, next_block: 0 }
             }
         };
-        let reported = failed.is_some().then_some(0);
-        self.current = Some(Current { first_seq, path: path.clone(), content, reported });
+        self.current = Some(Current { first_seq, path: path.clone(), content, reported: None });
         match failed {
             None => Ok(true),
-            Some(reason) => {
-                let missing = segments.get(holding.max(1)).map_or(0, |(following, _)| self.missing(self.next_seq, *following));
-                Err(ReadError::Damaged { path, offset: 0, reason, missing })
-            }
+            Some(reason) => Err(ReadError::Damaged { path, offset: 0, reason, missing: 0 }),
         }
     }
 
@@ -362,7 +352,6 @@ impl Current {
     fn read_batch(&mut self, from: u64, ready: &mut VecDeque<Stored>) -> Result<Step, ReadError> {
         let io_error = |source| ReadError::Io { path: self.path.clone(), source };
         match &mut self.content {
-            Content::Unreadable => Ok(Step::AtEnd { cut_at: None }),
             Content::Raw(cursor) => read_batch(cursor, ready).map_err(io_error),
             Content::Sealed { file, table, next_block } => {
                 // Blocks before the one that is wanted are not unpacked.
@@ -387,7 +376,6 @@ impl Current {
         match &self.content {
             Content::Raw(cursor) => cursor.seq,
             Content::Sealed { table, .. } => table.end_seq,
-            Content::Unreadable => 0,
         }
     }
 
@@ -395,7 +383,6 @@ impl Current {
     /// are between.
     fn resume(&mut self, offset: u64, following: u64) -> Option<u64> {
         match &mut self.content {
-            Content::Unreadable => None,
             Content::Sealed { table, next_block, .. } => {
                 let damaged = table.blocks.get(*next_block)?;
                 *next_block += 1;

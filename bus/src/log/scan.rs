@@ -92,7 +92,8 @@ pub(crate) fn scan(file: &dyn VFile, first_seq: u64, len: u64, highest: u64) -> 
         let reason = match record::decode(bytes, seq) {
             Decoded::Record(record) => {
                 if record.operation {
-                    operations.extend(Operation::decode(record.subject, record.payload));
+                    // One that names what comes behind it is none: nobody deletes what is not there yet.
+                    operations.extend(Operation::decode(record.subject, record.payload).filter(|operation| operation.behind_seq() <= seq));
                 } else {
                     let (time_ns, size, subject) = (record.time_ns, record.size(), record.subject.to_owned());
                     batch.push(Seen { seq, offset, time_ns, size, subject });

@@ -9,15 +9,18 @@ use roaring::RoaringBitmap;
 
 use super::block::{self, Block};
 use super::operation::Operation;
+use super::record::{MAX_PAYLOAD, MAX_TEXT};
 use super::segment::{self, Form, HEADER_LEN};
 use super::varint::{self, Reader};
 use super::vfs::{self, VFile, Vfs};
-use crate::store::Stored;
+use crate::store::{MESSAGE_OVERHEAD, Stored};
 
 const TRAILER_LEN: usize = 32;
 const TRAILER_MAGIC: &[u8; 8] = b"BARTZEND";
 /// Content of a block before it is compressed. Larger compresses better; whoever reads one message unpacks this much.
 pub(crate) const BLOCK_CONTENT: usize = 256 * 1024;
+/// More than any message counts against byte limits.
+const MAX_SIZE: u64 = (MAX_PAYLOAD + 3 * MAX_TEXT) as u64;
 /// Largest table of contents believed in.
 const MAX_TABLE: usize = 1 << 30;
 
@@ -62,7 +65,7 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    fn encode(&self, first_seq: u64) -> io::Result<Vec<u8>> {
+    pub(crate) fn encode(&self, first_seq: u64) -> io::Result<Vec<u8>> {
         let mut out = Vec::new();
         varint::put(&mut out, self.end_seq);
         varint::put(&mut out, self.bytes);
@@ -102,7 +105,7 @@ impl Table {
         Ok(out)
     }
 
-    fn decode(bytes: &[u8], first_seq: u64) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8], first_seq: u64) -> Option<Self> {
         let mut reader = Reader(bytes);
         let (end_seq, size) = (reader.number()?, reader.number()?);
         let (first_time_ns, max_time_ns) = (reader.signed()?, reader.signed()?);
@@ -134,8 +137,17 @@ impl Table {
         }
         let ordered = blocks.windows(2).all(|pair| pair[0].last_seq < pair[1].first_seq);
         let known = subjects.iter().flat_map(|entry| &entry.blocks).all(|block| (*block as usize) < blocks.len());
-        let fits =
-            reader.0.is_empty() && ordered && known && end_seq >= first_seq && blocks.last().is_none_or(|last| last.last_seq < end_seq);
+        let within = blocks.iter().all(|block| block.last_seq < end_seq)
+            && subjects.iter().all(|entry| entry.last_seq < end_seq)
+            && operations.iter().all(|operation| operation.behind_seq() <= end_seq);
+        // Every sequence either has no message or is counted, in its block and in its subject.
+        let places = u32::try_from(end_seq.checked_sub(first_seq)?).ok()?;
+        let messages = u64::from(places).checked_sub(absent.len()).filter(|_| absent.max().is_none_or(|last| last < places))?;
+        let in_blocks = blocks.iter().try_fold(0_u64, |sum, block| sum.checked_add(block.count.into()));
+        let in_subjects = subjects.iter().try_fold(0_u64, |sum, entry| sum.checked_add(entry.count));
+        let counted = (in_blocks, in_subjects) == (Some(messages), Some(messages));
+        let sized = (messages * MESSAGE_OVERHEAD..=messages * MAX_SIZE).contains(&size);
+        let fits = reader.0.is_empty() && ordered && known && within && counted && sized;
         fits.then_some(Self {
             end_seq,
             bytes: size,
@@ -306,7 +318,8 @@ pub(crate) fn rebuild_table(file: &dyn VFile, first_seq: u64) -> io::Result<(Tab
     while offset < len {
         let mut head = [0; block::HEADER_LEN];
         let read = file.read_at(&mut head, offset)?;
-        let found = block::header(&head[..read]).filter(|header| header.first_seq >= table.end_seq);
+        let near = |seq: u64| seq.checked_sub(first_seq).is_some_and(|place| place < u64::from(u32::MAX));
+        let found = block::header(&head[..read]).filter(|header| header.first_seq >= table.end_seq && near(header.last_seq));
         let Some(header) = found else {
             offset += 1;
             unread += 1;
@@ -372,7 +385,10 @@ pub(crate) fn read_block(file: &dyn VFile, at: &BlockRef) -> io::Result<Result<B
         return Ok(Err("block is cut off"));
     }
     Ok(Block::decode(&bytes).and_then(|block| {
-        let fits = block.len() == at.count as usize && block.len() > 0 && block.seq(0) == at.first_seq;
+        let fits = block.len() == at.count as usize
+            && block.len() > 0
+            && block.seq(0) == at.first_seq
+            && block.seq(block.len() - 1) == at.last_seq;
         if fits { Ok(block) } else { Err("block is another than the table of contents says") }
     }))
 }

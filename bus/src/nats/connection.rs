@@ -148,6 +148,10 @@ impl Connection {
         let mut at = 0;
         let (mut messages, mut size) = (0, 0);
         let next = loop {
+            // It may be closed before the first operation: by a login that failed.
+            if self.client.out.is_closed() {
+                break Next::Close;
+            }
             // At the first byte: nothing of somebody unknown is waited for and kept, except a CONNECT.
             if !self.client.authenticated.load(Ordering::Relaxed) && bytes.get(at).is_some_and(|first| !matches!(first, b'C' | b'c')) {
                 self.client.error("Authorization Violation");
@@ -169,9 +173,6 @@ impl Connection {
                 }
                 Ok(Parsed::Incomplete(needed)) => break Next::Read(needed),
                 Err(error) => break self.refuse(error),
-            }
-            if self.client.out.is_closed() {
-                break Next::Close;
             }
         };
         self.client.received_messages.fetch_add(messages, Ordering::Relaxed);

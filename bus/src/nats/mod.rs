@@ -10,13 +10,13 @@
 
 pub mod auth;
 mod config;
-mod connection;
-mod outbound;
-mod parse;
+pub(crate) mod connection;
+pub(crate) mod outbound;
+pub(crate) mod parse;
 pub mod route;
-mod server;
-mod shared;
-mod sublist;
+pub(crate) mod server;
+pub(crate) mod shared;
+pub(crate) mod sublist;
 mod tls;
 
 pub use config::{ServerConfig, TlsConfig};

@@ -53,8 +53,10 @@ pub(crate) enum Parsed<'a> {
 
 /// Reads the operation at the front of `bytes`.
 pub(crate) fn parse(bytes: &[u8], max_line: usize, max_payload: usize) -> Result<Parsed<'_>, ParseError> {
-    let Some(end) = memchr::memchr(b'\n', &bytes[..bytes.len().min(max_line + LONGEST_OP + 2)]) else {
-        if bytes.len() > max_line + LONGEST_OP {
+    // So far, and no farther: a line is refused at the same length whether its end has come already or not.
+    let longest = max_line + LONGEST_OP + 1;
+    let Some(end) = memchr::memchr(b'\n', &bytes[..bytes.len().min(longest)]) else {
+        if bytes.len() >= longest {
             return Err(ParseError::LineTooLong);
         }
         // What cannot become an operation is refused before its line ends.

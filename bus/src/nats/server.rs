@@ -254,7 +254,8 @@ fn look_after(shared: &Shared, client: &Client) {
     }
 }
 
-fn new_client(shared: &Shared, address: SocketAddr, socket: Option<Arc<TcpStream>>) -> Arc<Client> {
+/// Somebody who just came.
+pub(crate) fn new_client(shared: &Shared, address: SocketAddr, socket: Option<Arc<TcpStream>>) -> Arc<Client> {
     Arc::new(Client {
         id: shared.next_id(),
         address,

@@ -161,6 +161,17 @@ fn test(found: &mut Found) {
         };
         found.add(Area::Test, program, finding);
     }
+    for packages::Needed { program: name, package, reason } in packages::FOR_FUZZ {
+        let later = match apt && root {
+            true => Finding::Later(format!("`cargo xtask soak` installs {package} ({reason})")),
+            false => Finding::Without(format!("no fuzz targets, give `cargo xtask soak` `--fuzz-minutes 0`: {package} is for {reason}")),
+        };
+        found.add(
+            Area::Test,
+            name,
+            command::find_program(name).map_or(later, |path| Finding::There(format!("{} ({reason})", path.display()))),
+        );
+    }
     for (component, verb) in [("rustfmt", "fmt"), ("clippy", "clippy")] {
         let mut ask = command::cargo();
         ask.args([verb, "--version"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

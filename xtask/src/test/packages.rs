@@ -56,6 +56,9 @@ pub(crate) const NEEDED: &[Needed] = &[
 /// What `cargo xtask bench bus` starts beside these.
 pub(crate) const FOR_BENCH: &[Needed] = &[needed("redis-server", "redis-server", "a peer of the bus in its bench")];
 
+/// What `cargo xtask soak` starts beside these.
+pub(crate) const FOR_FUZZ: &[Needed] = &[needed("c++", "g++", "compiling libFuzzer, which runs the fuzz targets")];
+
 /// While this file exists and exits with 101, invoke-rc.d starts no service that a package brings.
 /// <https://people.debian.org/~hmh/invokerc.d-policyrc.d-specification.txt>
 const POLICY: &str = "/usr/sbin/policy-rc.d";
@@ -80,6 +83,14 @@ pub(crate) fn ensure(project: &Project) -> Result<String> {
 /// As [`ensure`].
 pub(crate) fn ensure_for_bench() -> Result<String> {
     ensure_packages(FOR_BENCH)
+}
+
+/// Installs what building the fuzz targets lacks. Returns a phrase that says what was done.
+///
+/// # Errors
+/// As [`ensure`].
+pub(crate) fn ensure_for_fuzz() -> Result<String> {
+    ensure_packages(FOR_FUZZ)
 }
 
 fn ensure_packages(needed: &[Needed]) -> Result<String> {
@@ -167,7 +178,7 @@ mod tests {
 
     #[test]
     fn each_program_is_listed_once_with_a_reason() {
-        let all = || NEEDED.iter().chain(FOR_BENCH);
+        let all = || NEEDED.iter().chain(FOR_BENCH).chain(FOR_FUZZ);
         let mut programs: Vec<&str> = all().map(|needed| needed.program).collect();
         programs.sort_unstable();
         programs.dedup();

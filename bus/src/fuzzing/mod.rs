@@ -1,0 +1,55 @@
+//! What the fuzz targets in `fuzz/` call: functions that take any bytes, and panic when an invariant is broken.
+//!
+//! Every committed input under `fuzz/corpus/` runs through them as a unit test too, so that a crash that was found stays found.
+
+mod event_codec;
+mod headers;
+mod jetstream_json;
+mod nats_protocol;
+mod segment;
+mod subject;
+
+pub use event_codec::event_codec;
+pub use headers::headers;
+pub use jetstream_json::jetstream_json;
+pub use nats_protocol::nats_protocol;
+pub use segment::segment;
+pub use subject::subject;
+
+/// One target: its name, which is the name of its corpus folder too, and its function.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All targets.
+pub const TARGETS: [Target; 6] = [
+    ("event_codec", event_codec),
+    ("headers", headers),
+    ("jetstream_json", jetstream_json),
+    ("nats_protocol", nats_protocol),
+    ("segment", segment),
+    ("subject", subject),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn every_committed_input_keeps_the_invariants() {
+        let corpus = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus"));
+        for (name, target) in TARGETS {
+            let folder = corpus.join(name);
+            let inputs = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{} cannot be read: {error}", folder.display()));
+            let mut ran = 0;
+            for input in inputs {
+                let path = input.expect("an entry").path();
+                let bytes = std::fs::read(&path).expect("readable");
+                let done = std::panic::catch_unwind(|| target(&bytes));
+                assert!(done.is_ok(), "{} breaks an invariant", path.display());
+                ran += 1;
+            }
+            assert!(ran > 0, "{} is empty: nothing of {name} was tested", folder.display());
+        }
+    }
+}
