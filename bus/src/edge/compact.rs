@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use super::{EdgeError, sensor};
-use crate::bus::Bus;
+use super::{EdgeError, Folder, sensor};
 use crate::config::{BusConfig, StreamName, SyncPolicy};
 use crate::jetstream::{FileMeta, FileStores, definitions};
 use crate::log::inspect::inspect;
@@ -27,15 +26,18 @@ fn disk_bytes(data_dir: &Path, stream: &str) -> u64 {
 /// Compacts the sensor's streams (with the limits of `config`) and those that clients made. The folder's lock must be free.
 ///
 /// # Errors
-/// Somebody has the folder, or a stream cannot be opened.
+/// There are no streams, somebody has the folder, or a stream cannot be opened.
 pub fn compact(data_dir: &Path, config: &BusConfig) -> Result<Vec<Compacted>, EdgeError> {
+    if !data_dir.join("streams").is_dir() {
+        return Err(EdgeError::NoStreams { path: data_dir.to_owned() });
+    }
     let mut done = Vec::new();
-    let bus = Bus::open(data_dir, config).map_err(crate::jetstream::StartError::from)?;
-    for name in StreamName::ALL {
-        let stream = bus.stream(name);
-        let before = disk_bytes(data_dir, name.as_str());
+    let locked = Folder::open(data_dir, config)?;
+    for stream in locked.bus().iter().flat_map(|bus| StreamName::ALL.map(|name| bus.stream(name))) {
+        let name = stream.name().as_str();
+        let before = disk_bytes(data_dir, name);
         stream.log().compact();
-        done.push(Compacted { stream: name.to_string(), before, after: disk_bytes(data_dir, name.as_str()) });
+        done.push(Compacted { stream: name.to_owned(), before, after: disk_bytes(data_dir, name) });
     }
     let folder = data_dir.join("jetstream");
     let meta = FileMeta::open(&folder).map_err(|source| EdgeError::Folder { path: folder, source })?;
@@ -50,7 +52,7 @@ pub fn compact(data_dir: &Path, config: &BusConfig) -> Result<Vec<Compacted>, Ed
         }
         done.push(Compacted { after: disk_bytes(data_dir, &config.name), stream: config.name, before });
     }
-    if let Err(error) = bus.close() {
+    if let Err(error) = locked.close() {
         tracing::warn!(%error, "cannot close the streams in good order");
     }
     Ok(done)
@@ -61,5 +63,29 @@ pub fn rendered<'a>(stream: &str, message: &'a crate::store::Stored) -> std::bor
     match stream.parse::<StreamName>() {
         Ok(name) => sensor::render(name, message),
         Err(_) => message.payload().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_makes_no_streams() {
+        let folder = tempfile::tempdir().expect("temp folder");
+        let error = compact(folder.path(), &BusConfig::default()).expect_err("there is nothing").to_string();
+        assert!(error.contains("there are no streams in") && error.contains("--data-dir"), "{error}");
+        std::fs::create_dir(folder.path().join("streams")).expect("a folder of the service alone");
+        assert_eq!(compact(folder.path(), &BusConfig::default()).expect("nothing to do"), []);
+        assert!(!folder.path().join("streams/EVENTS").exists());
+    }
+
+    #[test]
+    fn the_sensors_streams_are_compacted_where_they_are() {
+        let folder = tempfile::tempdir().expect("temp folder");
+        drop(crate::bus::Bus::open(folder.path(), &BusConfig::default()).expect("bus"));
+        let names: Vec<String> =
+            compact(folder.path(), &BusConfig::default()).expect("compacted").into_iter().map(|done| done.stream).collect();
+        assert_eq!(names, StreamName::ALL.map(|name| name.to_string()));
     }
 }

@@ -8,6 +8,7 @@
 
 mod compact;
 mod credentials;
+mod folder;
 mod sensor;
 
 use std::io;
@@ -23,6 +24,7 @@ use crate::nats::{self, Server, ServerConfig, ServerStats};
 use crate::store::StoreError;
 pub use compact::{Compacted, compact, rendered};
 pub use credentials::{Credentials, CredentialsError, module_user};
+pub use folder::Folder;
 
 /// Settings of the service.
 #[derive(Debug, Clone)]
@@ -56,6 +58,12 @@ pub enum EdgeError {
         path: std::path::PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// Not a data folder.
+    #[error("there are no streams in {path}; give the data folder with --data-dir", path = path.display())]
+    NoStreams {
+        /// Where.
+        path: std::path::PathBuf,
     },
 }
 

@@ -3,6 +3,8 @@
 //! Inside a block the numbers stand in columns and the contents are grouped by subject: what is alike lies side by side, which is
 //! what a compressor wants.
 
+use std::cell::RefCell;
+
 use bytes::Bytes;
 
 use super::varint::{self, Reader};
@@ -25,26 +27,56 @@ pub(crate) struct Header {
     pub(crate) count: u32,
 }
 
-/// Header and compressed content.
-pub(crate) fn encode(messages: &[Stored], level: i32) -> std::io::Result<Vec<u8>> {
-    let content = content_of(messages);
-    let compressed = zstd::bulk::compress(&content, level)?;
-    let mut out = Vec::with_capacity(HEADER_LEN + compressed.len());
-    out.extend_from_slice(&MAGIC);
-    out.extend_from_slice(&[0; 4]);
-    out.extend_from_slice(&(compressed.len() as u32).to_le_bytes());
-    out.extend_from_slice(&(content.len() as u32).to_le_bytes());
-    out.extend_from_slice(&messages.first().map_or(0, |message| message.seq).to_le_bytes());
-    out.extend_from_slice(&messages.last().map_or(0, |message| message.seq).to_le_bytes());
-    out.extend_from_slice(&(messages.len() as u32).to_le_bytes());
-    out.extend_from_slice(&[0; 4]);
-    out.extend_from_slice(&compressed);
-    let crc = crc32fast::hash(&out[8..]);
-    out[4..8].copy_from_slice(&crc.to_le_bytes());
-    Ok(out)
+/// Makes one block after the other; what zstd and the buffers need is asked of the kernel once.
+pub(crate) struct Packer {
+    compressor: zstd::bulk::Compressor<'static>,
+    content: Vec<u8>,
+    compressed: Vec<u8>,
+    out: Vec<u8>,
 }
 
-fn content_of(messages: &[Stored]) -> Vec<u8> {
+impl std::fmt::Debug for Packer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Packer").finish_non_exhaustive()
+    }
+}
+
+impl Packer {
+    pub(crate) fn new(level: i32) -> std::io::Result<Self> {
+        let compressor = zstd::bulk::Compressor::new(level)?;
+        Ok(Self { compressor, content: Vec::new(), compressed: Vec::new(), out: Vec::new() })
+    }
+
+    /// Header and compressed content.
+    pub(crate) fn pack(&mut self, messages: &[Stored]) -> std::io::Result<&[u8]> {
+        let Self { compressor, content, compressed, out } = self;
+        content_of(messages, content);
+        compressed.clear();
+        compressed.reserve(zstd::zstd_safe::compress_bound(content.len()));
+        compressor.compress_to_buffer(content, compressed)?;
+        out.clear();
+        out.extend_from_slice(&MAGIC);
+        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&(compressed.len() as u32).to_le_bytes());
+        out.extend_from_slice(&(content.len() as u32).to_le_bytes());
+        out.extend_from_slice(&messages.first().map_or(0, |message| message.seq).to_le_bytes());
+        out.extend_from_slice(&messages.last().map_or(0, |message| message.seq).to_le_bytes());
+        out.extend_from_slice(&(messages.len() as u32).to_le_bytes());
+        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(compressed);
+        let crc = crc32fast::hash(&out[8..]);
+        out[4..8].copy_from_slice(&crc.to_le_bytes());
+        Ok(out)
+    }
+}
+
+/// Header and compressed content of one block alone.
+#[cfg(test)]
+pub(crate) fn encode(messages: &[Stored], level: i32) -> std::io::Result<Vec<u8>> {
+    Packer::new(level)?.pack(messages).map(<[u8]>::to_vec)
+}
+
+fn content_of(messages: &[Stored], content: &mut Vec<u8>) {
     let mut subjects: Vec<&str> = messages.iter().map(Stored::subject).collect();
     subjects.sort_unstable();
     subjects.dedup();
@@ -66,15 +98,31 @@ fn content_of(messages: &[Stored]) -> Vec<u8> {
     messages.iter().for_each(|message| varint::put(&mut columns, message.headers().len() as u64));
     messages.iter().for_each(|message| varint::put(&mut columns, message.payload().len() as u64));
 
-    let mut content = Vec::with_capacity(columns.len() + 8 + messages.iter().map(|message| message.size() as usize).sum::<usize>());
-    varint::put_bytes(&mut content, &columns);
+    content.clear();
+    content.reserve(columns.len() + 8 + messages.iter().map(|message| message.size() as usize).sum::<usize>());
+    varint::put_bytes(content, &columns);
     let mut grouped: Vec<(usize, &Stored)> = messages.iter().map(|message| (place(message), message)).collect();
     grouped.sort_by_key(|(place, _)| *place);
     for (_, message) in grouped {
         content.extend_from_slice(message.headers());
         content.extend_from_slice(message.payload());
     }
-    content
+}
+
+thread_local! {
+    /// zstd's working memory, for all blocks that a thread reads.
+    static UNPACKER: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+/// Content of `len` bytes.
+fn unpack(compressed: &[u8], len: usize) -> std::io::Result<Vec<u8>> {
+    UNPACKER.with_borrow_mut(|unpacker| {
+        let unpacker = match unpacker {
+            Some(unpacker) => unpacker,
+            none => none.insert(zstd::bulk::Decompressor::new()?),
+        };
+        unpacker.decompress(compressed, len)
+    })
 }
 
 /// Reads and checks a block's header; `None` where there is none.
@@ -113,7 +161,7 @@ impl Block {
         if crc32fast::hash(&whole[8..]).to_le_bytes() != whole[4..8] {
             return Err("checksum of the block does not match");
         }
-        let content = zstd::bulk::decompress(&whole[HEADER_LEN..], header.content_len as usize).map_err(|_| "block does not decompress")?;
+        let content = unpack(&whole[HEADER_LEN..], header.content_len as usize).map_err(|_| "block does not decompress")?;
         Self::from_content(content.into(), &header).ok_or("block content does not fit its header")
     }
 

@@ -423,17 +423,33 @@ impl Core {
             head: self.head_on_disk,
             operations: self.unwritten_operations.len(),
         };
-        self.tail_bytes += bytes.len();
+        let len = bytes.len();
+        self.tail_bytes += len;
         self.tail.push_back(Chunk { segment: active.first_seq, offset, bytes });
         while self.tail_bytes > TAIL_BYTES && self.tail.len() > 1 {
             if let Some(oldest) = self.tail.pop_front() {
                 self.tail_bytes -= oldest.bytes.len();
+                self.reuse(oldest.bytes, len);
             }
         }
         if self.buffer_at >= segment_limit {
             self.roll();
         }
         Some(write)
+    }
+
+    /// The memory of a chunk that nobody reads any more is the next buffer, where it is of a size with what was written last: fresh pages
+    /// for each write would cost more than the write.
+    fn reuse(&mut self, bytes: Bytes, len: usize) {
+        if self.buffer.capacity() > 0 {
+            return;
+        }
+        if let Ok(mut free) = bytes.try_into_mut()
+            && free.capacity() <= 2 * len
+        {
+            free.clear();
+            self.buffer = free.into();
+        }
     }
 
     /// Begins the next segment. Its file is created when something is written to it.

@@ -169,6 +169,7 @@ pub(crate) struct Sealer {
     file: Arc<dyn VFile>,
     offset: u64,
     level: i32,
+    packer: block::Packer,
     pending: Vec<Stored>,
     pending_bytes: usize,
     table: Table,
@@ -185,6 +186,7 @@ impl Sealer {
             file,
             offset: HEADER_LEN,
             level,
+            packer: block::Packer::new(level)?,
             pending: Vec::new(),
             pending_bytes: 0,
             table: Table::default(),
@@ -232,17 +234,18 @@ impl Sealer {
 
     fn end_block(&mut self) -> io::Result<()> {
         let (Some(first), Some(last)) = (self.pending.first(), self.pending.last()) else { return Ok(()) };
-        let bytes = block::encode(&self.pending, self.level)?;
-        self.file.write_at(&bytes, self.offset)?;
+        let bytes = self.packer.pack(&self.pending)?;
+        let len = bytes.len();
+        self.file.write_at(bytes, self.offset)?;
         self.table.blocks.push(BlockRef {
             offset: self.offset,
-            len: bytes.len() as u32,
+            len: len as u32,
             count: self.pending.len() as u32,
             first_seq: first.seq,
             last_seq: last.seq,
             max_time_ns: self.pending.iter().map(|message| message.time_ns).max().unwrap_or_default(),
         });
-        self.offset += bytes.len() as u64;
+        self.offset += len as u64;
         self.pending.clear();
         self.pending_bytes = 0;
         Ok(())

@@ -11,22 +11,30 @@ use tokio::sync::Notify;
 
 use crate::log::lock;
 
-/// A buffer that grew beyond this is not kept.
-const KEEP_BYTES: usize = 256 * 1024;
-
 /// A connection on which nothing waits keeps a buffer of at most this size; a larger one is for the next that needs it.
 const OWN_BYTES: usize = 4 * 1024;
 
-/// Larger buffers that wait for the next connection, at most: 4 MiB together.
-const SPARE: usize = 16;
+/// Larger buffers wait for the next connection; so many bytes of them together.
+const SPARE_BYTES: usize = 4 * 1024 * 1024;
 
-/// Buffers that grew and are empty, for all connections of a server: a hundred that were busy once do not keep a hundred of them.
+/// Buffers that grew and are empty, for all connections of a server: a hundred that were busy once do not keep a hundred of them, and one
+/// that is busy does not ask the kernel for fresh pages again and again.
 #[derive(Debug, Default)]
-pub(crate) struct Spare(Mutex<Vec<Vec<u8>>>);
+pub(crate) struct Spare(Mutex<Held>);
+
+#[derive(Debug, Default)]
+struct Held {
+    buffers: Vec<Vec<u8>>,
+    /// Their capacities.
+    bytes: usize,
+}
 
 impl Spare {
     fn take(&self) -> Vec<u8> {
-        lock(&self.0).pop().unwrap_or_default()
+        let mut held = lock(&self.0);
+        let buffer = held.buffers.pop().unwrap_or_default();
+        held.bytes -= buffer.capacity();
+        buffer
     }
 
     /// Takes the memory of `buffer`, which is empty.
@@ -35,9 +43,10 @@ impl Spare {
             return;
         }
         let buffer = std::mem::take(buffer);
-        let mut spare = lock(&self.0);
-        if spare.len() < SPARE && buffer.capacity() <= KEEP_BYTES {
-            spare.push(buffer);
+        let mut held = lock(&self.0);
+        if held.bytes + buffer.capacity() <= SPARE_BYTES {
+            held.bytes += buffer.capacity();
+            held.buffers.push(buffer);
         }
     }
 }
@@ -206,7 +215,6 @@ impl Outbound {
             if writing.at == writing.bytes.len() {
                 writing.bytes.clear();
                 writing.at = 0;
-                writing.bytes.shrink_to(KEEP_BYTES);
                 let mut buffer = lock(&self.buffer);
                 std::mem::swap(&mut *buffer, &mut writing.bytes);
                 if writing.bytes.is_empty() {

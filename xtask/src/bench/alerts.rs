@@ -72,8 +72,8 @@ pub(super) fn measure(sensor: &mut Observer, count: u64) -> Result<Latencies> {
     Ok(latencies)
 }
 
-/// Before an alert: both readers look every 100 ms, and a shell that always began right after such a look would measure the same wait again
-/// and again. Multiples of the golden ratio fall evenly into the 100 ms.
+/// Before an alert: whatever has a period of its own (timers, heartbeats, a retry) must not meet every shell at the same point of it.
+/// Multiples of the golden ratio fall evenly into the 100 ms.
 fn pause(index: u64) -> Duration {
     Duration::from_micros(index.wrapping_mul(61_803) % 100_000)
 }

@@ -4,8 +4,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bartizan_bus::edge::{Credentials, Edge};
-use bartizan_bus::{Bus, FolderLock, log};
+use bartizan_bus::edge::{Credentials, Edge, Folder};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -51,15 +50,10 @@ pub(crate) fn run(common: &Common, args: &Args) -> Result<Exit, Stop> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().thread_name("bartizan-bus").enable_all().build().map_err(|error| failed(&error))?;
     // Where a sensor has stored something, that is served too.
-    let streams = log::inspect::stream_names(&config.data_dir).map_err(|error| failed(&error))?;
-    let (bus, lock) = if streams.iter().any(|name| name == "EVENTS") {
-        (Some(Bus::open(&config.data_dir, &config.bus(&config.events_budget())).map_err(|error| failed(&error))?), None)
-    } else {
-        (None, Some(FolderLock::take(&config.data_dir).map_err(|error| failed(&error))?))
-    };
+    let folder = Folder::open(&config.data_dir, &config.bus(&config.events_budget())).map_err(|error| failed(&error))?;
     let edge = nats.edge(&config.data_dir).map_err(|error| failed(&error))?;
     let result = runtime.block_on(async {
-        let edge = Edge::start(edge, &config.data_dir, bus.as_ref()).map_err(|error| failed(&error))?;
+        let edge = Edge::start(edge, &config.data_dir, folder.bus()).map_err(|error| failed(&error))?;
         let listen = |kind| signal(kind).map_err(|error| failed(&error));
         let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
         let mut lame_duck = listen(SignalKind::user_defined2())?;
@@ -88,9 +82,6 @@ pub(crate) fn run(common: &Common, args: &Args) -> Result<Exit, Stop> {
         let _ = stop.send(true);
         closed.map_err(|error| failed(&error))
     });
-    if let Some(bus) = bus {
-        bus.close().map_err(|error| failed(&error))?;
-    }
-    drop(lock);
+    folder.close().map_err(|error| failed(&error))?;
     result.map(|()| Exit::Ok)
 }
