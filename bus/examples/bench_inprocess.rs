@@ -69,7 +69,7 @@ fn open(arguments: &Arguments) -> Outcome<Arc<dyn Store>> {
                 other => return Err(format!("--sync {other}: use always or interval").into()),
             };
             let config = LogConfig { sync, ..LogConfig::new("BENCH", Limits::default()) };
-            Ok(Log::open(&arguments.folder.join("data"), config, "bench")?)
+            Ok(Log::open(&arguments.folder.join("data"), config)?)
         }
         other => Err(format!("--store {other}: use log or memory").into()),
     }

@@ -62,7 +62,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // A log of one's own: any subjects, headers, limits per subject.
     let limits = Limits { max_msgs_per_subject: Some(1), ..Limits::default() };
     let config = LogConfig::new("SETTINGS", limits);
-    let log = Log::open(&stream_dir(dir, "SETTINGS"), config, "example")?;
+    let log = Log::open(&stream_dir(dir, "SETTINGS"), config)?;
     for (subject, payload) in [("settings.colour", "red"), ("settings.size", "8"), ("settings.colour", "blue")] {
         log.append(&[Put { subject, headers: b"", payload: payload.as_bytes(), time_ns: 0 }])?;
     }

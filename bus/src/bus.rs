@@ -21,8 +21,6 @@ use crate::stream::{Stream, lock};
 const TICK: Duration = Duration::from_secs(5);
 /// Longer than [`Bus::holder`] has the lock.
 const LOOK: Duration = Duration::from_millis(50);
-/// Changes with every boot of the machine.
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// A process that has a data folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,15 +92,7 @@ impl Bus {
     /// # Errors
     /// [`OpenError::Locked`] when somebody has the folder; otherwise what stands in the way, and where.
     pub fn open(dir: &Path, config: &BusConfig) -> Result<Bus, OpenError> {
-        let boot_id = match std::fs::read_to_string(BOOT_ID) {
-            Ok(text) => text.trim().to_owned(),
-            Err(error) => {
-                // An empty id equals none: every start is treated like one after a power cut.
-                warn!(path = BOOT_ID, %error, "cannot tell whether the machine was restarted: sequences will skip at every unclean start");
-                String::new()
-            }
-        };
-        Self::open_at_boot(dir, config, &boot_id)
+        Self::open_at_boot(dir, config, &files::boot_id())
     }
 
     /// Opens the folder as if the kernel had this boot id.

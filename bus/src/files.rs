@@ -11,6 +11,20 @@ const DIR_MODE: u32 = 0o700;
 /// Writable for the group or for others.
 const OTHERS_WRITE: u32 = 0o022;
 
+/// The kernel's id of this boot (proc_sys_kernel(5)).
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// Changes with every boot of the machine. Empty, and said, where it cannot be read: then every start is treated like one after a power cut.
+pub(crate) fn boot_id() -> String {
+    match std::fs::read_to_string(BOOT_ID) {
+        Ok(text) => text.trim().to_owned(),
+        Err(error) => {
+            tracing::warn!(path = BOOT_ID, %error, "cannot tell whether the machine was restarted: sequences will skip at every unclean start");
+            String::new()
+        }
+    }
+}
+
 /// Creates the folder and its missing parents, private to the owner.
 pub(crate) fn create_private_dir(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(DIR_MODE).create(path)

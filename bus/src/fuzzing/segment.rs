@@ -11,6 +11,7 @@ use crate::error::{OpenError, ReadError};
 use crate::log::record::{self, Fields};
 use crate::log::sealed::Table;
 use crate::log::segment::{Form, encode_header, file_name};
+use crate::log::vfs::Disk;
 use crate::log::{Log, LogConfig, LogReader, inspect, stream_dir};
 use crate::pattern::{Filter, Pattern};
 use crate::store::{Hint, Limits, Put, Store, Stored};
@@ -120,7 +121,7 @@ fn with_it_entry(with_it: &BTreeMap<u64, Stored>, seq: u64) -> (u64, Stored) {
 
 fn open(dir: &Path, limits: Limits) -> Result<Arc<Log>, OpenError> {
     let config = LogConfig { sync: SyncPolicy::Always, segment_bytes: 4096, background: false, ..LogConfig::new(STREAM, limits) };
-    Log::open(dir, config, "boot")
+    Log::open_on(Arc::new(Disk), dir, config, "boot")
 }
 
 fn is_there(log: &dyn Store, seq: u64) {

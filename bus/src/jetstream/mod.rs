@@ -72,14 +72,12 @@ pub trait StoreFactory: Send + Sync {
 pub struct FileStores {
     dir: PathBuf,
     sync: SyncPolicy,
-    boot_id: String,
 }
 
 impl FileStores {
     /// In this folder, synced by this policy where a stream's metadata (`bartizan.sync`) does not say otherwise.
     pub fn new(dir: &Path, sync: SyncPolicy) -> Self {
-        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
-        Self { dir: dir.to_owned(), sync, boot_id }
+        Self { dir: dir.to_owned(), sync }
     }
 }
 
@@ -95,7 +93,7 @@ impl StoreFactory for FileStores {
             _ => self.sync,
         };
         let settings = LogConfig { sync, ..LogConfig::new(&config.name, config.limits()) };
-        let log = Log::open(&stream_dir(&self.dir, &config.name), settings, &self.boot_id)?;
+        let log = Log::open(&stream_dir(&self.dir, &config.name), settings)?;
         Ok((log, sync == SyncPolicy::Always))
     }
 }

@@ -39,19 +39,24 @@ impl Log {
         }
         check_size("batch", total, MAX_BATCH_BYTES)?;
 
-        let mut core = lock(&self.core);
-        if core.closed {
-            return Err(StoreError::Closed);
-        }
-        if let Some(failure) = self.failure.get() {
-            return Err(failure.to_error());
-        }
-        let first_seq = core.next_seq;
-        let last_seq = first_seq + batch.len() as u64 - 1;
-        if last_seq > self.reserved.load(Ordering::Acquire) {
-            // The syncer reserves ahead; only a burst of a whole block between two of its rounds gets here and waits for a sync.
+        let mut core = loop {
+            let core = lock(&self.core);
+            if core.closed {
+                return Err(StoreError::Closed);
+            }
+            if let Some(failure) = self.failure.get() {
+                return Err(failure.to_error());
+            }
+            let last_seq = core.next_seq + batch.len() as u64 - 1;
+            if last_seq <= self.reserved.load(Ordering::Acquire) {
+                break core;
+            }
+            // The syncer reserves ahead; only a burst of a whole block between two of its rounds gets here and waits for a sync. Without
+            // the lock: whoever holds the notes on the log may want it.
+            drop(core);
             self.reserve(last_seq)?;
-        }
+        };
+        let first_seq = core.next_seq;
         for (n, put) in batch.iter().enumerate() {
             self.put(&mut core, put, n + 1 < batch.len());
         }

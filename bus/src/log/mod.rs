@@ -11,10 +11,12 @@
 //! - **A sequence is handed out only below the synced reservation** in `stream.json`, so that none is ever used twice.
 //! - **After a failed `fdatasync` nothing is accepted.** The kernel may have dropped the dirty pages and would report success next
 //!   time; only opening again tells what is on disk.
-//! - Order of locks: `io`, `meta`, `core`, then `cache` or `tables`. No write and no sync happens under `core`.
+//! - Order of locks: `io`, `syncing`, `meta`, `core`, then `cache` or `tables`. No write and no sync happens under `core`.
 
 mod append;
 mod block;
+#[cfg(test)]
+mod busy;
 mod cache;
 mod core;
 pub mod inspect;
@@ -54,6 +56,7 @@ pub(crate) use self::core::TAIL_BYTES;
 use self::core::{Core, Opened, Unreadable};
 use crate::config::SyncPolicy;
 use crate::error::{OpenError, ReadError};
+use crate::files;
 use crate::store::{Durable, Limits, StoreError};
 use cache::Cache;
 use meta::Meta;
@@ -228,6 +231,7 @@ pub struct Log {
     report: Report,
     core: Mutex<Core>,
     io: Mutex<()>,
+    syncing: Mutex<()>,
     meta: Mutex<Meta>,
     reserved: AtomicU64,
     cache: Mutex<Cache>,
@@ -244,16 +248,17 @@ pub struct Log {
 }
 
 impl Log {
-    /// Opens the log in a folder of its own, creating it when it is missing, and recovers what is there. `boot_id` changes with every
-    /// boot of the machine: with the same one as last time the page cache has kept all that was written; an empty one equals none.
+    /// Opens the log in a folder of its own, creating it when it is missing, and recovers what is there. Nobody else may have it open:
+    /// [`FolderLock`](crate::FolderLock) sees to that.
     ///
     /// # Errors
     /// What stands in the way, and where.
-    pub fn open(dir: &Path, config: LogConfig, boot_id: &str) -> Result<Arc<Self>, OpenError> {
-        Self::open_on(Arc::new(Disk), dir, config, boot_id)
+    pub fn open(dir: &Path, config: LogConfig) -> Result<Arc<Self>, OpenError> {
+        Self::open_on(Arc::new(Disk), dir, config, &files::boot_id())
     }
 
-    /// The same on another disk.
+    /// The same on another disk. `boot_id` changes with every boot of the machine: with the same one as last time the page cache has kept
+    /// all that was written; an empty one equals none.
     ///
     /// # Errors
     /// What stands in the way, and where.
@@ -269,6 +274,7 @@ impl Log {
             report,
             core: Mutex::new(core),
             io: Mutex::new(()),
+            syncing: Mutex::new(()),
             reserved: AtomicU64::new(meta.reserved),
             meta: Mutex::new(meta),
             cache: Mutex::default(),

@@ -25,6 +25,12 @@ enum Found {
     Nothing,
 }
 
+/// Whether no message of this block is held: deleted, or found damaged before. It is not read, so that damage is met once.
+fn is_gone(segment: u64, block: &BlockRef, deleted: &roaring::RoaringBitmap) -> bool {
+    let place = |seq: u64| u32::try_from(seq - segment).unwrap_or(u32::MAX);
+    deleted.contains_range(place(block.first_seq)..=place(block.last_seq))
+}
+
 impl Log {
     /// The first message at or behind `from` that passes.
     pub(super) fn read_next(&self, from: u64, filter: &Filter) -> Result<Option<Stored>, ReadError> {
@@ -134,6 +140,9 @@ impl Log {
             Box::new(blocks.into_iter())
         };
         for n in candidates {
+            if is_gone(segment, &sealed.blocks[n], deleted) {
+                continue;
+            }
             let block = self.block(segment, sealed, &sealed.blocks[n])?;
             for n in block.place(from)..block.len() {
                 let place = u32::try_from(block.seq(n) - segment).unwrap_or(u32::MAX);
@@ -307,7 +316,7 @@ impl Log {
                         }
                     };
                     for n in candidates {
-                        if sealed.blocks[n].first_seq >= end {
+                        if sealed.blocks[n].first_seq >= end || is_gone(segment, &sealed.blocks[n], &deleted) {
                             continue;
                         }
                         let block = self.block(segment, &sealed, &sealed.blocks[n])?;
@@ -397,6 +406,9 @@ impl Log {
             blocks.sort_unstable();
             blocks.dedup();
             for n in blocks {
+                if is_gone(segment, &sealed.blocks[n], &deleted) {
+                    continue;
+                }
                 let block = self.block(segment, &sealed, &sealed.blocks[n])?;
                 let passes = |n: &usize| {
                     let place = u32::try_from(block.seq(*n) - segment).unwrap_or(u32::MAX);

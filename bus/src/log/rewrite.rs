@@ -70,13 +70,14 @@ impl Log {
         }
     }
 
-    /// The oldest segment that is worth rewriting.
-    fn choose(&self, core: &Core) -> Option<u64> {
+    /// The oldest segment that is worth rewriting. One whose last messages are still being written is not: what is read of its file would
+    /// miss them.
+    pub(super) fn choose(&self, core: &Core) -> Option<u64> {
         let last = core.segments.len().saturating_sub(1);
         let worth = |segment: &&Segment| {
             let tried = segment.tried_at == Some(segment.deleted.len());
             let worth = match &segment.body {
-                Body::Raw(raw) => raw.file.is_some(),
+                Body::Raw(raw) => raw.file.is_some() && segment.end_seq <= core.written_seq + 1,
                 Body::Sealed(sealed) => {
                     let physical = (segment.end_seq - segment.first_seq) - sealed.absent.len();
                     segment.live() * 2 < physical || (physical == 0 && segment.has_operations())

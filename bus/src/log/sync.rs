@@ -136,7 +136,10 @@ impl Log {
     }
 
     /// Forces everything written so far to disk.
+    ///
+    /// One at a time: who finds nothing to sync because another is at it must not say that it is synced.
     pub(super) fn sync_once(&self) -> io::Result<()> {
+        let _one_at_a_time = lock(&self.syncing);
         if let Some(failure) = self.failure.get() {
             return Err(io::Error::new(failure.source.kind(), format!("the log failed before: {}", failure.source)));
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use super::vfs::Disk;
 use super::{Log, LogConfig};
 use crate::config::SyncPolicy;
 use crate::pattern::{Filter, Pattern};
@@ -66,7 +67,7 @@ fn config(limits: Limits, segment_bytes: u64) -> LogConfig {
 }
 
 fn open(dir: &Path, limits: Limits, segment_bytes: u64) -> Arc<Log> {
-    Log::open(dir, config(limits, segment_bytes), "boot").expect("open")
+    Log::open_on(Arc::new(Disk), dir, config(limits, segment_bytes), "boot").expect("open")
 }
 
 type Seen = (u64, i64, String, Vec<u8>, Vec<u8>);

@@ -29,6 +29,7 @@ use crate::config::{ConsumerConfig, StreamConfig, StreamName, SyncPolicy};
 use crate::consumer::{self, Consumer, ConsumerCell, ConsumerInfo};
 use crate::error::{OpenError, PublishError, ReadError};
 pub(crate) use crate::log::lock;
+use crate::log::vfs::Disk;
 use crate::log::{Log, LogConfig, Retention, stream_dir};
 use crate::message::{Delivery, Message, PubAck, Record};
 use crate::pattern::Filter;
@@ -90,7 +91,7 @@ fn log_config(name: StreamName, config: &StreamConfig) -> LogConfig {
 impl Stream {
     /// Opens the stream in `data_dir`.
     pub(crate) fn open(data_dir: &Path, name: StreamName, config: &StreamConfig, boot_id: &str) -> Result<Self, OpenError> {
-        let log = Log::open(&stream_dir(data_dir, name.as_str()), log_config(name, config), boot_id)?;
+        let log = Log::open_on(Arc::new(Disk), &stream_dir(data_dir, name.as_str()), log_config(name, config), boot_id)?;
         let mut dedupe = Dedupe::new(config.duplicate_window);
         remember_ids(&log, config.duplicate_window, &mut dedupe);
         let last_seq = log.state().last_seq;
