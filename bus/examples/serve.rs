@@ -26,7 +26,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let server = ServerConfig { listen: (Ipv4Addr::LOCALHOST, port).into(), ..ServerConfig::default() };
     let _lock = FolderLock::take(&dir)?;
-    let edge = Edge::start(EdgeConfig { server, sync }, &dir, None)?;
+    let edge = Edge::start(EdgeConfig { server, sync, keep_sensor_names: false }, &dir, None)?;
     println!("listening on {}", edge.server().local_addr());
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {

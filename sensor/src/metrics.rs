@@ -5,7 +5,7 @@
 //! - **A scrape reads, and costs little**: it is a function of one report; nothing is counted for its sake.
 //! - **Names follow Prometheus**: `bartizan_`, base units (seconds, bytes), `_total` on what only grows, labels with few values.
 //!   A label is never a pid, an address of a client or a subject.
-//! - **What `status` counts as lost, dropped or refused has a number here.**
+//! - **What makes `status` say degraded has a number here**, at least in `bartizan_degraded_reasons`.
 
 mod edge;
 mod sensor;

@@ -33,12 +33,15 @@ pub struct EdgeConfig {
     pub server: ServerConfig,
     /// When streams that clients make are synced, where their metadata (`bartizan.sync`) does not say otherwise.
     pub sync: SyncPolicy,
+    /// Whether clients may make no stream named as one of the sensor's (EVENTS, ALERTS, MATCHES, RESPONSES). Otherwise no sensor may ever
+    /// use the data folder.
+    pub keep_sensor_names: bool,
 }
 
 impl Default for EdgeConfig {
     /// 127.0.0.1:4222, nobody has to prove anything, synced every 200 ms.
     fn default() -> Self {
-        Self { server: ServerConfig::default(), sync: SyncPolicy::Interval(Duration::from_millis(200)) }
+        Self { server: ServerConfig::default(), sync: SyncPolicy::Interval(Duration::from_millis(200)), keep_sensor_names: true }
     }
 }
 
@@ -93,6 +96,7 @@ impl Edge {
         let folder = data_dir.join("jetstream");
         let meta = FileMeta::open(&folder).map_err(|source| EdgeError::Folder { path: folder, source })?;
         let stores = FileStores::new(data_dir, config.sync);
+        let stores = if config.keep_sensor_names { stores.keeping_sensor_names() } else { stores };
         let jetstream = JetStream::start(server.router(), server.name(), Box::new(stores), Box::new(meta))?;
         if let Some(bus) = bus {
             for name in StreamName::ALL {

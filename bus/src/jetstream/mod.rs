@@ -36,7 +36,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tracing::warn;
 
-use crate::config::SyncPolicy;
+use crate::config::{StreamName, SyncPolicy};
 use crate::error::OpenError;
 use crate::log::{Log, LogConfig, lock, stream_dir};
 use crate::nats::route::{Router, TapId};
@@ -65,6 +65,12 @@ pub trait StoreFactory: Send + Sync {
     /// # Errors
     /// What stands in the way.
     fn open(&self, config: &StreamConfig) -> Result<(Arc<dyn Store>, bool), OpenError>;
+
+    /// Whether clients may make no stream of this name, because somebody else has a place for it.
+    fn reserves(&self, name: &str) -> bool {
+        let _ = name;
+        false
+    }
 }
 
 /// Streams in files of a data folder, or in memory where they ask for it.
@@ -72,12 +78,19 @@ pub trait StoreFactory: Send + Sync {
 pub struct FileStores {
     dir: PathBuf,
     sync: SyncPolicy,
+    keep_sensor_names: bool,
 }
 
 impl FileStores {
     /// In this folder, synced by this policy where a stream's metadata (`bartizan.sync`) does not say otherwise.
     pub fn new(dir: &Path, sync: SyncPolicy) -> Self {
-        Self { dir: dir.to_owned(), sync }
+        Self { dir: dir.to_owned(), sync, keep_sensor_names: false }
+    }
+
+    /// Clients may make no streams of the names that the sensor's have in the same folder.
+    #[must_use]
+    pub fn keeping_sensor_names(self) -> Self {
+        Self { keep_sensor_names: true, ..self }
     }
 }
 
@@ -95,6 +108,11 @@ impl StoreFactory for FileStores {
         let settings = LogConfig { sync, ..LogConfig::new(&config.name, config.limits()) };
         let log = Log::open(&stream_dir(&self.dir, &config.name), settings)?;
         Ok((log, sync == SyncPolicy::Always))
+    }
+
+    /// The sensor's streams have folders of these names, whether it has run here or not.
+    fn reserves(&self, name: &str) -> bool {
+        self.keep_sensor_names && name.parse::<StreamName>().is_ok()
     }
 }
 
@@ -187,6 +205,8 @@ pub struct StreamStats {
 pub struct ConsumerStats {
     /// Its name.
     pub name: String,
+    /// Whether it has a durable name: others come and go with their clients.
+    pub durable: bool,
     /// Messages to come.
     pub num_pending: u64,
     /// Messages delivered and not acknowledged.
@@ -290,6 +310,7 @@ fn stats(entry: &Entry) -> StreamStats {
     let mut inner = entry.state();
     let consumers = inner.consumers.values_mut().map(|consumer| ConsumerStats {
         name: consumer.name.clone(),
+        durable: !consumer.config.durable_name.is_empty(),
         num_pending: consumer.num_pending(&*entry.store),
         num_ack_pending: consumer.num_ack_pending() as u64,
         redelivered: consumer.redelivered,

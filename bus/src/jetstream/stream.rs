@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::config::{Discard, StreamConfig};
 use super::consumer::{Consumer, Output, Time};
 use super::error::ApiError;
+use crate::error::ReadError;
 use crate::headers;
 use crate::log::lock;
 use crate::message::PubAck;
@@ -239,8 +240,13 @@ fn remember(store: &dyn Store, window: Duration, dedupe: &mut Dedupe, last_msg_i
     let since = state.last_time_ns.saturating_sub(i64::try_from(window.as_nanos()).unwrap_or(i64::MAX));
     let Ok(mut from) = store.seq_at(since) else { return };
     let (all, mut hint) = (Filter::all(), Hint::default());
-    // What does not read back is reported to whoever reads it; here it only means an id less.
-    while let Ok(Some(message)) = store.next(from, &all, &mut hint) {
+    loop {
+        let message = match store.next(from, &all, &mut hint) {
+            Ok(Some(message)) => message,
+            // Reported to whoever reads it; here it only means some ids less.
+            Err(ReadError::Damaged { .. }) => continue,
+            Ok(None) | Err(_) => return,
+        };
         from = message.seq + 1;
         last_msg_id.clear();
         if let Some(id) = headers::get(message.headers(), headers::MSG_ID).filter(|id| !id.is_empty()) {

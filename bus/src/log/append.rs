@@ -10,7 +10,7 @@ use super::record::{self, Fields, MAX_PAYLOAD, MAX_TEXT};
 use super::segment::{self, Form, HEADER_LEN};
 use super::{Failure, Log, lock};
 use crate::config::SyncPolicy;
-use crate::store::{MESSAGE_OVERHEAD, Put, StoreError};
+use crate::store::{MESSAGE_OVERHEAD, Put, Store, StoreError};
 
 /// Largest batch: what one write holds in memory at a time.
 const MAX_BATCH_BYTES: usize = 64 * 1024 * 1024;
@@ -255,7 +255,28 @@ impl Log {
 
     pub(super) fn refused(&self, action: &'static str, path: std::path::PathBuf, source: io::Error) -> StoreError {
         self.counters.write_failed();
-        if is_full(&source) { StoreError::Full { path, source } } else { StoreError::Io { action, path, source } }
+        let failure = Failure { action, path, source };
+        let error = failure.to_refusal();
+        *lock(&self.last_failure) = Some(failure);
+        error
+    }
+
+    /// What [`Store::flush`](crate::store::Store::flush) does, for who appended the message with this sequence: also fails where another's
+    /// flush had tried to write it and failed.
+    pub(crate) fn flush_own(&self, seq: u64) -> Result<(), StoreError> {
+        self.flush()?;
+        self.check_kept(seq)
+    }
+
+    /// Fails where this message was appended and could not be written.
+    pub(super) fn check_kept(&self, seq: u64) -> Result<(), StoreError> {
+        if !self.lost(seq) {
+            return Ok(());
+        }
+        Err(match &*lock(&self.last_failure) {
+            Some(failure) => failure.to_refusal(),
+            None => StoreError::Io { action: "append to", path: self.dir.clone(), source: io::Error::other("its write failed") },
+        })
     }
 
     /// Ends the log's life as a writer: the kernel may have dropped the dirty pages, and would report success next time.

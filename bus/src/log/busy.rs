@@ -8,11 +8,11 @@ use std::thread;
 use std::time::Duration;
 
 use super::vfs::{Disk, VFile, Vfs};
-use super::{Log, LogConfig, lock};
+use super::{Log, LogConfig, LogReader, lock};
 use crate::config::SyncPolicy;
 use crate::error::ReadError;
 use crate::pattern::Filter;
-use crate::store::{Hint, Limits, Put, Store};
+use crate::store::{Hint, Limits, Put, Store, StoreError};
 
 /// For what must happen but may take as long as a busy machine takes.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -23,6 +23,8 @@ const A_WHILE: Duration = Duration::from_millis(200);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Held {
     Nothing,
+    /// Nobody waits, and writes fail: no room left.
+    Full,
     Write,
     Sync,
     /// The file that the log's notes are replaced by.
@@ -122,6 +124,9 @@ impl VFile for GatedFile {
     }
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.gate.pass(Held::Write);
+        if lock(&self.gate.state).0 == Held::Full {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         self.inner.write_at(bytes, offset)
     }
     fn set_len(&self, len: u64) -> io::Result<()> {
@@ -232,10 +237,27 @@ fn appending_waits_for_a_reservation_without_the_lock() {
     appended.recv_timeout(PATIENCE).expect("appended");
 }
 
+#[tokio::test]
+async fn what_another_failed_to_write_is_not_acknowledged() {
+    let (dir, gate) = (tempfile::tempdir().expect("temp folder"), Gate::new());
+    let log = open(&gate, dir.path(), 1 << 20);
+    gate.hold(Held::Full);
+    let seq = append(&log, b"mine");
+    assert!(matches!(log.flush(), Err(StoreError::Full { .. })), "another's flush takes it along");
+    gate.open();
+    assert!(matches!(log.flush_own(seq), Err(StoreError::Full { .. })), "there is nothing left to write, and yet");
+    let next = append(&log, b"and again");
+    log.flush_own(next).expect("there is room again");
+    assert!(matches!(log.wait_synced(seq).await, Err(StoreError::Full { .. })));
+    log.wait_synced(next).await.expect("synced");
+    assert_eq!(read(&log), (vec![next], 0));
+}
+
 #[test]
 fn a_damaged_block_among_others_is_met_once() {
     let (dir, gate) = (tempfile::tempdir().expect("temp folder"), Gate::new());
-    let log = open(&gate, dir.path(), 2 << 20);
+    let folder = super::stream_dir(dir.path(), "S");
+    let log = open(&gate, &folder, 2 << 20);
     let mut noise = 1u64;
     for _ in 0..3000 {
         // Nothing that compresses.
@@ -251,7 +273,7 @@ fn a_damaged_block_among_others_is_met_once() {
     log.rewrite_all();
     log.close().expect("close");
     drop(log);
-    let sealed: PathBuf = std::fs::read_dir(dir.path())
+    let sealed: PathBuf = std::fs::read_dir(&folder)
         .expect("folder")
         .map(|entry| entry.expect("entry").path())
         .find(|path| path.extension().is_some_and(|form| form == "sealed"))
@@ -261,7 +283,7 @@ fn a_damaged_block_among_others_is_met_once() {
     bytes[middle] ^= 0x55;
     std::fs::write(&sealed, bytes).expect("write");
 
-    let log = open(&gate, dir.path(), 2 << 20);
+    let log = open(&gate, &folder, 2 << 20);
     let (seqs, damage) = read(&log);
     assert_eq!(damage, 1);
     let missing = 3000 - seqs.len() as u64;
@@ -275,4 +297,26 @@ fn a_damaged_block_among_others_is_met_once() {
         assert_eq!(log.last(&subject, up_to).expect("last").map(|message| message.seq), below);
         assert_eq!(log.last(&Filter::all(), up_to).expect("last").map(|message| message.seq), below);
     }
+    log.close().expect("close");
+
+    // Readers of the files read on behind it as well, also where nothing follows the sealed segment.
+    for entry in std::fs::read_dir(&folder).expect("folder") {
+        let path = entry.expect("entry").path();
+        if path.extension().is_some_and(|form| form == "seg") {
+            std::fs::remove_file(path).expect("remove");
+        }
+    }
+    let mut reader = LogReader::open_named(dir.path(), "S").expect("open");
+    let (mut found, mut damage) = (Vec::new(), 0);
+    loop {
+        match reader.next_stored() {
+            Ok(Some(message)) => found.push(message.seq),
+            Ok(None) => break,
+            Err(ReadError::Damaged { .. }) => damage += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    let sealed: Vec<u64> = seqs.into_iter().take(found.len()).collect();
+    assert_eq!((found.last() > Some(&(gap + missing)), damage), (true, 1));
+    assert_eq!((found, reader.skipped()), (sealed, missing));
 }

@@ -182,6 +182,14 @@ impl Failure {
         };
         StoreError::Io { action: self.action, path: self.path.clone(), source }
     }
+
+    /// Of a write that was refused and may work later.
+    fn to_refusal(&self) -> StoreError {
+        match self.to_error() {
+            StoreError::Io { action: _, path, source } if append::is_full(&source) => StoreError::Full { path, source },
+            error => error,
+        }
+    }
 }
 
 /// What happened since the log was opened.
@@ -244,6 +252,8 @@ pub struct Log {
     rewriting: AtomicBool,
     stopping: AtomicBool,
     failure: OnceLock<Failure>,
+    /// The last write that failed, which may be over.
+    last_failure: Mutex<Option<Failure>>,
     counters: Counters,
 }
 
@@ -287,6 +297,7 @@ impl Log {
             rewriting: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             failure: OnceLock::new(),
+            last_failure: Mutex::default(),
             counters: Counters::default(),
         });
         log.apply(&mut lock(&log.core), operations);
@@ -318,7 +329,7 @@ impl Log {
         let mut synced = self.synced.subscribe();
         let reached = synced.wait_for(|synced| synced.seq >= seq || synced.ended).await.map(|synced| synced.seq >= seq);
         match (reached, self.failure.get()) {
-            (Ok(true), _) => Ok(()),
+            (Ok(true), _) => self.check_kept(seq),
             (_, Some(failure)) => Err(failure.to_error()),
             (_, None) => Err(StoreError::Closed),
         }
@@ -432,9 +443,10 @@ impl Log {
                 return Ok(());
             }
             core.note_head();
+            // First of all: what is taken is written and synced below.
+            core.closed = true;
         }
         let written = self.write_out();
-        lock(&self.core).closed = true;
         self.stop_threads();
         let synced = self.sync_once().map_err(|source| StoreError::Io { action: "sync", path: self.dir.clone(), source });
         self.durable.send_modify(|durable| durable.ended = true);

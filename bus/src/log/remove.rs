@@ -270,7 +270,10 @@ impl Log {
             for (seq, size) in &messages {
                 self.remove_known(core, *seq, &subject, *size);
             }
-            core.operate(Operation::Delete { subject, messages }, false);
+            // A record has a largest size.
+            for some in messages.chunks(AT_ONCE) {
+                core.operate(Operation::Delete { subject: subject.clone(), messages: some.to_vec() }, false);
+            }
         }
     }
 

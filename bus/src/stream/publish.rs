@@ -52,7 +52,8 @@ impl Inner {
                 })
                 .collect();
             first_seq = self.log.append(&puts).map_err(|error| self.publish_error(error))?;
-            self.log.flush().map_err(|error| self.publish_error(error))?;
+            // Clients' consumers of this stream flush, too: who finds nothing left to write must know how that went.
+            self.log.flush_own(first_seq).map_err(|error| self.publish_error(error))?;
             for (n, message) in fresh.iter().enumerate() {
                 if let Some(id) = &message.msg_id {
                     dedupe.insert(id, first_seq + n as u64, message.time_ns);

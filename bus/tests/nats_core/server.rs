@@ -53,7 +53,7 @@ impl Server {
     pub(crate) async fn start(kind: Kind, config: ServerConfig) -> Result<Self, Failure> {
         let dir = tempfile::tempdir()?;
         if kind == Kind::Ours {
-            let edge = Edge::start(EdgeConfig { server: config, ..EdgeConfig::default() }, dir.path(), None)?;
+            let edge = Edge::start(EdgeConfig { server: config, keep_sensor_names: false, ..EdgeConfig::default() }, dir.path(), None)?;
             return Ok(Self { address: edge.server().local_addr(), running: Running::Ours(edge), dir });
         }
         let program = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().ok_or("no target folder")?.join("nats-server/2.14.6/nats-server");

@@ -140,6 +140,9 @@ pub enum NatsConfigError {
     /// Open to the network.
     #[error("nats.no_auth on {0}, which others can reach: listen on 127.0.0.1, or leave no_auth out")]
     Open(SocketAddr),
+    /// Users whom nobody asks who they are.
+    #[error("nats.no_auth (--no-auth) and nats.users: nobody would be asked for a credential, or everybody; leave one of the two out")]
+    OpenToUsers,
     /// The generated credential.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
@@ -153,6 +156,9 @@ impl NatsConfig {
     pub fn validate(&self) -> Result<(), NatsConfigError> {
         if self.no_auth && !self.listen.ip().is_loopback() {
             return Err(NatsConfigError::Open(self.listen));
+        }
+        if self.no_auth && !self.users.is_empty() {
+            return Err(NatsConfigError::OpenToUsers);
         }
         for user in &self.users {
             let given = [user.password_file.is_some(), user.bcrypt.is_some(), user.token_file.is_some(), user.nkey.is_some()];
@@ -198,7 +204,7 @@ impl NatsConfig {
             tls,
             ..ServerConfig::default()
         };
-        Ok(EdgeConfig { server, sync: self.sync.policy() })
+        Ok(EdgeConfig { server, sync: self.sync.policy(), keep_sensor_names: true })
     }
 }
 

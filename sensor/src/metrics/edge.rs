@@ -36,14 +36,19 @@ pub(super) fn families(stats: &EdgeStats) -> Vec<Family> {
         Family::counter("jetstream_stream_refused_publications", "Publications that the stream did not take")
             .each(streams, |stream| ([("stream", stream.name.as_str())], stream.refused)),
     ]);
-    let consumers: Vec<_> = streams.iter().flat_map(|stream| stream.consumers.iter().map(|consumer| (&stream.name, consumer))).collect();
-    let labels =
-        |(stream, consumer): &(&'_ String, &'_ ConsumerStats)| [("stream", (*stream).clone()), ("consumer", consumer.name.clone())];
+    // Those without a durable name have random ones, and are new with every client.
+    let durable = |stream: &StreamStats| stream.consumers.iter().filter(|consumer| consumer.durable).cloned().collect::<Vec<_>>();
+    let consumers: Vec<_> =
+        streams.iter().flat_map(|stream| durable(stream).into_iter().map(|consumer| (stream.name.clone(), consumer))).collect();
+    let labels = |(stream, consumer): &(String, ConsumerStats)| [("stream", stream.clone()), ("consumer", consumer.name.clone())];
     let each = |mut family: Family, number: fn(&ConsumerStats) -> u64| {
-        family.rows = consumers.iter().map(|row| (labels(row).into(), number(row.1).into())).collect();
+        family.rows = consumers.iter().map(|row| (labels(row).into(), number(&row.1).into())).collect();
         family
     };
     families.extend([
+        stream("jetstream_stream_ephemeral_consumers", "Consumers without a durable name", |stream| {
+            stream.consumers.iter().filter(|consumer| !consumer.durable).count() as u64
+        }),
         each(Family::gauge("jetstream_consumer_pending", "Messages to come"), |consumer| consumer.num_pending),
         each(Family::gauge("jetstream_consumer_ack_pending", "Messages delivered and not acknowledged"), |consumer| {
             consumer.num_ack_pending

@@ -89,6 +89,32 @@ fn metrics_count_what_clients_do() {
 }
 
 #[test]
+fn names_of_the_sensors_streams_are_not_given_away() {
+    let server = serve();
+    let mut client = connect(server.nats);
+    let stream = r#"{"name":"EVENTS","subjects":["mine.>"]}"#;
+    let create = format!(
+        "CONNECT {{\"verbose\":false}}\r\nSUB answer 1\r\nPUB $JS.API.STREAM.CREATE.EVENTS answer {}\r\n{stream}\r\n",
+        stream.len()
+    );
+    client.write_all(create.as_bytes()).expect("ask");
+    let mut answers = BufReader::new(client).lines().map(|line| line.expect("text"));
+    let answer = answers.find(|line| line.starts_with('{')).expect("an answer");
+    assert!(answer.contains("\"err_code\":10052") && answer.contains("the name EVENTS belongs to a stream of the sensor"), "{answer}");
+}
+
+#[test]
+fn nobody_is_asked_and_somebody_is_cannot_both_be() {
+    let folder = tempfile::tempdir().expect("temp folder");
+    let config = folder.path().join("config.toml");
+    std::fs::write(&config, "[[nats.users]]\nname = \"a\"\nbcrypt = \"x\"\n").expect("write");
+    let mut command = bartizan(&["bus", "serve", "--no-auth", "--listen=127.0.0.1:0"]);
+    let run = Run::of(command.arg("--config").arg(&config).arg("--data-dir").arg(folder.path().join("data")));
+    assert_eq!(run.code, Some(64), "{}", run.stderr);
+    assert!(run.stderr.contains("nats.no_auth (--no-auth) and nats.users"), "{}", run.stderr);
+}
+
+#[test]
 fn an_address_for_metrics_that_is_taken_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("listener");
     let address = taken.local_addr().expect("address");

@@ -176,6 +176,9 @@ impl Js {
             let same = entry.state().config == wanted;
             return if same { Ok(self.describe(&entry, true)) } else { Err(ApiError::stream_name_in_use()) };
         }
+        if self.factory.reserves(name) {
+            return Err(ApiError::stream_config(format!("the name {name} belongs to a stream of the sensor")));
+        }
         if self.overlaps(&wanted)? {
             return Err(ApiError::subjects_overlap());
         }

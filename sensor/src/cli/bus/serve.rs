@@ -53,6 +53,7 @@ pub(crate) fn run(common: &Common, args: &Args) -> Result<Exit, Stop> {
     let folder = Folder::open(&config.data_dir, &config.bus(&config.events_budget())).map_err(|error| failed(&error))?;
     let edge = nats.edge(&config.data_dir).map_err(|error| failed(&error))?;
     let result = runtime.block_on(async {
+        let metrics = args.metrics.or(config.metrics.listen).map(metrics::bind).transpose().map_err(|error| failed(&error))?;
         let edge = Edge::start(edge, &config.data_dir, folder.bus()).map_err(|error| failed(&error))?;
         let listen = |kind| signal(kind).map_err(|error| failed(&error));
         let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
@@ -64,7 +65,6 @@ pub(crate) fn run(common: &Common, args: &Args) -> Result<Exit, Stop> {
         };
         let edge = Arc::new(edge);
         let (stop, stopping) = watch::channel(false);
-        let metrics = args.metrics.or(config.metrics.listen).map(metrics::bind).transpose().map_err(|error| failed(&error))?;
         if let Some(listener) = metrics {
             let _ = writeln!(std::io::stderr().lock(), "metrics on http://{}/metrics", listener.address);
             let edge = Arc::clone(&edge);
@@ -76,7 +76,11 @@ pub(crate) fn run(common: &Common, args: &Args) -> Result<Exit, Stop> {
         let closed = tokio::select! {
             _ = terminate.recv() => edge.close().await,
             _ = interrupt.recv() => edge.close().await,
-            _ = lame_duck.recv() => edge.lame_duck().await,
+            _ = lame_duck.recv() => tokio::select! {
+                closed = edge.lame_duck() => closed,
+                _ = terminate.recv() => edge.close().await,
+                _ = interrupt.recv() => edge.close().await,
+            },
         };
         // The metrics may have ended by themselves.
         let _ = stop.send(true);
