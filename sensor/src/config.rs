@@ -445,7 +445,7 @@ mod tests {
     #[test]
     fn the_packaged_examples_are_valid() {
         let packaged = include_str!("../../packaging/config.toml");
-        let example = |line: &&str| line.starts_with("[[") && line.contains("]]") && !line.contains(' ') || line.contains(" = ");
+        let example = |line: &&str| line.starts_with('[') && line.ends_with(']') && !line.contains(' ') || line.contains(" = ");
         let examples: Vec<&str> = packaged.lines().filter_map(|line| line.strip_prefix("# ")).filter(example).collect();
         let config = load(&examples.join("\n")).expect("examples");
         let names: Vec<&str> = config.forward.iter().map(|sink| sink.name.as_str()).collect();

@@ -30,6 +30,9 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
+/// Name of the user who is made at first start, and may do everything.
+pub const GENERATED_USER: &str = "bartizan";
+
 /// A credential that cannot be made or read.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} the NATS credential {path}: {reason}; delete the file to have a new one made", path = path.display())]
@@ -55,7 +58,7 @@ impl Credentials {
         match std::fs::read_to_string(&path) {
             Ok(text) => toml::from_str(&text).map_err(|error| fail("read", error.to_string())),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let made = Self { user: "bartizan".to_owned(), password: password().map_err(|error| fail("make", error))? };
+                let made = Self { user: GENERATED_USER.to_owned(), password: password().map_err(|error| fail("make", error))? };
                 let text = toml::to_string(&made).map_err(|error| fail("make", error.to_string()))?;
                 files::replace(&path, text.as_bytes(), true).map_err(|error| fail("write", error.to_string()))?;
                 Ok(made)

@@ -23,7 +23,7 @@ use crate::jetstream::{self, FileMeta, FileStores, JetStream, StreamStats};
 use crate::nats::{self, Server, ServerConfig, ServerStats};
 use crate::store::StoreError;
 pub use compact::{Compacted, compact, rendered};
-pub use credentials::{Credentials, CredentialsError, module_user};
+pub use credentials::{Credentials, CredentialsError, GENERATED_USER, module_user};
 pub use folder::Folder;
 
 /// Settings of the service.

@@ -32,7 +32,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tracing::warn;
 
@@ -41,7 +41,7 @@ use crate::error::OpenError;
 use crate::log::{Log, LogConfig, lock, stream_dir};
 use crate::nats::route::{Router, TapId};
 use crate::pattern::Pattern;
-use crate::store::{MemoryStore, Store, StoreError};
+use crate::store::{Durable, MemoryStore, Store, StoreError};
 pub use config::{AckPolicy, ConsumerConfig, ConsumerLimits, DeliverPolicy, Discard, Storage, StreamConfig};
 use consumer::{Consumer, Saved, Time};
 pub use error::ApiError;
@@ -196,6 +196,8 @@ pub struct StreamStats {
     pub last_seq: u64,
     /// Publications refused.
     pub refused: u64,
+    /// Message ids forgotten within the duplicate window because there were too many.
+    pub forgotten_ids: u64,
     /// Its consumers.
     pub consumers: Vec<ConsumerStats>,
 }
@@ -324,6 +326,7 @@ fn stats(entry: &Entry) -> StreamStats {
         first_seq: state.first_seq,
         last_seq: state.last_seq,
         refused: inner.refused,
+        forgotten_ids: inner.dedupe.forgotten_early(),
         consumers,
     }
 }
@@ -377,7 +380,7 @@ impl Js {
         if entry.slow_acks
             && let Some(js) = self.me.upgrade()
         {
-            let task = tokio::spawn(follow(Arc::downgrade(&js), Arc::clone(entry)));
+            let task = tokio::spawn(follow(Arc::downgrade(&js), Arc::clone(entry), entry.store.durable()));
             lock(&self.tasks).push(task);
         }
     }
@@ -562,8 +565,9 @@ pub(crate) fn consumer_folder(stream: &str) -> String {
 }
 
 /// Sends acknowledgements and deliveries when the disk has come so far.
-async fn follow(js: Weak<Js>, entry: Arc<Entry>) {
-    let mut durable = entry.store.durable();
+///
+/// `durable` was subscribed before anything could be published, so that no sync is missed.
+async fn follow(js: Weak<Js>, entry: Arc<Entry>, mut durable: watch::Receiver<Durable>) {
     while durable.changed().await.is_ok() {
         let ended = durable.borrow_and_update().ended;
         let Some(js) = js.upgrade() else { return };

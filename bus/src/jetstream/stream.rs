@@ -56,7 +56,7 @@ pub(crate) struct Entry {
 pub(crate) struct State {
     pub(crate) config: StreamConfig,
     pub(crate) consumers: BTreeMap<String, Consumer>,
-    dedupe: Dedupe,
+    pub(super) dedupe: Dedupe,
     last_msg_id: String,
     /// Acknowledgements that are owed: sequence, where to, what.
     owed: VecDeque<(u64, String, Vec<u8>)>,

@@ -125,14 +125,9 @@ impl Tap for AckTap {
             touch(&self.touched, &entry);
             return;
         }
-        let (stream, consumer, deliveries, seq, cseq) = match tokens[..] {
-            ["$JS", "ACK", stream, consumer, deliveries, seq, cseq, _, _] => (stream, consumer, deliveries, seq, cseq),
-            // With domain and account, as newer servers may be told to write it.
-            ["$JS", "ACK", _, _, stream, consumer, deliveries, seq, cseq, ..] if tokens.len() >= 11 => {
-                (stream, consumer, deliveries, seq, cseq)
-            }
-            _ => return,
-        };
+        // As it is written here, and in no other form: who may acknowledge in one stream must not reach another by the form with domain and
+        // account in front.
+        let ["$JS", "ACK", stream, consumer, deliveries, seq, cseq, _, _] = tokens[..] else { return };
         let (Ok(deliveries), Ok(seq), Ok(cseq), Some(ack)) = (deliveries.parse(), seq.parse(), cseq.parse(), Ack::parse(message.payload))
         else {
             return;

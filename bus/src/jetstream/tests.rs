@@ -213,3 +213,25 @@ fn a_backoff_of_nothing_ends_a_look() {
     // It returns, which is what this is about.
     assert_eq!(bench.publish("s.a", &[])["seq"], 1);
 }
+
+#[test]
+fn who_may_acknowledge_in_one_stream_reaches_no_other() {
+    let runtime = runtime();
+    let _guard = runtime.enter();
+    let bench = Bench::new();
+    assert_eq!(bench.code("STREAM.CREATE.S", &json!({"name": "S", "subjects": ["s.>"]})), 0);
+    let config = json!({"durable_name": "c", "ack_policy": "explicit"});
+    assert_eq!(bench.code("CONSUMER.CREATE.S.c", &json!({"stream_name": "S", "config": config})), 0);
+    assert_eq!(bench.publish("s.a", &[])["seq"], 1);
+    assert_eq!(bench.ask("$JS.API.CONSUMER.MSG.NEXT.S.c", b"", b"1"), [b"x"]);
+    let pending = || bench.answer("$JS.API.CONSUMER.INFO.S.c", b"", b"")["num_ack_pending"].clone();
+    // With permission for $JS.ACK.OTHER.> only: OTHER stands where other servers have the domain.
+    for subject in ["$JS.ACK.OTHER.x.S.c.1.1.1.1.0", "$JS.ACK.OTHER.x.S.c.1.1.1.1.0.token"] {
+        for payload in ["+ACK", "+TERM", "-NAK", "+NXT 1"] {
+            assert_eq!(bench.ask(subject, b"", payload.as_bytes()).len(), 0, "{subject} {payload}");
+            assert_eq!(pending(), 1, "{subject} {payload}");
+        }
+    }
+    assert_eq!(bench.ask("$JS.ACK.S.c.1.1.1.1.0", b"", b"+ACK"), [b""]);
+    assert_eq!(pending(), 0);
+}

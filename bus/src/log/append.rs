@@ -254,9 +254,13 @@ impl Log {
     }
 
     pub(super) fn refused(&self, action: &'static str, path: std::path::PathBuf, source: io::Error) -> StoreError {
-        self.counters.write_failed();
+        let first = self.counters.write_failed();
         let failure = Failure { action, path, source };
         let error = failure.to_refusal();
+        if first {
+            // Once, until a write works again: publishers are told each time.
+            tracing::warn!(stream = self.config.name, "publications are refused: {error}");
+        }
         *lock(&self.last_failure) = Some(failure);
         error
     }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use super::segment::{self, Form};
 use super::vfs::{Disk, VFile, Vfs};
 use super::{Log, LogConfig, LogReader, lock};
 use crate::config::SyncPolicy;
@@ -319,4 +320,38 @@ fn a_damaged_block_among_others_is_met_once() {
     let sealed: Vec<u64> = seqs.into_iter().take(found.len()).collect();
     assert_eq!((found.last() > Some(&(gap + missing)), damage), (true, 1));
     assert_eq!((found, reader.skipped()), (sealed, missing));
+}
+
+#[test]
+fn readers_of_the_last_segment_read_on_behind_damage() {
+    let (dir, gate) = (tempfile::tempdir().expect("temp folder"), Gate::new());
+    let folder = super::stream_dir(dir.path(), "S");
+    let log = open(&gate, &folder, 1 << 20);
+    for _ in 0..100 {
+        append(&log, &[b'x'; 100]);
+    }
+    log.flush().expect("flush");
+    let mut reader = LogReader::open_named(dir.path(), "S").expect("open");
+    let file = folder.join(segment::file_name(1, Form::Raw));
+    let mut bytes = std::fs::read(&file).expect("read");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x55;
+    std::fs::write(&file, &bytes).expect("write");
+    let mut left = || {
+        let (mut seqs, mut damage) = (Vec::new(), 0);
+        loop {
+            match reader.next_stored() {
+                Ok(Some(message)) => seqs.push(message.seq),
+                Ok(None) => return (seqs, damage),
+                Err(ReadError::Damaged { .. }) => damage += 1,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    let (seqs, damage) = left();
+    assert_eq!((seqs.len(), damage, seqs.last()), (99, 1, Some(&100)));
+    // And follows what comes.
+    append(&log, b"later");
+    log.flush().expect("flush");
+    assert_eq!(left(), (vec![101], 0));
 }

@@ -208,10 +208,11 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    pub(crate) fn write_failed(&self) {
+    /// True when the write before had worked.
+    pub(crate) fn write_failed(&self) -> bool {
         self.write_errors.fetch_add(1, Ordering::Relaxed);
         *lock(&self.last_write_error) = Some(Instant::now());
-        self.write_failing.store(true, Ordering::Relaxed);
+        !self.write_failing.swap(true, Ordering::Relaxed)
     }
 }
 

@@ -217,17 +217,19 @@ impl LogReader {
         let Some(current) = &mut self.current else { return Ok(true) };
         let Some(following) = following else {
             return match step {
-                // Nothing is added to a sealed segment: what is whole behind the damage is read now.
-                Step::Bad { offset, reason } if matches!(current.content, Content::Sealed { .. }) => {
-                    let missing = current.resume(offset, u64::MAX).unwrap_or_default();
-                    self.skipped += missing;
-                    Err(ReadError::Damaged { path: current.path.clone(), offset, reason: reason.to_owned(), missing })
-                }
-                Step::Bad { offset, reason } if current.reported != Some(offset) => {
-                    current.reported = Some(offset);
-                    Err(ReadError::Damaged { path: current.path.clone(), offset, reason: reason.to_owned(), missing: 0 })
-                }
-                Step::Batch | Step::AtEnd { .. } | Step::Bad { .. } => Ok(false),
+                // What is whole behind it is read on.
+                Step::Bad { offset, reason } => match current.resume(offset, u64::MAX) {
+                    Some(missing) => {
+                        self.skipped += missing;
+                        Err(ReadError::Damaged { path: current.path.clone(), offset, reason: reason.to_owned(), missing })
+                    }
+                    None if current.reported != Some(offset) => {
+                        current.reported = Some(offset);
+                        Err(ReadError::Damaged { path: current.path.clone(), offset, reason: reason.to_owned(), missing: 0 })
+                    }
+                    None => Ok(false),
+                },
+                Step::Batch | Step::AtEnd { .. } => Ok(false),
             };
         };
         // The segment was closed, perhaps after it was read: what came in between is read first.

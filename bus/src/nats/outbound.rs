@@ -174,16 +174,17 @@ impl Outbound {
         if self.is_closed() {
             return false;
         }
-        let added = {
+        // Counted while nobody can take it, so that the count never falls below what is there.
+        let pending = {
             let mut buffer = lock(&self.buffer);
             if buffer.capacity() == 0 {
                 *buffer = self.spare.take();
             }
             let before = buffer.len();
             write(&mut buffer);
-            buffer.len() - before
+            let added = buffer.len() - before;
+            self.pending.fetch_add(added, Ordering::Relaxed) + added
         };
-        let pending = self.pending.fetch_add(added, Ordering::Relaxed) + added;
         if pending > self.max_pending {
             self.close(CloseReason::SlowConsumerPending);
         }

@@ -3,8 +3,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-/// Bound on remembered ids; about 20 MB. Forgetting earlier than the window demands is counted.
+/// Bounds on remembered ids, whichever comes first: about 20 MB with ids of ordinary length, 30 at most. Forgetting earlier than the window
+/// demands is counted.
 const MAX_IDS: usize = 128 * 1024;
+const MAX_ID_BYTES: usize = 16 * 1024 * 1024;
 
 /// The ids of a stream's newest messages.
 #[derive(Debug)]
@@ -13,6 +15,8 @@ pub(crate) struct Dedupe {
     max_ids: usize,
     seen: HashMap<Arc<str>, Seen>,
     order: VecDeque<(Arc<str>, Seen)>,
+    /// Of the ids in `order`.
+    id_bytes: usize,
     forgotten_early: u64,
 }
 
@@ -29,7 +33,7 @@ impl Dedupe {
 
     fn with_max_ids(window: std::time::Duration, max_ids: usize) -> Self {
         let window_ns = i64::try_from(window.as_nanos()).unwrap_or(i64::MAX);
-        Self { window_ns, max_ids, seen: HashMap::new(), order: VecDeque::new(), forgotten_early: 0 }
+        Self { window_ns, max_ids, seen: HashMap::new(), order: VecDeque::new(), id_bytes: 0, forgotten_early: 0 }
     }
 
     /// The sequence of the message with this id, when it is not older than the window at `time_ns`.
@@ -43,15 +47,16 @@ impl Dedupe {
         let seen = Seen { seq, time_ns };
         let id: Arc<str> = msg_id.into();
         self.seen.insert(Arc::clone(&id), seen);
+        self.id_bytes += id.len();
         self.order.push_back((id, seen));
         while let Some((_, oldest)) = self.order.front() {
             let expired = time_ns.saturating_sub(oldest.time_ns) > self.window_ns;
-            if !expired && self.order.len() <= self.max_ids {
+            if !expired && self.order.len() <= self.max_ids && self.id_bytes <= MAX_ID_BYTES {
                 break;
             }
-            if let Some((id, oldest)) = self.order.pop_front()
-                && self.seen.get(&id) == Some(&oldest)
-            {
+            let Some((id, oldest)) = self.order.pop_front() else { break };
+            self.id_bytes -= id.len();
+            if self.seen.get(&id) == Some(&oldest) {
                 self.seen.remove(&id);
                 self.forgotten_early += u64::from(!expired);
             }
@@ -92,5 +97,14 @@ mod tests {
         }
         assert_eq!((ids.find("a", 0), ids.find("b", 0), ids.find("c", 0)), (None, Some(2), Some(3)));
         assert_eq!(ids.forgotten_early(), 1);
+    }
+
+    #[test]
+    fn long_ids_are_bounded_by_their_bytes() {
+        let mut ids = Dedupe::new(Duration::from_secs(1));
+        let id = |seq: u64| format!("{seq:0>60000}");
+        (1..=300).for_each(|seq| ids.insert(&id(seq), seq, 0));
+        assert!(ids.id_bytes <= MAX_ID_BYTES && ids.forgotten_early() == 300 - ids.order.len() as u64);
+        assert_eq!((ids.find(&id(1), 0), ids.find(&id(300), 0)), (None, Some(300)));
     }
 }

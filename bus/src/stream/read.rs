@@ -66,7 +66,15 @@ impl Inner {
                 break;
             }
             read.next_seq = seq;
-            let Some(record) = next.as_ref().and_then(Record::from_stored) else { break };
+            let Some(stored) = next.as_ref() else { break };
+            let Some(record) = Record::from_stored(stored) else {
+                if read.found.is_empty() {
+                    let reason = format!("message {seq} has the subject {:?}, which is none", stored.subject());
+                    let error = ReadError::Damaged { path: self.log.dir().to_owned(), offset: 0, reason, missing: 1 };
+                    return Err(Box::new(ReadFailure { error, resume_at: seq + 1, missing: 1 }));
+                }
+                break;
+            };
             read.next_seq = seq + 1;
             bytes += record.payload.len();
             read.found.push(Arc::new(Delivery::new(record)));

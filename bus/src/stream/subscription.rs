@@ -21,7 +21,8 @@ use crate::pattern::Filter;
 #[serde(rename_all = "snake_case")]
 pub enum Overflow {
     /// Publishers wait, each with its thread, until there is room. Nothing is lost; who publishes from the task or thread that receives
-    /// waits for itself.
+    /// waits for itself. Not for ALERTS beside an [`Edge`](crate::edge::Edge) on the same tokio runtime: clients publish there, and a
+    /// runtime whose threads all wait receives nothing.
     Block,
     /// What does not fit is not delivered, and counted.
     DropNewest,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bartizan_bus::SyncPolicy;
-use bartizan_bus::edge::{Credentials, CredentialsError, EdgeConfig, module_user};
+use bartizan_bus::edge::{Credentials, CredentialsError, EdgeConfig, GENERATED_USER, module_user};
 use bartizan_bus::nats::auth::{Credential, Permission, User, Users};
 use bartizan_bus::nats::{ServerConfig, TlsConfig};
 use bartizan_bus::pattern::Pattern;
@@ -80,15 +80,13 @@ pub struct NatsUser {
     /// It reads the sensor's streams and publishes alerts under its own name, nothing else.
     #[serde(default)]
     pub module: bool,
-    /// What it may publish to; everything when it is empty.
-    #[serde(default)]
-    pub publish: Vec<String>,
+    /// What it may publish to; everything without.
+    pub publish: Option<Vec<String>>,
     /// What it may not publish to.
     #[serde(default)]
     pub deny_publish: Vec<String>,
-    /// What it may subscribe to; everything when it is empty.
-    #[serde(default)]
-    pub subscribe: Vec<String>,
+    /// What it may subscribe to; everything without.
+    pub subscribe: Option<Vec<String>>,
     /// What it may not subscribe to.
     #[serde(default)]
     pub deny_subscribe: Vec<String>,
@@ -160,17 +158,34 @@ impl NatsConfig {
         if self.no_auth && !self.users.is_empty() {
             return Err(NatsConfigError::OpenToUsers);
         }
+        let mut names = if self.no_auth { Vec::new() } else { vec![GENERATED_USER] };
         for user in &self.users {
             let given = [user.password_file.is_some(), user.bcrypt.is_some(), user.token_file.is_some(), user.nkey.is_some()];
             if given.iter().filter(|given| **given).count() != 1 {
                 return Err(user.wrong("give exactly one of password_file, bcrypt, token_file, nkey"));
             }
-            for text in [&user.publish, &user.deny_publish, &user.subscribe, &user.deny_subscribe].into_iter().flatten() {
+            let lists = [user.publish.as_deref(), Some(&user.deny_publish[..]), user.subscribe.as_deref(), Some(&user.deny_subscribe[..])];
+            for text in lists.into_iter().flatten().flatten() {
                 text.parse::<Pattern>().map_err(|error| user.wrong(error))?;
             }
             if user.module && module_user(&user.name, Credential::Token(String::new())).is_none() {
                 return Err(user.wrong("a module's name is a subject token: no dots, no wildcards, no spaces"));
             }
+            if user.module && lists.into_iter().flatten().any(|list| !list.is_empty()) {
+                return Err(user.wrong("what a module may do is fixed: leave the lists out, or leave module out"));
+            }
+            if [&user.publish, &user.subscribe].into_iter().flatten().any(Vec::is_empty) {
+                return Err(user.wrong("an empty list: leave it out to allow everything, or deny everything with [\">\"]"));
+            }
+            if user.bcrypt.as_deref().is_some_and(|hash| hash.len() != 60 || !hash.starts_with("$2")) {
+                return Err(
+                    user.wrong("bcrypt is a hash of 60 characters that begins with $2, as `htpasswd -bnBC 11 user password` makes it")
+                );
+            }
+            if names.contains(&user.name.as_str()) {
+                return Err(user.wrong("there are two of this name"));
+            }
+            names.push(&user.name);
         }
         Ok(())
     }
@@ -238,8 +253,11 @@ impl NatsUser {
         };
         Ok(User {
             credential,
-            publish: Permission { allow: patterns(&self.publish)?, deny: patterns(&self.deny_publish)? },
-            subscribe: Permission { allow: patterns(&self.subscribe)?, deny: patterns(&self.deny_subscribe)? },
+            publish: Permission { allow: patterns(self.publish.as_deref().unwrap_or_default())?, deny: patterns(&self.deny_publish)? },
+            subscribe: Permission {
+                allow: patterns(self.subscribe.as_deref().unwrap_or_default())?,
+                deny: patterns(&self.deny_subscribe)?,
+            },
         })
     }
 }
@@ -273,6 +291,11 @@ mod tests {
             ("[[users]]\nname = \"a\"\nbcrypt = \"x\"\nnkey = \"U\"", "exactly one of"),
             ("[[users]]\nname = \"a\"\nbcrypt = \"x\"\npublish = [\"a..b\"]", "not a subject pattern"),
             ("[[users]]\nname = \"a.b\"\nbcrypt = \"x\"\nmodule = true", "subject token"),
+            ("[[users]]\nname = \"a\"\nbcrypt = \"x\"\nmodule = true\npublish = [\"b\"]", "leave module out"),
+            ("[[users]]\nname = \"a\"\nbcrypt = \"x\"\npublish = []", "an empty list"),
+            ("[[users]]\nname = \"a\"\nbcrypt = \"secret\"", "60 characters"),
+            ("[[users]]\nname = \"bartizan\"\nnkey = \"U\"", "two of this name"),
+            ("[[users]]\nname = \"a\"\nnkey = \"U\"\n[[users]]\nname = \"a\"\nnkey = \"V\"", "two of this name"),
             ("[[users]]\nname = \"a\"\npassword_file = \"/nowhere\"", "/nowhere"),
         ] {
             let error = read(text).edge(dir.path()).expect_err(text).to_string();

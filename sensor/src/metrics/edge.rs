@@ -33,6 +33,8 @@ pub(super) fn families(stats: &EdgeStats) -> Vec<Family> {
         stream("jetstream_stream_stored", "Bytes of the messages held, before compression", |stream| stream.bytes).in_bytes(),
         stream("jetstream_stream_first_sequence", "Sequence of the oldest message", |stream| stream.first_seq),
         stream("jetstream_stream_last_sequence", "Sequence of the newest message", |stream| stream.last_seq),
+        Family::counter("jetstream_stream_forgotten_ids", "Message ids forgotten within the duplicate window")
+            .each(streams, |stream| ([("stream", stream.name.as_str())], stream.forgotten_ids)),
         Family::counter("jetstream_stream_refused_publications", "Publications that the stream did not take")
             .each(streams, |stream| ([("stream", stream.name.as_str())], stream.refused)),
     ]);

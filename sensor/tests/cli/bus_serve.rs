@@ -107,7 +107,7 @@ fn names_of_the_sensors_streams_are_not_given_away() {
 fn nobody_is_asked_and_somebody_is_cannot_both_be() {
     let folder = tempfile::tempdir().expect("temp folder");
     let config = folder.path().join("config.toml");
-    std::fs::write(&config, "[[nats.users]]\nname = \"a\"\nbcrypt = \"x\"\n").expect("write");
+    std::fs::write(&config, "[[nats.users]]\nname = \"a\"\nnkey = \"U\"\n").expect("write");
     let mut command = bartizan(&["bus", "serve", "--no-auth", "--listen=127.0.0.1:0"]);
     let run = Run::of(command.arg("--config").arg(&config).arg("--data-dir").arg(folder.path().join("data")));
     assert_eq!(run.code, Some(64), "{}", run.stderr);

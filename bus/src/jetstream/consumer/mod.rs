@@ -135,14 +135,21 @@ impl Consumer {
                 store.seq_at(i64::try_from(at.as_nanosecond()).unwrap_or(i64::MAX)).map_err(failed)?
             }
         };
+        let mut consumer = Self::at(stream, name, config, next_seq, first, time)?;
+        consumer.recount(store);
+        Ok(consumer)
+    }
+
+    /// At a place that is known.
+    fn at(stream: &str, name: &str, config: ConsumerConfig, next_seq: u64, first: VecDeque<u64>, time: Time) -> Result<Self, ApiError> {
         let before = first.front().copied().unwrap_or(next_seq).saturating_sub(1);
-        let mut consumer = Self {
+        Ok(Self {
             stream: stream.to_owned(),
             name: name.to_owned(),
             paused_until_ns: paused_until(&config),
+            filter: config.filter()?,
             config,
             created_ns: time.wall_ns,
-            filter,
             next_seq: next_seq.max(1),
             first,
             delivered: (0, before),
@@ -163,9 +170,7 @@ impl Consumer {
             heartbeat_ns: time.ns,
             held_up: HeldUp::No,
             dirty: true,
-        };
-        consumer.recount(store);
-        Ok(consumer)
+        })
     }
 
     /// Other settings for the same place.

@@ -44,7 +44,8 @@ impl Consumer {
         store: &dyn Store,
         time: Time,
     ) -> Result<Self, ApiError> {
-        let mut consumer = Self::new(stream, name, config, store, time)?;
+        // Not by its deliver policy, which is done with: what does not read back in the stream keeps no consumer from its place.
+        let mut consumer = Self::at(stream, name, config, 1, VecDeque::new(), time)?;
         // After a power cut the stream may end before this place: its sequences went on behind.
         let end = store.state().last_seq;
         consumer.created_ns = saved.created_ns;
