@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{EdgeError, Folder, sensor};
+use super::{EdgeError, Folder, require_streams, sensor};
 use crate::config::{BusConfig, StreamName, SyncPolicy};
 use crate::jetstream::{FileMeta, FileStores, definitions};
 use crate::log::inspect::inspect;
@@ -28,9 +28,7 @@ fn disk_bytes(data_dir: &Path, stream: &str) -> u64 {
 /// # Errors
 /// There are no streams, somebody has the folder, or a stream cannot be opened.
 pub fn compact(data_dir: &Path, config: &BusConfig) -> Result<Vec<Compacted>, EdgeError> {
-    if !data_dir.join("streams").is_dir() {
-        return Err(EdgeError::NoStreams { path: data_dir.to_owned() });
-    }
+    require_streams(data_dir)?;
     let mut done = Vec::new();
     let locked = Folder::open(data_dir, config)?;
     for stream in locked.bus().iter().flat_map(|bus| StreamName::ALL.map(|name| bus.stream(name))) {

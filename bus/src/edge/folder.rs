@@ -7,6 +7,14 @@ use crate::bus::{Bus, FolderLock};
 use crate::config::{BusConfig, StreamName};
 use crate::log::inspect::stream_names;
 
+/// For who looks at streams and makes none: refuses what is no data folder.
+///
+/// # Errors
+/// [`EdgeError::NoStreams`].
+pub fn require_streams(data_dir: &Path) -> Result<(), EdgeError> {
+    if data_dir.join("streams").is_dir() { Ok(()) } else { Err(EdgeError::NoStreams { path: data_dir.to_owned() }) }
+}
+
 /// A locked data folder, with the sensor's streams where a sensor has stored something in it.
 #[derive(Debug)]
 pub struct Folder {

@@ -24,7 +24,7 @@ use crate::nats::{self, Server, ServerConfig, ServerStats};
 use crate::store::StoreError;
 pub use compact::{Compacted, compact, rendered};
 pub use credentials::{Credentials, CredentialsError, GENERATED_USER, module_user};
-pub use folder::Folder;
+pub use folder::{Folder, require_streams};
 
 /// Settings of the service.
 #[derive(Debug, Clone)]

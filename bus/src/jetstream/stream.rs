@@ -10,14 +10,13 @@ use std::time::Duration;
 use super::config::{Discard, StreamConfig};
 use super::consumer::{Consumer, Output, Time};
 use super::error::ApiError;
-use crate::error::ReadError;
 use crate::headers;
 use crate::log::lock;
 use crate::message::PubAck;
 use crate::nats::route::{Routed, Router, TapId};
 use crate::pattern::{Filter, Pattern};
-use crate::store::{Hint, Purge, Put, Store, StoreError, Stored};
-use crate::stream::dedupe::Dedupe;
+use crate::store::{Purge, Put, Store, StoreError, Stored};
+use crate::stream::dedupe::{Dedupe, ids_of_window};
 
 /// Largest header block.
 const MAX_HEADERS: usize = 64 * 1024;
@@ -236,24 +235,13 @@ pub(crate) fn publish_advisories(router: &dyn Router, stream: &str, time: Time, 
 }
 
 fn remember(store: &dyn Store, window: Duration, dedupe: &mut Dedupe, last_msg_id: &mut String) {
-    let state = store.state();
-    let since = state.last_time_ns.saturating_sub(i64::try_from(window.as_nanos()).unwrap_or(i64::MAX));
-    let Ok(mut from) = store.seq_at(since) else { return };
-    let (all, mut hint) = (Filter::all(), Hint::default());
-    loop {
-        let message = match store.next(from, &all, &mut hint) {
-            Ok(Some(message)) => message,
-            // Reported to whoever reads it; here it only means some ids less.
-            Err(ReadError::Damaged { .. }) => continue,
-            Ok(None) | Err(_) => return,
-        };
-        from = message.seq + 1;
+    ids_of_window(store, store.state().last_time_ns, window, |id, seq, time_ns| {
         last_msg_id.clear();
-        if let Some(id) = headers::get(message.headers(), headers::MSG_ID).filter(|id| !id.is_empty()) {
-            dedupe.insert(id, message.seq, message.time_ns);
+        if let Some(id) = id.filter(|id| !id.is_empty()) {
+            dedupe.insert(id, seq, time_ns);
             last_msg_id.push_str(id);
         }
-    }
+    });
 }
 
 /// An acknowledgement, in nats-server's bytes.

@@ -2,11 +2,35 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::ReadError;
+use crate::headers;
+use crate::pattern::Filter;
+use crate::store::{Hint, Store};
 
 /// Bounds on remembered ids, whichever comes first: about 20 MB with ids of ordinary length, 30 at most. Forgetting earlier than the window
 /// demands is counted.
 const MAX_IDS: usize = 128 * 1024;
 const MAX_ID_BYTES: usize = 16 * 1024 * 1024;
+
+/// Tells the message id, sequence and time of every message that is at most a window older than `newest_ns`, in order. What does not read
+/// back is reported to whoever reads it; here it only means some ids less.
+pub(crate) fn ids_of_window(store: &dyn Store, newest_ns: i64, window: Duration, mut each: impl FnMut(Option<&str>, u64, i64)) {
+    let since = newest_ns.saturating_sub(i64::try_from(window.as_nanos()).unwrap_or(i64::MAX));
+    let Ok(mut from) = store.seq_at(since) else { return };
+    let (all, mut hint) = (Filter::all(), Hint::default());
+    loop {
+        match store.next(from, &all, &mut hint) {
+            Ok(Some(message)) => {
+                from = message.seq + 1;
+                each(headers::get(message.headers(), headers::MSG_ID), message.seq, message.time_ns);
+            }
+            Err(ReadError::Damaged { .. }) => {}
+            Ok(None) | Err(_) => return,
+        }
+    }
+}
 
 /// The ids of a stream's newest messages.
 #[derive(Debug)]
@@ -27,11 +51,11 @@ struct Seen {
 }
 
 impl Dedupe {
-    pub(crate) fn new(window: std::time::Duration) -> Self {
+    pub(crate) fn new(window: Duration) -> Self {
         Self::with_max_ids(window, MAX_IDS)
     }
 
-    fn with_max_ids(window: std::time::Duration, max_ids: usize) -> Self {
+    fn with_max_ids(window: Duration, max_ids: usize) -> Self {
         let window_ns = i64::try_from(window.as_nanos()).unwrap_or(i64::MAX);
         Self { window_ns, max_ids, seen: HashMap::new(), order: VecDeque::new(), id_bytes: 0, forgotten_early: 0 }
     }
@@ -71,8 +95,6 @@ impl Dedupe {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

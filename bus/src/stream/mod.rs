@@ -21,7 +21,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -33,8 +32,8 @@ use crate::log::vfs::Disk;
 use crate::log::{Log, LogConfig, Retention, stream_dir};
 use crate::message::{Delivery, Message, PubAck, Record};
 use crate::pattern::Filter;
-use crate::store::{Hint, Limits, Store, StoreError};
-use dedupe::Dedupe;
+use crate::store::{Limits, Store, StoreError};
+use dedupe::{Dedupe, ids_of_window};
 use fan::Fan;
 pub use info::StreamInfo;
 pub(crate) use read::ReadFailure;
@@ -93,7 +92,9 @@ impl Stream {
     pub(crate) fn open(data_dir: &Path, name: StreamName, config: &StreamConfig, boot_id: &str) -> Result<Self, OpenError> {
         let log = Log::open_on(Arc::new(Disk), &stream_dir(data_dir, name.as_str()), log_config(name, config), boot_id)?;
         let mut dedupe = Dedupe::new(config.duplicate_window);
-        remember_ids(&log, config.duplicate_window, &mut dedupe);
+        ids_of_window(&*log, log.newest_time_ns(), config.duplicate_window, |id, seq, time_ns| {
+            id.into_iter().for_each(|id| dedupe.insert(id, seq, time_ns));
+        });
         let last_seq = log.state().last_seq;
         let consumer_dir = consumer::dir(data_dir, name);
         let consumers = consumer::load_all(&consumer_dir, name)?;
@@ -225,28 +226,6 @@ impl Stream {
     pub fn consumers(&self) -> Vec<ConsumerInfo> {
         let cells: Vec<_> = lock(&self.inner.consumers).iter().map(|(name, cell)| (name.clone(), Arc::clone(cell))).collect();
         cells.into_iter().map(|(name, cell)| cell.info(&self.inner, &name)).collect()
-    }
-}
-
-/// Reads the message ids of the duplicate window back from the log's end.
-fn remember_ids(log: &Log, window: Duration, dedupe: &mut Dedupe) {
-    let window_ns = i64::try_from(window.as_nanos()).unwrap_or(i64::MAX);
-    let since = log.newest_time_ns().saturating_sub(window_ns);
-    // What does not read back is reported to whoever reads it; here it only means an id less.
-    let Ok(mut from) = log.seq_at(since) else { return };
-    let (all, mut hint) = (Filter::all(), Hint::default());
-    loop {
-        match log.next(from, &all, &mut hint) {
-            Ok(Some(message)) => {
-                from = message.seq + 1;
-                if let Some(id) = crate::headers::get(message.headers(), crate::headers::MSG_ID) {
-                    dedupe.insert(id, message.seq, message.time_ns);
-                }
-            }
-            Ok(None) => return,
-            Err(ReadError::Damaged { .. }) => {}
-            Err(_) => return,
-        }
     }
 }
 

@@ -39,13 +39,10 @@ pub(super) fn families(stats: &EdgeStats) -> Vec<Family> {
             .each(streams, |stream| ([("stream", stream.name.as_str())], stream.refused)),
     ]);
     // Those without a durable name have random ones, and are new with every client.
-    let durable = |stream: &StreamStats| stream.consumers.iter().filter(|consumer| consumer.durable).cloned().collect::<Vec<_>>();
-    let consumers: Vec<_> =
-        streams.iter().flat_map(|stream| durable(stream).into_iter().map(|consumer| (stream.name.clone(), consumer))).collect();
-    let labels = |(stream, consumer): &(String, ConsumerStats)| [("stream", stream.clone()), ("consumer", consumer.name.clone())];
-    let each = |mut family: Family, number: fn(&ConsumerStats) -> u64| {
-        family.rows = consumers.iter().map(|row| (labels(row).into(), number(&row.1).into())).collect();
-        family
+    let rows = streams.iter().flat_map(|stream| stream.consumers.iter().map(|consumer| (stream.name.as_str(), consumer)));
+    let consumers: Vec<_> = rows.filter(|(_, consumer)| consumer.durable).collect();
+    let each = |family: Family, number: fn(&ConsumerStats) -> u64| {
+        family.each(&consumers, |(stream, consumer)| ([("stream", *stream), ("consumer", consumer.name.as_str())], number(consumer)))
     };
     families.extend([
         stream("jetstream_stream_ephemeral_consumers", "Consumers without a durable name", |stream| {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::Family;
-use crate::status::{ConsumerStatus, StatusReport, StreamStatus, SubscriptionStatus, Verdict};
+use crate::status::{ConsumerStatus, SinkRow, StatusReport, StreamStatus, SubscriptionStatus, Verdict};
 
 pub(super) fn families(report: &StatusReport) -> Vec<Family> {
     let mut families = itself(report);
@@ -110,15 +110,16 @@ fn detection(report: &StatusReport) -> Vec<Family> {
 
 fn delivery(report: &StatusReport) -> Vec<Family> {
     let sinks = report.sink_rows();
+    let sink = |family: Family, number: fn(&SinkRow) -> u64| {
+        family.each(&sinks, |sink| ([("sink", &*sink.name), ("type", &*sink.kind)], number(sink)))
+    };
     vec![
-        Family::gauge("sink_lag", "Alerts not yet confirmed")
-            .each(&sinks, |sink| ([("sink", &*sink.name), ("type", &*sink.kind)], sink.lag)),
-        Family::gauge("sink_failing", "1 for a receiver that takes nothing")
-            .each(&sinks, |sink| ([("sink", &*sink.name), ("type", &*sink.kind)], u64::from(sink.failing()))),
-        Family::counter("sink_confirmed", "Alerts confirmed")
-            .each(&sinks, |sink| ([("sink", &*sink.name), ("type", &*sink.kind)], sink.confirmed)),
-        Family::counter("sink_stepped_over", "Alerts that could not be decoded or that the receiver refused for ever")
-            .each(&sinks, |sink| ([("sink", &*sink.name), ("type", &*sink.kind)], sink.undecodable + sink.refused)),
+        sink(Family::gauge("sink_lag", "Alerts not yet confirmed"), |sink| sink.lag),
+        sink(Family::gauge("sink_failing", "1 for a receiver that takes nothing"), |sink| u64::from(sink.failing())),
+        sink(Family::counter("sink_confirmed", "Alerts confirmed"), |sink| sink.confirmed),
+        sink(Family::counter("sink_stepped_over", "Alerts that could not be decoded or that the receiver refused for ever"), |sink| {
+            sink.undecodable + sink.refused
+        }),
     ]
 }
 

@@ -63,17 +63,20 @@ fn number(page: &str, metric: &str) -> u64 {
     line.unwrap_or_else(|| panic!("no {metric} in\n{page}")).parse().expect("a number")
 }
 
+/// A client's first words: it asks for a stream, and listens for the answer.
+fn create(name: &str, subjects: &str) -> String {
+    let stream = format!(r#"{{"name":"{name}","subjects":["{subjects}"]}}"#);
+    let len = stream.len();
+    format!("CONNECT {{\"verbose\":false}}\r\nSUB answer 1\r\nPUB $JS.API.STREAM.CREATE.{name} answer {len}\r\n{stream}\r\n")
+}
+
 #[test]
 fn metrics_count_what_clients_do() {
     let mut server = serve();
     assert_eq!(number(&scrape(server.metrics), "bartizan_nats_connections"), 0);
 
     let mut client = connect(server.nats);
-    let stream = r#"{"name":"S","subjects":["s.>"]}"#;
-    let publish = format!(
-        "CONNECT {{\"verbose\":false}}\r\nSUB answer 1\r\nPUB $JS.API.STREAM.CREATE.S answer {}\r\n{stream}\r\nPUB s.a 5\r\nhello\r\nPING\r\n",
-        stream.len()
-    );
+    let publish = format!("{}PUB s.a 5\r\nhello\r\nPING\r\n", create("S", "s.>"));
     client.write_all(publish.as_bytes()).expect("publish");
     let mut answers = BufReader::new(client.try_clone().expect("clone")).lines().map(|line| line.expect("text"));
     assert!(answers.any(|line| line == "PONG"), "it answers");
@@ -92,12 +95,7 @@ fn metrics_count_what_clients_do() {
 fn names_of_the_sensors_streams_are_not_given_away() {
     let server = serve();
     let mut client = connect(server.nats);
-    let stream = r#"{"name":"EVENTS","subjects":["mine.>"]}"#;
-    let create = format!(
-        "CONNECT {{\"verbose\":false}}\r\nSUB answer 1\r\nPUB $JS.API.STREAM.CREATE.EVENTS answer {}\r\n{stream}\r\n",
-        stream.len()
-    );
-    client.write_all(create.as_bytes()).expect("ask");
+    client.write_all(create("EVENTS", "mine.>").as_bytes()).expect("ask");
     let mut answers = BufReader::new(client).lines().map(|line| line.expect("text"));
     let answer = answers.find(|line| line.starts_with('{')).expect("an answer");
     assert!(answer.contains("\"err_code\":10052") && answer.contains("the name EVENTS belongs to a stream of the sensor"), "{answer}");

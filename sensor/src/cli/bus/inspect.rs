@@ -1,6 +1,6 @@
 //! `bartizan bus inspect` and `verify`: what is in the files, with and without a running Bartizan.
 
-use bartizan_bus::edge::EdgeError;
+use bartizan_bus::edge::require_streams;
 use bartizan_bus::log::inspect::{Inspection, inspect, stream_names};
 
 use super::super::Common;
@@ -34,9 +34,7 @@ fn failed(error: &dyn std::error::Error) -> Stop {
 
 fn look(common: &Common, args: &Args, deep: bool) -> Result<Vec<Inspection>, Stop> {
     let dir = common.data_dir().map_err(Stop::Failed)?;
-    if !dir.join("streams").is_dir() {
-        return Err(failed(&EdgeError::NoStreams { path: dir }));
-    }
+    require_streams(&dir).map_err(|error| failed(&error))?;
     let names = match &args.streams[..] {
         [] => stream_names(&dir).map_err(|error| failed(&error))?,
         given => given.to_vec(),
