@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use super::{StoreFactory, StreamConfig};
 use crate::error::OpenError;
 use crate::log::lock;
-use crate::nats::route::{InterestHook, Routed, Router, Tap, TapId};
+use crate::nats::route::{Delivered, InterestHook, RoomHook, Routed, Router, Tap, TapId};
 use crate::pattern::Pattern;
 use crate::store::{MemoryStore, Store};
 
@@ -25,7 +25,7 @@ impl StoreFactory for InMemory {
 pub(crate) type Tapped = (TapId, Pattern, Arc<dyn Tap>);
 
 /// Where to, headers, content.
-type Delivered = (String, Vec<u8>, Vec<u8>);
+type Sent = (String, Vec<u8>, Vec<u8>);
 
 /// Core NATS with one client that listens to everything.
 #[derive(Default)]
@@ -33,7 +33,7 @@ pub(crate) struct TestRouter {
     pub(crate) taps: Mutex<Vec<Tapped>>,
     made: Mutex<u64>,
     /// Where something was sent, and what.
-    sent: Mutex<Vec<Delivered>>,
+    sent: Mutex<Vec<Sent>>,
 }
 
 impl TestRouter {
@@ -61,12 +61,16 @@ impl TestRouter {
 impl Router for TestRouter {
     fn publish(&self, message: &Routed<'_>) -> usize {
         self.client(message.subject, message.reply, message.headers, message.payload);
-        self.deliver(message.subject, message)
+        self.deliver(message.subject, message).took
     }
 
-    fn deliver(&self, to: &str, message: &Routed<'_>) -> usize {
+    fn deliver(&self, to: &str, message: &Routed<'_>) -> Delivered {
         lock(&self.sent).push((to.to_owned(), message.headers.to_vec(), message.payload.to_vec()));
-        1
+        Delivered { took: 1, crowded: false }
+    }
+
+    fn is_crowded(&self, _: &str, _: Option<&str>) -> bool {
+        false
     }
 
     fn flush(&self) {}
@@ -87,4 +91,6 @@ impl Router for TestRouter {
     }
 
     fn on_interest(&self, _: InterestHook) {}
+
+    fn on_room(&self, _: RoomHook) {}
 }

@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::config::{AckPolicy, ConsumerConfig, DeliverPolicy, StreamConfig};
-use super::consumer::{Ack, Consumer, Output, Saved, Time};
+use super::consumer::{Ack, Consumer, Output, Saved, Sent, Time};
 use crate::nats::route::Routed;
 use crate::pattern::Filter;
 use crate::store::{Limits, MemoryStore, Purge, Put, Store};
@@ -68,9 +68,9 @@ struct Sink {
 }
 
 impl Output for Sink {
-    fn send(&mut self, to: &str, message: &Routed<'_>) -> bool {
+    fn send(&mut self, to: &str, message: &Routed<'_>) -> Sent {
         if self.deaf.contains(to) {
-            return false;
+            return Sent::Nobody;
         }
         self.events.push(Event {
             to: to.to_owned(),
@@ -79,7 +79,11 @@ impl Output for Sink {
             headers: String::from_utf8_lossy(message.headers).into_owned(),
             payload: message.payload.len(),
         });
-        true
+        Sent::Taken
+    }
+
+    fn is_crowded(&mut self, _: &str, _: Option<&str>) -> bool {
+        false
     }
 
     fn interest(&mut self, subject: &str, _: Option<&str>) -> bool {

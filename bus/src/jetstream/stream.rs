@@ -8,12 +8,12 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::config::{Discard, StreamConfig};
-use super::consumer::{Consumer, Output, Time};
+use super::consumer::{Consumer, Output, Sent, Time};
 use super::error::ApiError;
 use crate::headers;
 use crate::log::lock;
 use crate::message::PubAck;
-use crate::nats::route::{Routed, Router, TapId};
+use crate::nats::route::{Delivered, Routed, Router, TapId};
 use crate::pattern::{Filter, Pattern};
 use crate::store::{Purge, Put, Store, StoreError, Stored};
 use crate::stream::dedupe::{Dedupe, ids_of_window};
@@ -48,6 +48,8 @@ pub(crate) struct Entry {
     pub(crate) slow_acks: bool,
     /// Somebody will pump it.
     pub(crate) touched: AtomicBool,
+    /// It is to be pumped when somebody has room again who had too much to read.
+    pub(crate) waits_for_room: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -68,12 +70,23 @@ pub(crate) struct State {
 pub(crate) struct Outbox<'a> {
     pub(crate) router: &'a dyn Router,
     pub(crate) builtin: Option<&'a dyn Builtin>,
+    waits_for_room: &'a AtomicBool,
     pub(crate) advisories: Vec<(String, serde_json::Value)>,
 }
 
 impl Output for Outbox<'_> {
-    fn send(&mut self, to: &str, message: &Routed<'_>) -> bool {
-        self.router.deliver(to, message) > 0
+    fn send(&mut self, to: &str, message: &Routed<'_>) -> Sent {
+        match self.router.deliver(to, message) {
+            Delivered { took: 0, .. } => Sent::Nobody,
+            Delivered { crowded: false, .. } => Sent::Taken,
+            Delivered { crowded: true, .. } => Sent::Crowded,
+        }
+    }
+
+    fn is_crowded(&mut self, to: &str, queue: Option<&str>) -> bool {
+        // Before it is asked for: it may be told before the answer is here.
+        self.waits_for_room.store(true, Ordering::SeqCst);
+        self.router.is_crowded(to, queue)
     }
 
     fn interest(&mut self, subject: &str, queue: Option<&str>) -> bool {
@@ -124,6 +137,7 @@ impl Entry {
             places: Mutex::default(),
             slow_acks,
             touched: AtomicBool::new(false),
+            waits_for_room: AtomicBool::new(false),
             state: Mutex::new(state),
         }
     }
@@ -138,7 +152,7 @@ impl Entry {
     }
 
     pub(crate) fn outbox<'a>(&'a self, router: &'a dyn Router) -> Outbox<'a> {
-        Outbox { router, builtin: self.builtin.as_deref(), advisories: Vec::new() }
+        Outbox { router, builtin: self.builtin.as_deref(), waits_for_room: &self.waits_for_room, advisories: Vec::new() }
     }
 
     /// A message was published on one of the stream's subjects.

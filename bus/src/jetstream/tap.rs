@@ -29,6 +29,13 @@ pub(super) fn register(js: &Arc<Js>) {
             js.interest(subject);
         }
     }));
+    let weak = Arc::downgrade(js);
+    js.router.on_room(Arc::new(move || {
+        let Some(js) = weak.upgrade() else { return };
+        for entry in js.all().into_iter().filter(|entry| entry.waits_for_room.swap(false, Ordering::SeqCst)) {
+            js.arm(&entry.name);
+        }
+    }));
 }
 
 impl Js {

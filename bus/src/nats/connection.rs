@@ -484,10 +484,15 @@ pub(crate) fn write_message(out: &mut Vec<u8>, message: &Routed<'_>, sid: &[u8],
 }
 
 impl Subscription {
+    /// Whether it may still get something.
+    pub(crate) fn is_alive(&self) -> bool {
+        !self.client.out.is_closed() && !self.ended.load(Ordering::Relaxed)
+    }
+
     /// Puts a message into the client's queue. True when it was taken.
     pub(crate) fn give(&self, message: &Routed<'_>, touched: &mut Touched) -> bool {
         let client = &self.client;
-        if client.out.is_closed() || self.ended.load(Ordering::Relaxed) {
+        if !self.is_alive() {
             return false;
         }
         if self.filtered.as_ref().is_some_and(|permissions| !permissions.subscribe.allows(message.subject)) {
@@ -504,8 +509,11 @@ impl Subscription {
         if client.out.push(|out| write_message(out, message, &self.sid, with_headers)) {
             touched.clients.push(Arc::clone(client));
         }
-        if client.out.is_crowded() && !touched.crowded.iter().any(|known| known.id == client.id) {
-            touched.crowded.push(Arc::clone(client));
+        if client.out.is_crowded() {
+            touched.overfed += 1;
+            if !touched.crowded.iter().any(|known| known.id == client.id) {
+                touched.crowded.push(Arc::clone(client));
+            }
         }
         if max > 0 && delivered == max {
             self.ended.store(true, Ordering::Relaxed);

@@ -3,12 +3,13 @@
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use nix::sys::socket::{Shutdown, shutdown};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
+use super::route::RoomHook;
 use crate::log::lock;
 
 /// A connection on which nothing waits keeps a buffer of at most this size; a larger one is for the next that needs it.
@@ -48,6 +49,26 @@ impl Spare {
             held.bytes += buffer.capacity();
             held.buffers.push(buffer);
         }
+    }
+}
+
+/// Told when a connection that somebody waits for has room again; one for all connections of a server.
+#[derive(Default)]
+pub(crate) struct Room(RwLock<Vec<RoomHook>>);
+
+impl Room {
+    pub(crate) fn listen(&self, hook: RoomHook) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).push(hook);
+    }
+
+    fn is_there(&self) {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).iter().for_each(|hook| hook());
+    }
+}
+
+impl std::fmt::Debug for Room {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Room").finish_non_exhaustive()
     }
 }
 
@@ -99,6 +120,9 @@ impl CloseReason {
 #[derive(Debug)]
 pub(crate) struct Outbound {
     spare: Arc<Spare>,
+    room: Arc<Room>,
+    /// Somebody wants to be told when there is room.
+    awaited: AtomicBool,
     buffer: Mutex<Vec<u8>>,
     writing: Mutex<Writing>,
     /// Bytes in both.
@@ -125,9 +149,11 @@ struct Writing {
 }
 
 impl Outbound {
-    pub(crate) fn new(socket: Option<Arc<TcpStream>>, max_pending: usize, spare: Arc<Spare>) -> Self {
+    pub(crate) fn new(socket: Option<Arc<TcpStream>>, max_pending: usize, spare: Arc<Spare>, room: Arc<Room>) -> Self {
         Self {
             spare,
+            room,
+            awaited: AtomicBool::new(false),
             buffer: Mutex::default(),
             writing: Mutex::new(Writing { socket, ..Writing::default() }),
             pending: AtomicUsize::new(0),
@@ -149,7 +175,37 @@ impl Outbound {
 
     /// Whether so much waits that publishers should.
     pub(crate) fn is_crowded(&self) -> bool {
-        self.pending() > (self.max_pending / 4 * 3).min(CROWDED)
+        self.pending() > self.crowded()
+    }
+
+    fn crowded(&self) -> usize {
+        (self.max_pending / 4 * 3).min(CROWDED)
+    }
+
+    /// Whether it is crowded; if so, [`Room`] is told when most of it is gone.
+    pub(crate) fn await_room(&self) -> bool {
+        // Said before it is looked at: whoever takes the last of it sees one or is seen by the other.
+        self.awaited.store(true, Ordering::SeqCst);
+        let crowded = !self.is_closed() && self.pending.load(Ordering::SeqCst) > self.crowded() / ROOM_PART;
+        if !crowded {
+            self.awaited.store(false, Ordering::SeqCst);
+        }
+        crowded
+    }
+
+    /// So many bytes do not wait any longer.
+    fn went(&self, bytes: usize) {
+        let left = self.pending.fetch_sub(bytes, Ordering::SeqCst).saturating_sub(bytes);
+        self.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        if left <= self.crowded() / ROOM_PART {
+            self.tell_room();
+        }
+    }
+
+    fn tell_room(&self) {
+        if self.awaited.load(Ordering::SeqCst) && self.awaited.swap(false, Ordering::SeqCst) {
+            self.room.is_there();
+        }
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -228,8 +284,7 @@ impl Outbound {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => {
                     writing.at += n;
-                    self.pending.fetch_sub(n, Ordering::Relaxed);
-                    self.sent_bytes.fetch_add(n as u64, Ordering::Relaxed);
+                    self.went(n);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -259,7 +314,8 @@ impl Outbound {
             let _ = shutdown(socket.as_raw_fd(), Shutdown::Both);
         }
         *lock(&self.buffer) = Vec::new();
-        self.pending.store(0, Ordering::Relaxed);
+        self.pending.store(0, Ordering::SeqCst);
+        self.tell_room();
     }
 
     /// Takes everything that waits: the writer of a TLS connection sends it.
@@ -269,10 +325,12 @@ impl Outbound {
 
     /// What `take` gave was sent.
     pub(crate) fn was_sent(&self, bytes: usize) {
-        self.pending.fetch_sub(bytes, Ordering::Relaxed);
-        self.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.went(bytes);
     }
 }
 
 /// Publishers wait when more than this is to be sent to somebody: beyond it a queue costs memory and caches and wins nothing.
 const CROWDED: usize = 8 * 1024 * 1024;
+
+/// Who waited for room is told when so small a part of what made it crowded is left: early enough that the socket does not run dry meanwhile.
+const ROOM_PART: usize = 2;

@@ -32,17 +32,32 @@ pub trait Tap: Send + Sync {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TapId(pub u64);
 
+/// What became of a message that was handed to the subscriptions on a subject.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Delivered {
+    /// How many got it (one per queue group).
+    pub took: usize,
+    /// One of them has so much to read now that it should get no more for a while: see [`Router::is_crowded`].
+    pub crowded: bool,
+}
+
 /// Told when the first subscription of a client appears on a literal subject, or the last one goes.
 pub type InterestHook = Arc<dyn Fn(&str, bool) + Send + Sync>;
+
+/// Told that somebody who had too much to read has room again.
+pub type RoomHook = Arc<dyn Fn() + Send + Sync>;
 
 /// Core NATS as seen from inside the process.
 pub trait Router: Send + Sync {
     /// Publishes as a client would: to subscriptions and taps on `message.subject`. Gives how many got it.
     fn publish(&self, message: &Routed<'_>) -> usize;
 
-    /// Hands a message to the subscriptions on `to`, under its own subject and reply: JetStream's deliveries. Taps are not asked. Gives how
-    /// many got it (one per queue group).
-    fn deliver(&self, to: &str, message: &Routed<'_>) -> usize;
+    /// Hands a message to the subscriptions on `to`, under its own subject and reply: JetStream's deliveries. Taps are not asked.
+    fn deliver(&self, to: &str, message: &Routed<'_>) -> Delivered;
+
+    /// Whether a client that is subscribed to this concrete subject (in that queue group, if one is given) has too much to read already.
+    /// If so, the hooks of [`Router::on_room`] are called when that is over.
+    fn is_crowded(&self, subject: &str, queue: Option<&str>) -> bool;
 
     /// Wakes whoever has something to send because of `publish` and `deliver` before. Call it once behind a batch.
     fn flush(&self);
@@ -58,4 +73,7 @@ pub trait Router: Send + Sync {
 
     /// Calls this on every SUB, UNSUB and disconnect that changes whether somebody listens to a literal subject (one without wildcards).
     fn on_interest(&self, hook: InterestHook);
+
+    /// Calls this when somebody who was said to be crowded has read most of it, or is gone. The hook must not block.
+    fn on_room(&self, hook: RoomHook);
 }

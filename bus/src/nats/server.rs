@@ -260,7 +260,7 @@ pub(crate) fn new_client(shared: &Shared, address: SocketAddr, socket: Option<Ar
         id: shared.next_id(),
         address,
         since: Instant::now(),
-        out: Outbound::new(socket, shared.config.max_pending, Arc::clone(&shared.spare)),
+        out: Outbound::new(socket, shared.config.max_pending, Arc::clone(&shared.spare), Arc::clone(&shared.room)),
         echo: AtomicBool::new(true),
         headers: AtomicBool::new(false),
         async_info: AtomicBool::new(false),

@@ -11,8 +11,8 @@ use serde::Serialize;
 use super::auth::Users;
 use super::config::ServerConfig;
 use super::connection::{Client, Described, Subscription, Tapped};
-use super::outbound::{CloseReason, Spare};
-use super::route::{InterestHook, Routed, Router, Tap, TapId};
+use super::outbound::{CloseReason, Room, Spare};
+use super::route::{Delivered, InterestHook, RoomHook, Routed, Router, Tap, TapId};
 use super::sublist::{Matches, Sublist};
 use crate::log::lock;
 use crate::pattern::Pattern;
@@ -27,6 +27,12 @@ pub(crate) enum Target {
     Tap(Arc<Tapped>),
 }
 
+impl Target {
+    fn is_crowded(&self) -> bool {
+        matches!(self, Self::Client(subscription) if subscription.client.out.is_crowded())
+    }
+}
+
 /// Who got something and must be woken.
 #[derive(Default)]
 pub(crate) struct Touched {
@@ -35,6 +41,8 @@ pub(crate) struct Touched {
     pub(crate) ended: Vec<(Box<[u8]>, u64)>,
     /// Those of the clients that have too much to read already.
     pub(crate) crowded: Vec<Arc<Client>>,
+    /// So many times one of them got something since this was set to 0.
+    pub(crate) overfed: usize,
 }
 
 impl Touched {
@@ -131,6 +139,7 @@ pub(crate) struct Shared {
     pub(crate) clients: RwLock<HashMap<u64, Arc<Client>>>,
     pub(crate) counters: Counters,
     pub(crate) spare: Arc<Spare>,
+    pub(crate) room: Arc<Room>,
     users: RwLock<Arc<Users>>,
     subscriptions: RwLock<Sublist<Target>>,
     generation: AtomicU64,
@@ -161,6 +170,7 @@ impl Shared {
             clients: RwLock::default(),
             counters: Counters::default(),
             spare: Arc::default(),
+            room: Arc::default(),
             users,
             subscriptions: RwLock::default(),
             generation: AtomicU64::new(1),
@@ -303,8 +313,12 @@ impl Shared {
             *random ^= *random >> 7;
             *random ^= *random << 17;
             let start = (*random % members.len() as u64) as usize;
-            let took = (0..members.len()).any(|n| give(&members[(start + n) % members.len()], message, from, touched));
-            delivered += usize::from(took);
+            let member = |n: usize| &members[(start + n) % members.len()];
+            // Who has too much to read already is asked when nobody else takes it.
+            let mut took = |crowded: bool| {
+                (0..members.len()).map(member).any(|member| member.is_crowded() == crowded && give(member, message, from, touched))
+            };
+            delivered += usize::from(took(false) || took(true));
         }
         delivered
     }
@@ -417,7 +431,7 @@ impl Router for Shared {
         delivered
     }
 
-    fn deliver(&self, to: &str, message: &Routed<'_>) -> usize {
+    fn deliver(&self, to: &str, message: &Routed<'_>) -> Delivered {
         let mut matches = self.matches(to.as_bytes());
         matches.plain.retain(|target| matches!(target, Target::Client(_)));
         for (_, members) in &mut matches.groups {
@@ -425,12 +439,29 @@ impl Router for Shared {
         }
         matches.groups.retain(|(_, members)| !members.is_empty());
         if matches.is_empty() {
-            return 0;
+            return Delivered::default();
         }
         let mut touched = TOUCHED.take();
-        let delivered = self.hand_out(&matches, message, None, &mut self.step_random(), &mut touched);
+        touched.overfed = 0;
+        let took = self.hand_out(&matches, message, None, &mut self.step_random(), &mut touched);
+        // Who reads is not kept waiting for who does not.
+        let crowded = took > 0 && touched.overfed == took;
         put_back(touched);
-        delivered
+        Delivered { took, crowded }
+    }
+
+    fn is_crowded(&self, subject: &str, queue: Option<&str>) -> bool {
+        let (mut alive, mut crowded) = (0, 0);
+        self.matches(subject.as_bytes()).each_of(queue, |target| {
+            if let Target::Client(subscription) = target
+                && subscription.is_alive()
+            {
+                alive += 1;
+                // Each of them is asked, so that each of them tells.
+                crowded += usize::from(subscription.client.out.await_room());
+            }
+        });
+        alive > 0 && crowded == alive
     }
 
     fn flush(&self) {
@@ -439,15 +470,11 @@ impl Router for Shared {
     }
 
     fn has_interest(&self, subject: &str, queue: Option<&str>) -> bool {
-        let matches = self.matches(subject.as_bytes());
-        let alive = |target: &Target| match target {
-            Target::Client(subscription) => !subscription.client.out.is_closed() && !subscription.ended.load(Ordering::Relaxed),
-            Target::Tap(_) => false,
-        };
-        match queue {
-            None => matches.plain.iter().any(alive) || matches.groups.iter().any(|(_, members)| members.iter().any(alive)),
-            Some(queue) => matches.groups.iter().any(|(name, members)| &**name == queue.as_bytes() && members.iter().any(alive)),
-        }
+        let mut alive = false;
+        self.matches(subject.as_bytes()).each_of(queue, |target| {
+            alive |= matches!(target, Target::Client(subscription) if subscription.is_alive());
+        });
+        alive
     }
 
     fn tap(&self, pattern: &Pattern, tap: Arc<dyn Tap>) -> TapId {
@@ -468,6 +495,10 @@ impl Router for Shared {
 
     fn on_interest(&self, hook: InterestHook) {
         write(&self.hooks).push(hook);
+    }
+
+    fn on_room(&self, hook: RoomHook) {
+        self.room.listen(hook);
     }
 }
 

@@ -59,6 +59,13 @@ impl<T: Clone> Matches<T> {
         }
     }
 
+    /// Calls this with everybody who may get it; with a queue group, with its members only.
+    pub(crate) fn each_of<'a>(&'a self, queue: Option<&str>, each: impl FnMut(&'a T)) {
+        let plain = if queue.is_none() { &self.plain[..] } else { &[] };
+        let groups = self.groups.iter().filter(|(name, _)| queue.is_none_or(|queue| queue.as_bytes() == &**name));
+        plain.iter().chain(groups.flat_map(|(_, members)| members)).for_each(each);
+    }
+
     /// Whether nobody gets it.
     pub(crate) fn is_empty(&self) -> bool {
         self.plain.is_empty() && self.groups.is_empty()

@@ -190,13 +190,14 @@ impl Js {
         }
     }
 
-    fn send_direct(&self, entry: &Entry, found: &Stored, reply: &str, more: &str, without: bool) {
+    /// Gives whether who asked can have more: of a batch, what is left is named in its end and asked for again, as behind `max_bytes`.
+    fn send_direct(&self, entry: &Entry, found: &Stored, reply: &str, more: &str, without: bool) -> bool {
         let headers = if without { b"NATS/1.0\r\n\r\n".to_vec() } else { direct_headers(entry, found, more) };
         let rendered = match &entry.builtin {
             Some(builtin) => builtin.render(found),
             None => found.payload().into(),
         };
-        self.router.deliver(reply, &Routed { subject: reply, reply: None, headers: &headers, payload: &rendered });
+        !self.router.deliver(reply, &Routed { subject: reply, reply: None, headers: &headers, payload: &rendered }).crowded
     }
 
     fn end_of_batch(&self, reply: &str, pending: u64, last: u64, up_to: Option<u64>) {
@@ -221,10 +222,10 @@ impl Js {
             let Ok(Some(found)) = store.next(from, &passes, &mut hint) else { break };
             pending = pending.saturating_sub(1);
             let more = format!("Nats-Num-Pending: {pending}\r\nNats-Last-Sequence: {last}\r\n");
-            self.send_direct(entry, &found, reply, &more, wanted.no_hdr);
+            let room = self.send_direct(entry, &found, reply, &more, wanted.no_hdr);
             (from, last) = (found.seq + 1, found.seq);
             bytes += found.size();
-            if wanted.max_bytes > 0 && bytes >= wanted.max_bytes {
+            if !room || wanted.max_bytes > 0 && bytes >= wanted.max_bytes {
                 break;
             }
         }
@@ -258,10 +259,10 @@ impl Js {
             let Ok(Some(found)) = store.get(*seq) else { continue };
             pending -= 1;
             let more = format!("Nats-Num-Pending: {pending}\r\nNats-Last-Sequence: {last}\r\n");
-            self.send_direct(entry, &found, reply, &more, wanted.no_hdr);
+            let room = self.send_direct(entry, &found, reply, &more, wanted.no_hdr);
             last = *seq;
             bytes += found.size();
-            if wanted.max_bytes > 0 && bytes >= wanted.max_bytes {
+            if !room || wanted.max_bytes > 0 && bytes >= wanted.max_bytes {
                 break;
             }
         }

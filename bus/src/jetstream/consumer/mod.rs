@@ -5,6 +5,7 @@
 //! - **At least once.** What must be acknowledged and is not comes again, until `max_deliver`.
 //! - **A message counts as delivered only when somebody took it**: without interest nothing moves.
 //! - **`num_pending` is exact** at every delivery: clients end their loops by it.
+//! - **Nobody is given faster than they read**: a backlog stops at who has too much to read, and goes on when that is over.
 
 mod ack;
 mod pull;
@@ -36,8 +37,10 @@ pub(crate) struct Time {
 
 /// Where deliveries go.
 pub(crate) trait Output {
-    /// Hands a message to whoever listens there; false when nobody does.
-    fn send(&mut self, to: &str, message: &Routed<'_>) -> bool;
+    /// Hands a message to whoever listens there.
+    fn send(&mut self, to: &str, message: &Routed<'_>) -> Sent;
+    /// Whether who listens there has too much to read already. If so, the consumer is pumped again when that is over.
+    fn is_crowded(&mut self, to: &str, queue: Option<&str>) -> bool;
     /// Whether somebody listens there.
     fn interest(&mut self, subject: &str, queue: Option<&str>) -> bool;
     /// Tells the world what happened.
@@ -46,6 +49,16 @@ pub(crate) trait Output {
     fn render<'a>(&self, message: &'a Stored) -> std::borrow::Cow<'a, [u8]> {
         message.payload().into()
     }
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sent {
+    /// Nobody listens.
+    Nobody,
+    Taken,
+    /// Somebody took it who should get no more for a while.
+    Crowded,
 }
 
 /// A message that was delivered and not acknowledged.
@@ -90,6 +103,8 @@ pub(crate) struct Consumer {
     used_ns: u64,
     heartbeat_ns: u64,
     pub(crate) paused_until_ns: Option<i64>,
+    /// Who it pushes to had too much to read.
+    crowded: bool,
     /// Why what is due cannot be given: nothing that the clock would change.
     held_up: HeldUp,
     /// Changed since it was stored.
@@ -100,7 +115,7 @@ pub(crate) struct Consumer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum HeldUp {
     No,
-    /// It is paused, or its client has to confirm what it got.
+    /// It is paused, or its clients have to confirm or to read what they got.
     Waits,
     /// Nobody listens.
     Unbound,
@@ -168,6 +183,7 @@ impl Consumer {
             peeked: None,
             used_ns: time.ns,
             heartbeat_ns: time.ns,
+            crowded: false,
             held_up: HeldUp::No,
             dirty: true,
         })
@@ -497,5 +513,5 @@ pub(crate) fn status(line: &str, headers: &[(&str, &str)]) -> String {
 }
 
 fn send_status(out: &mut dyn Output, to: &str, reply: Option<&str>, block: &str) -> bool {
-    out.send(to, &Routed { subject: to, reply, headers: block.as_bytes(), payload: b"" })
+    out.send(to, &Routed { subject: to, reply, headers: block.as_bytes(), payload: b"" }) != Sent::Nobody
 }

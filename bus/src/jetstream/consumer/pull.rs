@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::super::config;
-use super::{Consumer, Output, Time, send_status, status};
+use super::{Consumer, HeldUp, Output, Sent, Time, send_status, status};
 use crate::nats::route::Routed;
 use crate::store::Store;
 
@@ -32,6 +32,8 @@ pub(crate) struct PullRequest {
     next_heartbeat_ns: u64,
     /// It got something.
     served: bool,
+    /// Who asked has too much to read.
+    crowded: bool,
 }
 
 impl PullRequest {
@@ -128,21 +130,28 @@ impl Consumer {
             heartbeat,
             next_heartbeat_ns: time.ns.saturating_add(heartbeat),
             served: false,
+            crowded: false,
         });
     }
 
     pub(super) fn pump_pull(&mut self, store: &dyn Store, time: Time, out: &mut dyn Output) {
         self.end_requests(time, out);
+        for request in self.waiting.iter_mut().filter(|request| request.crowded) {
+            request.crowded = out.is_crowded(&request.reply, None);
+        }
         if !self.is_paused(time) {
-            while !self.waiting.is_empty() {
+            while self.waiting.iter().any(|request| !request.crowded) {
                 let Some(candidate) = self.candidate(store, time, out) else { break };
                 self.serve(&candidate, time, out);
             }
         }
-        // Nothing more is there right now.
+        if !self.waiting.is_empty() && self.waiting.iter().all(|request| request.crowded) {
+            self.held_up = HeldUp::Waits;
+        }
+        // Nothing more is there right now; who could not be given what is there is another matter.
         let mut n = 0;
         while let Some(request) = self.waiting.get(n) {
-            if request.no_wait && (request.served || request.expires_ns.is_none()) {
+            if request.no_wait && !request.crowded && (request.served || request.expires_ns.is_none()) {
                 send_status(out, &request.reply, None, &status("404 No Messages", &[]));
                 self.waiting.remove(n);
             } else {
@@ -165,14 +174,21 @@ impl Consumer {
             message.headers()
         };
         let size = (message.subject().len() + ack.len() + headers.len() + rendered.len()) as u64;
-        while let Some(mut request) = self.waiting.pop_front() {
+        for _ in 0..self.waiting.len() {
+            let Some(mut request) = self.waiting.pop_front() else { break };
+            if request.crowded {
+                self.waiting.push_back(request);
+                continue;
+            }
             if request.limited && size > request.max_bytes {
                 end(out, &request, "409 Message Size Exceeds MaxBytes");
                 continue;
             }
             let routed = Routed { subject: message.subject(), reply: Some(&ack), headers, payload: &rendered };
-            if !out.send(&request.reply, &routed) {
-                continue;
+            match out.send(&request.reply, &routed) {
+                Sent::Nobody => continue,
+                Sent::Taken => {}
+                Sent::Crowded => request.crowded = out.is_crowded(&request.reply, None),
             }
             request.served = true;
             request.batch -= 1;
@@ -228,7 +244,82 @@ pub(super) fn headers_only(headers: &[u8], size: usize) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::super::config::{ConsumerConfig, StreamConfig};
     use super::*;
+    use crate::store::{Limits, MemoryStore, Put};
+
+    /// Messages and statuses by inbox; those that take more only up to a number.
+    #[derive(Default)]
+    struct Clients {
+        messages: BTreeMap<String, u64>,
+        statuses: Vec<(String, String)>,
+        room: BTreeMap<String, u64>,
+    }
+
+    impl Clients {
+        fn got(&self, inbox: &str) -> u64 {
+            self.messages.get(inbox).copied().unwrap_or(0)
+        }
+    }
+
+    impl Output for Clients {
+        fn send(&mut self, to: &str, message: &Routed<'_>) -> Sent {
+            if message.payload.is_empty() {
+                let line = String::from_utf8_lossy(message.headers).lines().next().unwrap_or_default().to_owned();
+                self.statuses.push((to.to_owned(), line));
+            } else {
+                *self.messages.entry(to.to_owned()).or_default() += 1;
+            }
+            if self.is_crowded(to, None) { Sent::Crowded } else { Sent::Taken }
+        }
+
+        fn is_crowded(&mut self, to: &str, _: Option<&str>) -> bool {
+            self.room.get(to).is_some_and(|room| self.got(to) >= *room)
+        }
+
+        fn interest(&mut self, _: &str, _: Option<&str>) -> bool {
+            true
+        }
+
+        fn advisory(&mut self, kind: &str, _: serde_json::Value) {
+            panic!("{kind}");
+        }
+    }
+
+    #[test]
+    fn a_request_of_who_has_too_much_to_read_waits_and_holds_nobody_up() {
+        let store = MemoryStore::new(Limits::default());
+        for _ in 0..100 {
+            store.append(&[Put { subject: "s", headers: b"", payload: b"x", time_ns: 1 }]).expect("append");
+        }
+        let stream = StreamConfig { name: "S".to_owned(), ..Default::default() }.checked().expect("a stream");
+        let config = ConsumerConfig { durable_name: "c".to_owned(), ack_policy: super::super::AckPolicy::Explicit, ..Default::default() };
+        let mut time = Time { ns: 1, wall_ns: 1 };
+        let mut consumer = Consumer::new("S", "c", config.checked(&stream).expect("fine"), &store, time).expect("made");
+        let mut clients = Clients::default();
+        clients.room.insert("slow".to_owned(), 5);
+        let request = |consumer: &mut Consumer, body: &str, inbox: &str, time: Time, clients: &mut Clients| {
+            consumer.request(body.as_bytes(), inbox, time, clients);
+            consumer.pump(&store, time, clients);
+        };
+        request(&mut consumer, r#"{"batch":30,"no_wait":true,"expires":5000000000}"#, "slow", time, &mut clients);
+        assert_eq!((clients.got("slow"), clients.statuses.len(), consumer.num_waiting()), (5, 0, 1), "no 404: there is more");
+        assert!(consumer.deadline_ns(time).is_some_and(|at| at >= time.ns + 5_000_000_000), "the clock changes nothing before it expires");
+        request(&mut consumer, r#"{"batch":40}"#, "quick", time, &mut clients);
+        assert_eq!((clients.got("slow"), clients.got("quick"), consumer.num_waiting()), (5, 40, 1));
+        clients.room.clear();
+        consumer.pump(&store, time, &mut clients);
+        assert_eq!((clients.got("slow"), consumer.num_waiting()), (30, 0));
+        // One that does not read until its request is over is told so.
+        clients.room.insert("gone".to_owned(), 1);
+        request(&mut consumer, r#"{"batch":10,"expires":1000000000}"#, "gone", time, &mut clients);
+        time.ns += 1_000_000_000;
+        consumer.pump(&store, time, &mut clients);
+        assert_eq!(clients.statuses, [("gone".to_owned(), "NATS/1.0 408 Request Timeout".to_owned())]);
+        assert_eq!((clients.got("gone"), consumer.num_waiting(), consumer.num_ack_pending()), (1, 0, 71));
+    }
 
     #[test]
     fn durations_are_printed_as_go_does() {

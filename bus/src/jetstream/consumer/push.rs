@@ -1,7 +1,7 @@
 //! Push: messages go to a subject as long as somebody listens there and keeps up.
 
 use super::pull::headers_only;
-use super::{Consumer, HeldUp, Output, Time, send_status, status};
+use super::{Consumer, HeldUp, Output, Sent, Time, send_status, status};
 use crate::nats::route::Routed;
 use crate::store::Store;
 
@@ -52,7 +52,8 @@ impl Consumer {
         }
         self.used_ns = time.ns;
         let to = self.config.deliver_subject.clone();
-        while !(self.is_paused(time) || self.config.flow_control && self.flow.is_stalled()) {
+        let mut crowded = self.crowded && out.is_crowded(&to, self.group());
+        while !(crowded || self.is_paused(time) || self.config.flow_control && self.flow.is_stalled()) {
             let Some(candidate) = self.candidate(store, time, out) else { break };
             let message = &candidate.message;
             let ack = self.ack_subject(&candidate, self.left_behind(&candidate));
@@ -65,9 +66,13 @@ impl Consumer {
                 message.headers()
             };
             let size = (message.subject().len() + ack.len() + headers.len() + rendered.len()) as u64;
-            if !out.send(&to, &Routed { subject: message.subject(), reply: Some(&ack), headers, payload: &rendered }) {
-                self.untaken(&candidate);
-                break;
+            match out.send(&to, &Routed { subject: message.subject(), reply: Some(&ack), headers, payload: &rendered }) {
+                Sent::Nobody => {
+                    self.untaken(&candidate);
+                    break;
+                }
+                Sent::Taken => {}
+                Sent::Crowded => crowded = out.is_crowded(&to, self.group()),
             }
             self.commit(&candidate, time);
             self.heartbeat_ns = time.ns;
@@ -76,7 +81,8 @@ impl Consumer {
                 self.ask(&to, out);
             }
         }
-        if self.config.flow_control && self.flow.is_stalled() {
+        self.crowded = crowded;
+        if crowded || self.config.flow_control && self.flow.is_stalled() {
             self.held_up = HeldUp::Waits;
         }
         let heartbeat = u64::try_from(self.config.idle_heartbeat).unwrap_or(0);
@@ -128,10 +134,12 @@ mod tests {
         messages: u64,
         bytes: u64,
         left: bool,
+        /// It has too much to read from this message on.
+        room: Option<u64>,
     }
 
     impl Output for Client {
-        fn send(&mut self, _: &str, message: &Routed<'_>) -> bool {
+        fn send(&mut self, _: &str, message: &Routed<'_>) -> Sent {
             if message.payload.is_empty() {
                 self.statuses.push(String::from_utf8_lossy(message.headers).into_owned());
                 self.question = message.reply.map(str::to_owned).or(self.question.take());
@@ -139,7 +147,11 @@ mod tests {
                 self.messages += 1;
                 self.bytes += message.payload.len() as u64;
             }
-            true
+            if self.is_crowded("", None) { Sent::Crowded } else { Sent::Taken }
+        }
+
+        fn is_crowded(&mut self, _: &str, _: Option<&str>) -> bool {
+            self.room.is_some_and(|room| self.messages >= room)
         }
 
         fn interest(&mut self, _: &str, _: Option<&str>) -> bool {
@@ -149,6 +161,36 @@ mod tests {
         fn advisory(&mut self, kind: &str, _: serde_json::Value) {
             panic!("{kind}");
         }
+    }
+
+    #[test]
+    fn who_has_too_much_to_read_gets_the_rest_later_and_heartbeats_meanwhile() {
+        let store = MemoryStore::new(Limits::default());
+        let more = |n: u64| {
+            (0..n).for_each(|_| {
+                store.append(&[Put { subject: "s", headers: b"", payload: b"x", time_ns: 1 }]).expect("append");
+            });
+        };
+        more(10);
+        let config = ConsumerConfig { deliver_subject: "d".to_owned(), idle_heartbeat: BEAT as i64, ..Default::default() };
+        let stream = StreamConfig { name: "S".to_owned(), ..Default::default() }.checked().expect("a stream");
+        let mut time = Time { ns: 1, wall_ns: 1 };
+        let mut consumer = Consumer::new("S", "c", config.checked(&stream).expect("fine"), &store, time).expect("made");
+        let mut client = Client { room: Some(3), ..Client::default() };
+        consumer.pump(&store, time, &mut client);
+        more(10);
+        consumer.pump(&store, time, &mut client);
+        assert_eq!(client.messages, 3, "also when there is more");
+        assert_eq!(consumer.deadline_ns(time).map(|at| at >= time.ns + BEAT), Some(true), "the clock changes nothing");
+        time.ns += BEAT;
+        consumer.pump(&store, time, &mut client);
+        assert_eq!((client.messages, client.statuses.len()), (3, 1));
+        client.room = Some(12);
+        consumer.pump(&store, time, &mut client);
+        assert_eq!(client.messages, 12);
+        client.room = None;
+        consumer.pump(&store, time, &mut client);
+        assert_eq!(client.messages, 20);
     }
 
     #[test]
