@@ -87,14 +87,13 @@ fn password() -> Result<String, String> {
 }
 
 /// A custom module's user: it reads events, alerts and matches, makes consumers for them, and publishes alerts under its own name.
-/// Nothing else. `None` where the name is no subject token.
+/// Nothing else: see [`User::module`] too. `None` where the name is no subject token.
 pub fn module_user(name: &str, credential: Credential) -> Option<User> {
     let pattern = |text: &str| text.parse::<Pattern>().ok();
     let literal = pattern(name).filter(|name| name.is_literal() && !name.as_str().contains('.'))?;
     let mut publish = vec![
         format!("sec.alerts.*.{literal}"),
         "$JS.API.INFO".to_owned(),
-        "$JS.API.STREAM.INFO.*".to_owned(),
         "$JS.API.STREAM.NAMES".to_owned(),
         "$JS.API.STREAM.LIST".to_owned(),
     ];
@@ -104,13 +103,14 @@ pub fn module_user(name: &str, credential: Credential) -> Option<User> {
             publish.extend([format!("$JS.API.CONSUMER.{verb}.{stream}"), format!("$JS.API.CONSUMER.{verb}.{stream}.>")]);
         }
         publish.extend(["DURABLE.CREATE", "MSG.NEXT"].map(|verb| format!("$JS.API.CONSUMER.{verb}.{stream}.>")));
-        publish.extend([format!("$JS.ACK.{stream}.>"), format!("$JS.FC.{stream}.>")]);
+        publish.extend([format!("$JS.API.STREAM.INFO.{stream}"), format!("$JS.ACK.{stream}.>"), format!("$JS.FC.{stream}.>")]);
     }
     let subscribe = ["sec.events.>", "sec.alerts.>", "sec.matches.>", "_INBOX.>"];
     Some(User {
         credential,
         publish: Permission { allow: publish.iter().filter_map(|text| pattern(text)).collect(), deny: Vec::new() },
         subscribe: Permission { allow: subscribe.iter().filter_map(|text| pattern(text)).collect(), deny: Vec::new() },
+        module: Some(name.to_owned()),
     })
 }
 
@@ -143,6 +143,7 @@ mod tests {
             "sec.events.process.exec",
             "$JS.API.STREAM.DELETE.ALERTS",
             "$JS.API.STREAM.CREATE.X",
+            "$JS.API.STREAM.INFO.OTHER",
             "$JS.API.CONSUMER.CREATE.OTHER.EVENTS.x",
             "$JS.API.CONSUMER.MSG.NEXT.RESPONSES.c",
             "$JS.ACK.OTHER.c.1",

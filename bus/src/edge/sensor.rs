@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     fn message<'a>(subject: &'a str, headers: &'a [u8], payload: &'a str) -> Routed<'a> {
-        Routed { subject, reply: None, headers, payload: payload.as_bytes() }
+        Routed { subject, reply: None, headers, payload: payload.as_bytes(), module: None }
     }
 
     #[test]

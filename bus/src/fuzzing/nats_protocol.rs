@@ -91,6 +91,7 @@ fn users(settings: u8) -> Users {
             credential: Credential::Password { user: "u".to_owned(), password: "p".to_owned() },
             publish: Permission { allow: patterns(&["a.>", "b"]), deny: patterns(&["a.secret"]) },
             subscribe: Permission { allow: Vec::new(), deny: patterns(&["a.x"]) },
+            module: (settings & 2 != 0).then(|| "m".to_owned()),
         },
         User::with(Credential::Token("t".to_owned())),
     ])

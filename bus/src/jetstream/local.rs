@@ -44,7 +44,7 @@ impl TestRouter {
     /// As from a client whose socket has nothing more.
     pub(crate) fn client(&self, subject: &str, reply: Option<&str>, headers: &[u8], payload: &[u8]) {
         let taps = self.tapped(subject);
-        taps.iter().for_each(|tap| tap.message(&Routed { subject, reply, headers, payload }));
+        taps.iter().for_each(|tap| tap.message(&Routed { subject, reply, headers, payload, module: None }));
         taps.iter().for_each(|tap| tap.batch_end());
     }
 

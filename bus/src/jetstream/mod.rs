@@ -51,6 +51,8 @@ use stream::Entry;
 
 /// The JetStream API level that is really here: 0 is nats-server 2.10's.
 pub const API_LEVEL: u64 = 0;
+/// What panicked is tried again behind so much time.
+const AFTER_PANIC: Duration = Duration::from_secs(1);
 /// How often consumers' places are stored.
 const STORE_EVERY: Duration = Duration::from_millis(250);
 /// How often a stream with an age limit is looked at, at most and at least.
@@ -542,6 +544,24 @@ impl Js {
     }
 }
 
+/// Runs what may wait for a disk, so that nobody else does: the runtime's other tasks go on on another thread.
+pub(crate) fn blocking<R>(work: impl FnOnce() -> R) -> R {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
+
+/// A panic is told, and ends nothing but this piece of work: the task that did it serves all the others.
+fn survives<R>(what: &str, stream: &str, work: impl FnOnce() -> R) -> Option<R> {
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).ok();
+    if done.is_none() {
+        tracing::error!(stream, "{what} panicked: going on; please report it");
+    }
+    done
+}
+
 fn stream_files(meta: &dyn MetaStore) -> Result<Vec<StreamFile>, StartError> {
     let mut files = Vec::new();
     for name in meta.list("streams")? {
@@ -571,10 +591,12 @@ async fn follow(js: Weak<Js>, entry: Arc<Entry>, mut durable: watch::Receiver<Du
     while durable.changed().await.is_ok() {
         let ended = durable.borrow_and_update().ended;
         let Some(js) = js.upgrade() else { return };
-        entry.acknowledge(&mut entry.state(), &*js.router);
-        if let Some(deadline) = entry.pump(js.now(), &*js.router) {
-            js.wake_at(deadline, &entry.name);
-        }
+        survives("acknowledgements and deliveries", &entry.name, || {
+            entry.acknowledge(&mut entry.state(), &*js.router);
+            if let Some(deadline) = entry.pump(js.now(), &*js.router) {
+                js.wake_at(deadline, &entry.name);
+            }
+        });
         js.router.flush();
         if ended {
             return;
@@ -596,7 +618,11 @@ async fn keep_time(js: Weak<Js>) {
                 }
                 due
             };
-            due.iter().for_each(|name| js.look_at(name));
+            for name in &due {
+                if survives("a look at a stream", name, || blocking(|| js.look_at(name))).is_none() {
+                    js.wake_at(js.now().ns + AFTER_PANIC.as_nanos() as u64, name);
+                }
+            }
             js.router.flush();
             let next = lock(&js.deadlines).first().map(|(at, _)| *at);
             next.map(|next| Duration::from_nanos(next.saturating_sub(js.now().ns)))
@@ -628,7 +654,7 @@ async fn keep_places(js: Weak<Js>) {
         tokio::time::sleep(STORE_EVERY).await;
         let Some(js) = js.upgrade() else { return };
         for entry in js.all() {
-            js.store_places(&entry, false);
+            survives("storing consumers' places", &entry.name, || blocking(|| js.store_places(&entry, false)));
         }
     }
 }

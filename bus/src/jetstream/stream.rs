@@ -244,7 +244,7 @@ pub(crate) fn publish_advisories(router: &dyn Router, stream: &str, time: Time, 
         let consumer = body.get("consumer").and_then(|consumer| consumer.as_str()).unwrap_or_default();
         let subject = format!("$JS.EVENT.ADVISORY.CONSUMER.{kind}.{stream}.{consumer}");
         let payload = body.to_string();
-        router.publish(&Routed { subject: &subject, reply: None, headers: b"", payload: payload.as_bytes() });
+        router.publish(&Routed { subject: &subject, reply: None, headers: b"", payload: payload.as_bytes(), module: None });
     }
 }
 
@@ -274,7 +274,7 @@ fn refusal(stream: &str, error: &ApiError) -> Vec<u8> {
 }
 
 pub(crate) fn answer(router: &dyn Router, reply: &str, body: &[u8]) {
-    router.deliver(reply, &Routed { subject: reply, reply: None, headers: b"", payload: body });
+    router.deliver(reply, &Routed { subject: reply, reply: None, headers: b"", payload: body, module: None });
 }
 
 enum Accepted {
@@ -362,9 +362,19 @@ impl State {
                 _ => Filter::all(),
             };
             let purge = Purge { filter, below: Some(seq), keep: 0 };
-            store.purge(&purge).map_err(|error| store_error(&error))?;
+            // The message is stored, which is what its publisher asks: sent again it would be there twice.
+            if let Err(error) = store.purge(&purge) {
+                tracing::warn!(stream = entry.name, seq, %error, "a roll-up is stored, what it replaces could not be deleted");
+            }
         }
         Ok(Accepted::New(seq))
+    }
+
+    /// Nothing that is owed will be acknowledged.
+    pub(crate) fn refuse_owed(&mut self, stream: &str, error: &ApiError, router: &dyn Router) {
+        for (_, reply, _) in self.owed.drain(..) {
+            answer(router, &reply, &refusal(stream, error));
+        }
     }
 
     fn check_room(&self, store: &dyn Store, subject: &str, content: usize) -> Result<(), ApiError> {

@@ -3,9 +3,9 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, Weak};
 
-use super::Js;
 use super::consumer::Ack;
 use super::stream::{Entry, answer, publish_advisories};
+use super::{Js, blocking};
 use crate::log::lock;
 use crate::nats::route::{Routed, Tap};
 
@@ -83,7 +83,7 @@ impl Tap for ApiTap {
             let found = js.stream(stream).filter(|entry| {
                 let mut outbox = entry.outbox(&*js.router);
                 let mut state = entry.state();
-                match state.consumers.get_mut(consumer) {
+                match state.consumers.get_mut(consumer).filter(|consumer| consumer.is_for(message.module)) {
                     Some(consumer) => {
                         consumer.request(message.payload, reply, js.now(), &mut outbox);
                         true
@@ -97,7 +97,7 @@ impl Tap for ApiTap {
             }
             return;
         }
-        if let Some(entry) = js.api(subject, message) {
+        if let Some(entry) = blocking(|| js.api(subject, message)) {
             touch(&self.touched, &entry);
         }
     }
@@ -112,7 +112,7 @@ impl Tap for ApiTap {
 /// What core NATS says where nobody listens: for subjects that exist only while what they name does.
 pub(super) fn no_responders(js: &Js, reply: &str, subject: &str) {
     let block = format!("NATS/1.0 503\r\nNats-Subject: {subject}\r\n\r\n");
-    js.router.deliver(reply, &Routed { subject: reply, reply: None, headers: block.as_bytes(), payload: b"" });
+    js.router.deliver(reply, &Routed { subject: reply, reply: None, headers: block.as_bytes(), payload: b"", module: None });
 }
 
 struct AckTap {
@@ -126,7 +126,7 @@ impl Tap for AckTap {
         let tokens: Vec<&str> = message.subject.split('.').collect();
         if let ["$JS", "FC", stream, consumer, ..] = tokens[..] {
             let Some(entry) = js.stream(stream) else { return };
-            if let Some(consumer) = entry.state().consumers.get_mut(consumer) {
+            if let Some(consumer) = entry.state().consumers.get_mut(consumer).filter(|consumer| consumer.is_for(message.module)) {
                 consumer.flow_answer(message.subject);
             }
             touch(&self.touched, &entry);
@@ -143,7 +143,7 @@ impl Tap for AckTap {
         let mut outbox = entry.outbox(&*js.router);
         let known = {
             let mut state = entry.state();
-            let Some(consumer) = state.consumers.get_mut(consumer) else { return };
+            let Some(consumer) = state.consumers.get_mut(consumer).filter(|consumer| consumer.is_for(message.module)) else { return };
             let known = consumer.acknowledge(seq, (deliveries, cseq), &ack, js.now(), &mut outbox);
             if let (Ack::Next(request), Some(reply)) = (&ack, message.reply) {
                 consumer.request(request, reply, js.now(), &mut outbox);

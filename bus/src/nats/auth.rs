@@ -69,12 +69,15 @@ pub struct User {
     pub publish: Permission,
     /// What it may subscribe to.
     pub subscribe: Permission,
+    /// The name of a custom module, which is kept to itself besides: answers and deliveries go to its own inbox only, it cannot listen to
+    /// the inboxes of others (their names are not to be guessed), and it sees no consumers but those that it made.
+    pub module: Option<String>,
 }
 
 impl User {
     /// A user who may do everything.
     pub fn with(credential: Credential) -> Self {
-        Self { credential, publish: Permission::default(), subscribe: Permission::default() }
+        Self { credential, publish: Permission::default(), subscribe: Permission::default(), module: None }
     }
 
     /// How it is called in statistics.

@@ -14,6 +14,8 @@ use super::sublist::Matches;
 use crate::pattern::Pattern;
 use crate::subject::is_subject;
 
+/// Where clients want their answers: <https://docs.nats.io/nats-concepts/core-nats/reqreply>.
+pub(crate) const INBOX: &str = "_INBOX.";
 /// Subjects whose receivers a connection remembers.
 const REMEMBERED: usize = 4096;
 /// Subscriptions of one connection, ended ones too, that nobody looks through before there are more.
@@ -109,6 +111,7 @@ pub(crate) struct Connection {
     pub(crate) nonce: String,
     pub(crate) pending_connect: Option<Connect>,
     permissions: Option<Arc<Permissions>>,
+    module: Option<String>,
     subscriptions: HashMap<Box<[u8]>, Arc<Subscription>>,
     verbose: bool,
     pedantic: bool,
@@ -130,6 +133,7 @@ impl Connection {
             nonce,
             pending_connect: None,
             permissions: None,
+            module: None,
             subscriptions: HashMap::new(),
             // Until CONNECT says otherwise.
             verbose: true,
@@ -280,6 +284,7 @@ impl Connection {
         self.drop_subscriptions();
         self.remembered.clear();
         self.permissions = user.and_then(Permissions::of);
+        self.module = user.and_then(|user| user.module.clone());
         self.verbose = connect.verbose.unwrap_or(true);
         self.pedantic = connect.pedantic.unwrap_or(true);
         self.no_responders = connect.no_responders.unwrap_or(false);
@@ -301,9 +306,11 @@ impl Connection {
 
     fn subscribe(&mut self, subject: &[u8], queue: Option<&[u8]>, sid: &[u8]) {
         let pattern = std::str::from_utf8(subject).ok().and_then(|text| text.parse::<Pattern>().ok());
-        if let (Some(pattern), Some(permissions)) = (&pattern, &self.permissions)
-            && !permissions.subscribe.allows_pattern(pattern)
-        {
+        let allowed = |pattern: &Pattern| {
+            let others_inboxes = self.module.is_some() && !keeps_to_one_inbox(pattern.as_str());
+            !others_inboxes && self.permissions.as_ref().is_none_or(|permissions| permissions.subscribe.allows_pattern(pattern))
+        };
+        if let Some(pattern) = pattern.as_ref().filter(|pattern| !allowed(pattern)) {
             let queue = queue.map(|queue| format!(" using queue \"{}\"", String::from_utf8_lossy(queue))).unwrap_or_default();
             self.shared.counters.permission_violations.fetch_add(1, Ordering::Relaxed);
             return self.client.error(&format!("Permissions Violation for Subscription to \"{pattern}\"{queue}"));
@@ -410,13 +417,16 @@ impl Connection {
             self.client.error(&format!("Permissions Violation for Publish to \"{}\"", String::from_utf8_lossy(subject)));
             return None;
         }
-        if reply.is_some_and(|reply| reply.starts_with(b"_R_.")) {
+        // What is answered to a module goes to nobody else.
+        let elsewhere = |reply: &[u8]| self.module.is_some() && !reply.starts_with(INBOX.as_bytes());
+        if reply.is_some_and(|reply| reply.starts_with(b"_R_.") || elsewhere(reply)) {
+            self.shared.counters.permission_violations.fetch_add(1, Ordering::Relaxed);
             let reply = String::from_utf8_lossy(reply.unwrap_or_default()).into_owned();
             self.client.error(&format!("Permissions Violation for Publish with Reply of \"{reply}\""));
             return None;
         }
         self.ok();
-        let Some(message) = routed(subject, reply, headers, payload) else {
+        let Some(message) = routed(subject, reply, headers, payload, self.module.as_deref()) else {
             // Not text: it matches nothing.
             return None;
         };
@@ -442,24 +452,35 @@ impl Connection {
         });
         let Some(waiting) = waiting else { return };
         let headers = format!("NATS/1.0 503\r\nNats-Subject: {subject}\r\n\r\n");
-        let message = Routed { subject: reply, reply: None, headers: headers.as_bytes(), payload: b"" };
+        let message = Routed { subject: reply, reply: None, headers: headers.as_bytes(), payload: b"", module: None };
         if waiting.client.out.push(|out| write_message(out, &message, &waiting.sid, true)) {
             waiting.client.out.flush();
         }
     }
 }
 
-fn routed<'a>(subject: &'a [u8], reply: Option<&'a [u8]>, headers: &'a [u8], payload: &'a [u8]) -> Option<Routed<'a>> {
+/// False for a pattern of inboxes that is not about a single one.
+fn keeps_to_one_inbox(pattern: &str) -> bool {
+    pattern.strip_prefix(INBOX).is_none_or(|rest| !rest.starts_with(['*', '>']))
+}
+
+fn routed<'a>(
+    subject: &'a [u8],
+    reply: Option<&'a [u8]>,
+    headers: &'a [u8],
+    payload: &'a [u8],
+    module: Option<&'a str>,
+) -> Option<Routed<'a>> {
     let reply = match reply {
         Some(reply) => Some(std::str::from_utf8(reply).ok()?),
         None => None,
     };
-    Some(Routed { subject: std::str::from_utf8(subject).ok()?, reply, headers, payload })
+    Some(Routed { subject: std::str::from_utf8(subject).ok()?, reply, headers, payload, module })
 }
 
 /// `MSG` or `HMSG`; headers are left out for who does not know them.
 pub(crate) fn write_message(out: &mut Vec<u8>, message: &Routed<'_>, sid: &[u8], with_headers: bool) {
-    let Routed { subject, reply, headers, payload } = *message;
+    let Routed { subject, reply, headers, payload, .. } = *message;
     let headers = if with_headers { headers } else { b"" };
     out.reserve(subject.len() + sid.len() + reply.map_or(0, str::len) + headers.len() + payload.len() + 40);
     out.extend_from_slice(if headers.is_empty() { b"MSG " } else { b"HMSG " });

@@ -21,6 +21,7 @@ mod tls;
 
 pub use config::{ServerConfig, TlsConfig};
 pub use connection::Described;
+pub(crate) use connection::INBOX;
 pub use outbound::CloseReason;
 pub use server::{Server, StartError};
 pub use shared::{ConnectionStats, NATS_VERSION, ServerStats};

@@ -15,6 +15,8 @@ pub struct Routed<'a> {
     pub headers: &'a [u8],
     /// The content.
     pub payload: &'a [u8],
+    /// The custom module that published it; `None` for everybody else.
+    pub module: Option<&'a str>,
 }
 
 /// Something in this process that receives what is published on a pattern.

@@ -305,7 +305,15 @@ async fn serve(socket: TcpStream, address: SocketAddr, shared: Arc<Shared>, acce
             if !first && socket.write_all(shared.info(&client, &nonce, false).as_bytes()).await.is_err() {
                 return;
             }
-            match tokio::time::timeout(timeout, acceptor.accept(socket)).await {
+            // Each of them costs a key exchange: who comes in is counted before it has come in.
+            let Ok(shaking) = shared.handshakes.try_acquire() else {
+                debug!(%address, "too many TLS handshakes at a time");
+                *lock(&shared.counters.closed).entry(CloseReason::TooMany).or_default() += 1;
+                return;
+            };
+            let accepted = tokio::time::timeout(timeout, acceptor.accept(socket)).await;
+            drop(shaking);
+            match accepted {
                 Ok(Ok(mut stream)) => {
                     if first && stream.write_all(shared.info(&client, &nonce, false).as_bytes()).await.is_err() {
                         return;

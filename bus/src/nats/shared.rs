@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use serde::Serialize;
+use tokio::sync::Semaphore;
+use tracing::warn;
 
 use super::auth::Users;
 use super::config::ServerConfig;
@@ -140,6 +142,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     pub(crate) spare: Arc<Spare>,
     pub(crate) room: Arc<Room>,
+    /// TLS handshakes at a time.
+    pub(crate) handshakes: Semaphore,
     users: RwLock<Arc<Users>>,
     subscriptions: RwLock<Sublist<Target>>,
     generation: AtomicU64,
@@ -160,6 +164,7 @@ fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
 impl Shared {
     pub(crate) fn new(config: ServerConfig, id: String, listen: SocketAddr) -> Self {
         let users = RwLock::new(Arc::new(config.users.clone()));
+        let handshakes = Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS));
         Self {
             config,
             id,
@@ -171,6 +176,7 @@ impl Shared {
             counters: Counters::default(),
             spare: Arc::default(),
             room: Arc::default(),
+            handshakes,
             users,
             subscriptions: RwLock::default(),
             generation: AtomicU64::new(1),
@@ -392,6 +398,10 @@ impl Shared {
         write(&self.clients).remove(&client.id);
         let reason = client.out.reason().unwrap_or(CloseReason::ClientClosed);
         *lock(&self.counters.closed).entry(reason).or_default() += 1;
+        if matches!(reason, CloseReason::SlowConsumerPending | CloseReason::SlowConsumerDeadline) {
+            let Described { name, user, .. } = &*lock(&client.described);
+            warn!(cid = client.id, address = %client.address, name, user, reason = reason.as_str(), "a client did not read what it had asked for: closed");
+        }
         for (sum, part) in [
             (&self.counters.received_messages, &client.received_messages),
             (&self.counters.received_bytes, &client.received_bytes),

@@ -60,6 +60,7 @@ const DIFFERENCES: &[(Kind, &str, &str)] = &[
         "permissions::no_way_round_by_a_reply",
         "the answer to a JetStream request is stored by a stream that has its reply subject",
     ),
+    (Kind::NatsServer, "permissions::modules_are_kept_apart", "it knows users' subjects, and not whose a consumer or an inbox is"),
     (Kind::NatsServer, "permissions::no_wider_pattern", "who may subscribe to b.* may subscribe to b.>, and gets b.x.y"),
     (Kind::Ours, "exchange::pub_with_nine_digits", "zeros in front of a size are not repeated to the subscriber"),
     (Kind::Ours, "exchange::unknown_jetstream_request_has_no_answer", "it is answered with an error, so that nobody waits for a timeout"),

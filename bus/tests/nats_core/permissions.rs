@@ -22,6 +22,7 @@ pub(crate) fn tests() -> impl IntoIterator<Item = Test> {
         permissions::a_module_reads_its_streams,
         permissions::a_module_does_nothing_else,
         permissions::no_way_round_by_a_reply,
+        permissions::modules_are_kept_apart,
     )
 }
 
@@ -97,8 +98,11 @@ pub(crate) async fn a_request_that_is_not_allowed(kind: Kind) -> Outcome {
 }
 
 async fn modules(kind: Kind) -> Result<(Server, jetstream::Context), Failure> {
-    let module = module_user("scanner", Credential::Password { user: "u".to_owned(), password: "p".to_owned() }).ok_or("no module")?;
-    let server = Server::start(kind, ServerConfig { users: Users(vec![password("admin", "p"), module]), ..config() }).await?;
+    let module = |name: &str, user: &str| {
+        module_user(name, Credential::Password { user: user.to_owned(), password: "p".to_owned() }).ok_or("no module")
+    };
+    let users = Users(vec![password("admin", "p"), module("scanner", "u")?, module("probe", "v")?]);
+    let server = Server::start(kind, ServerConfig { users, ..config() }).await?;
     let admin = async_nats::ConnectOptions::with_user_and_password("admin".into(), "p".into()).connect(server.address.to_string()).await?;
     let admin = jetstream::new(admin);
     for (name, subject) in [("EVENTS", "sec.events.>"), ("ALERTS", "sec.alerts.>"), ("RESPONSES", "sec.responses.>"), ("OTHER", "other.>")]
@@ -174,20 +178,67 @@ pub(crate) async fn a_module_does_nothing_else(kind: Kind) -> Outcome {
     wire.says("SUB sec.events.> 1\r\nSUB sec.alerts.> 2\r\nSUB sec.matches.> 3\r\nSUB _INBOX.x.> 4\r\nPING\r\n", "PONG\r\n").await
 }
 
-/// Answers and deliveries go to clients; they are nothing that a stream stores, whatever a client names as reply or deliver subject.
+/// Answers and deliveries to a module go to itself: they are nothing that a stream stores or anybody else is shown, whatever the module names
+/// as reply or deliver subject.
 pub(crate) async fn no_way_round_by_a_reply(kind: Kind) -> Outcome {
     let (server, admin) = modules(kind).await?;
+    let mut witness = server.client(ADMIN).await?;
+    witness.says("SUB sec.alerts.> 1\r\nPING\r\n", "PONG\r\n").await?;
     let mut wire = server.client(LIMITED).await?;
+    wire.says("SUB _INBOX.x.* 1\r\nPING\r\n", "PONG\r\n").await?;
+    for subject in ["$JS.API.INFO", "sec.alerts.high.scanner"] {
+        let refused = "-ERR 'Permissions Violation for Publish with Reply of \"sec.alerts.high.other\"'\r\nPONG\r\n";
+        wire.says(&format!("PUB {subject} sec.alerts.high.other 0\r\n\r\nPING\r\n"), refused).await?;
+    }
     let push = "{\"stream_name\":\"EVENTS\",\"config\":{\"deliver_subject\":\"sec.alerts.high.other\",\"ack_policy\":\"none\"}}";
-    let create = format!("PUB $JS.API.CONSUMER.CREATE.EVENTS _INBOX.x.1 {}\r\n{push}\r\n", push.len());
-    wire.send(format!("SUB _INBOX.x.* 1\r\nPUB $JS.API.INFO sec.alerts.high.other 0\r\n\r\n{create}")).await?;
+    wire.send(format!("PUB $JS.API.CONSUMER.CREATE.EVENTS _INBOX.x.1 {}\r\n{push}\r\n", push.len())).await?;
     let answer = wire.unit().await?;
-    if !answer.starts_with("MSG _INBOX.x.1 1 ") {
+    if !(answer.starts_with("MSG _INBOX.x.1 1 ") && answer.contains("\"err_code\":10112")) {
         return Err(format!("it says {answer}").into());
     }
     wire.says("PUB $JS.API.STREAM.NAMES _INBOX.x.2 0\r\n\r\n", "").await?;
     wire.unit().await?;
+    witness.says("PING\r\n", "PONG\r\n").await?;
     let state = admin.get_stream("ALERTS").await?.cached_info().state.clone();
     same!(state.messages, 1);
+    Ok(())
+}
+
+/// One module knows nothing of another's consumers, of other clients' streams, and of what is answered to others.
+pub(crate) async fn modules_are_kept_apart(kind: Kind) -> Outcome {
+    let (server, admin) = modules(kind).await?;
+    let mut wire = server.client(LIMITED).await?;
+    for inboxes in ["_INBOX.>", "_INBOX.*", "_INBOX.*.x", "_INBOX.*.>"] {
+        let refused = format!("-ERR 'Permissions Violation for Subscription to \"{inboxes}\"'\r\nPONG\r\n");
+        wire.says(&format!("SUB {inboxes} 7\r\nPING\r\n"), &refused).await?;
+    }
+    let context = async |user: &str| -> Result<jetstream::Context, Failure> {
+        let options = async_nats::ConnectOptions::with_user_and_password(user.into(), "p".into());
+        Ok(jetstream::new(options.connect(server.address.to_string()).await?))
+    };
+    let (owner, other) = (context("u").await?, context("v").await?);
+    let durable = || consumer::pull::Config { durable_name: Some("mine".into()), ..Default::default() };
+    let mine: consumer::PullConsumer = owner.create_consumer_on_stream(durable(), "EVENTS").await?;
+    let got: Vec<_> = mine.fetch().max_messages(1).messages().await?.try_collect().await?;
+    let ack = got[0].reply.clone().ok_or("no reply")?;
+
+    let stream = other.get_stream("EVENTS").await?;
+    same!(stream.get_consumer::<consumer::pull::Config>("mine").await.is_err(), true);
+    same!(stream.delete_consumer("mine").await.is_err(), true);
+    let pause = other.client().request("$JS.API.CONSUMER.PAUSE.EVENTS.mine", "{\"pause_until\":\"2099-01-01T00:00:00Z\"}".into()).await?;
+    same!(String::from_utf8_lossy(&pause.payload).contains("consumer not found"), true);
+    same!(stream.create_consumer(durable()).await.is_err(), true);
+    same!(stream.consumer_names().try_collect::<Vec<_>>().await?.is_empty(), true);
+    same!(stream.consumers().try_collect::<Vec<_>>().await?.is_empty(), true);
+    let next = other.client().request("$JS.API.CONSUMER.MSG.NEXT.EVENTS.mine", "".into()).await;
+    same!(next.map_err(|error| error.kind()).err(), Some(async_nats::RequestErrorKind::NoResponders));
+    other.client().publish(ack.clone(), "+TERM".into()).await?;
+    other.client().flush().await?;
+    let seen = admin.get_stream("EVENTS").await?.get_consumer::<consumer::pull::Config>("mine").await?;
+    same!(seen.cached_info().num_ack_pending, 1);
+    got[0].double_ack().await?;
+    let names: Vec<String> = owner.stream_names().try_collect().await?;
+    same!((names.contains(&"EVENTS".to_owned()), names.contains(&"OTHER".to_owned())), (true, false));
+    // Still its own after the next start: that is tested where consumers are stored.
     Ok(())
 }

@@ -189,7 +189,7 @@ fn written(config: &ServerConfig, dir: &Path) -> Result<String, Failure> {
 }
 
 fn user(user: &User) -> Result<String, Failure> {
-    let User { credential, publish, subscribe } = user;
+    let User { credential, publish, subscribe, .. } = user;
     let who = match credential {
         Credential::Token(_) => return Err("nats-server knows one token only".into()),
         Credential::Password { user, password } => format!("user: {user:?}, password: {password:?}"),

@@ -258,6 +258,7 @@ impl NatsUser {
                 allow: patterns(self.subscribe.as_deref().unwrap_or_default())?,
                 deny: patterns(&self.deny_subscribe)?,
             },
+            module: None,
         })
     }
 }

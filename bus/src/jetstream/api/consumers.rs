@@ -8,8 +8,9 @@ use super::super::Js;
 use super::super::config::{self, ConsumerConfig, is_name};
 use super::super::consumer::{Consumer, Output, Time};
 use super::super::error::ApiError;
-use super::super::stream::Entry;
+use super::super::stream::{Entry, State};
 use super::{LIST_PAGE, NAMES_PAGE, Page, PageRequest, Success, body, made_up_name, page, timestamp};
+use crate::nats::INBOX;
 use crate::nats::route::Routed;
 
 /// Letters of a name that the server makes up.
@@ -112,6 +113,12 @@ fn describe(entry: &Entry, consumer: &mut Consumer, time: Time, out: &mut dyn Ou
     }
 }
 
+/// A consumer that who asks may know of.
+fn known<'a>(state: &'a mut State, name: &str, message: &Routed<'_>) -> Result<&'a mut Consumer, ApiError> {
+    let consumer = state.consumers.get_mut(name).filter(|consumer| consumer.is_for(message.module));
+    consumer.ok_or_else(ApiError::consumer_not_found)
+}
+
 fn stream_and_consumer(rest: &str) -> Result<(&str, &str), ApiError> {
     rest.split_once('.').filter(|(_, consumer)| !consumer.contains('.')).ok_or_else(ApiError::bad_request)
 }
@@ -183,6 +190,10 @@ impl Js {
         }
         let entry = self.require(stream)?;
         let Some(mut config) = wanted.config else { return Err(ApiError::consumer_config_required()) };
+        if message.module.is_some() && !config.deliver_subject.is_empty() && !config.deliver_subject.starts_with(INBOX) {
+            let description = format!("{}: a module's is below {INBOX}", ApiError::bad_deliver_subject().description);
+            return Err(ApiError { description, ..ApiError::bad_deliver_subject() });
+        }
         let name = name_of(durable_form, in_subject, filter, &mut config)?;
         let time = self.now();
         let mut outbox = entry.outbox(&*self.router);
@@ -196,6 +207,7 @@ impl Js {
         let in_memory = state.config.storage == config::Storage::Memory;
         let known = state.consumers.len() as i64;
         let info = match state.consumers.get_mut(&name) {
+            Some(consumer) if !consumer.is_for(message.module) => return Err(ApiError::consumer_name_in_use()),
             Some(consumer) => {
                 if wanted.action == "create" && consumer.config != config {
                     return Err(ApiError::consumer_exists());
@@ -220,6 +232,7 @@ impl Js {
                 // What was published and is on its way to the disk counts.
                 entry.store.flush().map_err(|error| ApiError::consumer(error.to_string()))?;
                 let mut consumer = Consumer::new(&entry.name, &name, config, &*entry.store, time)?;
+                consumer.owner = message.module.map(str::to_owned);
                 self.put_consumer_locked(&entry, &mut consumer, in_memory)?;
                 let info = describe(&entry, &mut consumer, time, &mut outbox);
                 state.consumers.insert(name, consumer);
@@ -237,18 +250,19 @@ impl Js {
         self.put_consumer(entry, consumer).map_err(|error| ApiError::consumer(error.to_string()))
     }
 
-    pub(super) fn consumer_info(&self, rest: &str) -> Result<ConsumerInfo, ApiError> {
+    pub(super) fn consumer_info(&self, rest: &str, message: &Routed<'_>) -> Result<ConsumerInfo, ApiError> {
         let (stream, name) = stream_and_consumer(rest)?;
         let entry = self.require(stream)?;
         let mut outbox = entry.outbox(&*self.router);
         let mut state = entry.state();
-        let consumer = state.consumers.get_mut(name).ok_or_else(ApiError::consumer_not_found)?;
+        let consumer = known(&mut state, name, message)?;
         Ok(describe(&entry, consumer, self.now(), &mut outbox))
     }
 
-    pub(super) fn consumer_delete(&self, rest: &str) -> Result<Success, ApiError> {
+    pub(super) fn consumer_delete(&self, rest: &str, message: &Routed<'_>) -> Result<Success, ApiError> {
         let (stream, name) = stream_and_consumer(rest)?;
         let entry = self.require(stream)?;
+        known(&mut entry.state(), name, message)?;
         if self.remove_consumer(&entry, name, "409 Consumer Deleted") {
             Ok(Success { success: true })
         } else {
@@ -259,7 +273,8 @@ impl Js {
     pub(super) fn consumer_names(&self, stream: &str, message: &Routed<'_>) -> Result<Names, ApiError> {
         let wanted: PageRequest = body(message)?;
         let entry = self.require(stream)?;
-        let names = entry.state().consumers.keys().cloned().collect();
+        let known = |consumer: &&Consumer| consumer.is_for(message.module);
+        let names = entry.state().consumers.values().filter(known).map(|consumer| consumer.name.clone()).collect();
         let (page, consumers) = page(names, wanted.offset, NAMES_PAGE);
         Ok(Names { page, consumers })
     }
@@ -270,7 +285,8 @@ impl Js {
         let time = self.now();
         let mut outbox = entry.outbox(&*self.router);
         let mut state = entry.state();
-        let infos = state.consumers.values_mut().map(|consumer| describe(&entry, consumer, time, &mut outbox)).collect();
+        let known = state.consumers.values_mut().filter(|consumer| consumer.is_for(message.module));
+        let infos = known.map(|consumer| describe(&entry, consumer, time, &mut outbox)).collect();
         let (page, consumers) = page(infos, wanted.offset, LIST_PAGE);
         Ok(List { page, consumers })
     }
@@ -282,7 +298,7 @@ impl Js {
         let time = self.now();
         let mut state = entry.state();
         let in_memory = state.config.storage == config::Storage::Memory;
-        let consumer = state.consumers.get_mut(name).ok_or_else(ApiError::consumer_not_found)?;
+        let consumer = known(&mut state, name, message)?;
         let until = match &wanted.pause_until {
             Some(text) => {
                 let at = text.parse::<jiff::Timestamp>().map_err(|_| ApiError::invalid_json("pause_until is not a time"))?;

@@ -158,7 +158,7 @@ impl Js {
         let Some(entry) = entry else { return tap::no_responders(self, reply, message.subject) };
         if let Err(line) = self.answer_directly(&entry, subject, message, reply) {
             let block = format!("NATS/1.0 {line}\r\n\r\n");
-            self.router.deliver(reply, &Routed { subject: reply, reply: None, headers: block.as_bytes(), payload: b"" });
+            self.router.deliver(reply, &Routed { subject: reply, reply: None, headers: block.as_bytes(), payload: b"", module: None });
         }
     }
 
@@ -197,13 +197,13 @@ impl Js {
             Some(builtin) => builtin.render(found),
             None => found.payload().into(),
         };
-        !self.router.deliver(reply, &Routed { subject: reply, reply: None, headers: &headers, payload: &rendered }).crowded
+        !self.router.deliver(reply, &Routed { subject: reply, reply: None, headers: &headers, payload: &rendered, module: None }).crowded
     }
 
     fn end_of_batch(&self, reply: &str, pending: u64, last: u64, up_to: Option<u64>) {
         let up_to = up_to.map(|seq| format!("Nats-UpTo-Sequence: {seq}\r\n")).unwrap_or_default();
         let block = format!("NATS/1.0 204 EOB\r\nNats-Num-Pending: {pending}\r\nNats-Last-Sequence: {last}\r\n{up_to}\r\n");
-        self.router.deliver(reply, &Routed { subject: reply, reply: None, headers: block.as_bytes(), payload: b"" });
+        self.router.deliver(reply, &Routed { subject: reply, reply: None, headers: block.as_bytes(), payload: b"", module: None });
     }
 
     fn answer_batch(&self, entry: &Entry, wanted: &GetRequest, reply: &str) -> Result<(), &'static str> {

@@ -114,8 +114,8 @@ impl Js {
                 pump = result.as_ref().ok().map(|(entry, _)| Arc::clone(entry));
                 self.respond(message, "consumer_create", result.map(|(_, info)| info));
             }
-            "CONSUMER.INFO" => self.respond(message, "consumer_info", level.and_then(|()| self.consumer_info(rest))),
-            "CONSUMER.DELETE" => self.respond(message, "consumer_delete", level.and_then(|()| self.consumer_delete(rest))),
+            "CONSUMER.INFO" => self.respond(message, "consumer_info", level.and_then(|()| self.consumer_info(rest, message))),
+            "CONSUMER.DELETE" => self.respond(message, "consumer_delete", level.and_then(|()| self.consumer_delete(rest, message))),
             "CONSUMER.NAMES" => self.respond(message, "consumer_names", level.and_then(|()| self.consumer_names(rest, message))),
             "CONSUMER.LIST" => self.respond(message, "consumer_list", level.and_then(|()| self.consumer_list(rest, message))),
             "CONSUMER.PAUSE" => {

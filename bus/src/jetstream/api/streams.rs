@@ -10,6 +10,7 @@ use super::super::error::ApiError;
 use super::super::stream::Entry;
 use super::super::{Js, consumer_folder};
 use super::{LIST_PAGE, NAMES_PAGE, Page, PageRequest, Success, body, page, timestamp};
+use crate::config::StreamName;
 use crate::nats::route::Routed;
 use crate::pattern::{Filter, Pattern};
 use crate::store::Purge;
@@ -240,6 +241,9 @@ impl Js {
             let mut outbox = entry.outbox(&*self.router);
             let mut state = entry.state();
             state.deleted = true;
+            // What is not on the disk now is nowhere: whoever published it is told.
+            entry.acknowledge(&mut state, &*self.router);
+            state.refuse_owed(name, &ApiError::stream_not_found(), &*self.router);
             state.consumers.values_mut().for_each(|consumer| consumer.end_all("409 Consumer Deleted", &mut outbox));
             state.consumers.clear();
         }
@@ -275,8 +279,10 @@ impl Js {
         Ok(Purged { success: true, purged: purged.map_err(|error| ApiError::purge_failed(&error))? })
     }
 
-    fn matching(&self, wanted: &PageRequest) -> Result<Vec<Arc<Entry>>, ApiError> {
+    fn matching(&self, wanted: &PageRequest, message: &Routed<'_>) -> Result<Vec<Arc<Entry>>, ApiError> {
         let mut entries = self.all();
+        // What other clients keep here is nothing that a module has to know of.
+        entries.retain(|entry| message.module.is_none() || entry.name.parse::<StreamName>().is_ok());
         if !wanted.subject.is_empty() {
             let pattern: Pattern = wanted.subject.parse().map_err(|_| ApiError::bad_request())?;
             entries.retain(|entry| entry.state().config.patterns().is_ok_and(|own| own.iter().any(|own| own.overlaps(&pattern))));
@@ -286,14 +292,14 @@ impl Js {
 
     pub(super) fn stream_names(&self, message: &Routed<'_>) -> Result<Names, ApiError> {
         let wanted: PageRequest = body(message)?;
-        let names = self.matching(&wanted)?.iter().map(|entry| entry.name.clone()).collect();
+        let names = self.matching(&wanted, message)?.iter().map(|entry| entry.name.clone()).collect();
         let (page, streams) = page(names, wanted.offset, NAMES_PAGE);
         Ok(Names { page, streams })
     }
 
     pub(super) fn stream_list(&self, message: &Routed<'_>) -> Result<List, ApiError> {
         let wanted: PageRequest = body(message)?;
-        let (page, entries) = page(self.matching(&wanted)?, wanted.offset, LIST_PAGE);
+        let (page, entries) = page(self.matching(&wanted, message)?, wanted.offset, LIST_PAGE);
         Ok(List { page, streams: entries.iter().map(|entry| self.describe(entry, false)).collect() })
     }
 }

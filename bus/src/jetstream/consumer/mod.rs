@@ -76,6 +76,8 @@ pub(crate) struct Consumer {
     pub(crate) stream: String,
     pub(crate) name: String,
     pub(crate) config: ConsumerConfig,
+    /// The module that made it.
+    pub(crate) owner: Option<String>,
     pub(crate) created_ns: i64,
     filter: Filter,
     /// First stream sequence that was not looked at.
@@ -164,6 +166,7 @@ impl Consumer {
             paused_until_ns: paused_until(&config),
             filter: config.filter()?,
             config,
+            owner: None,
             created_ns: time.wall_ns,
             next_seq: next_seq.max(1),
             first,
@@ -201,6 +204,11 @@ impl Consumer {
         self.dirty = true;
         self.recount(store);
         Ok(())
+    }
+
+    /// Whether who asks may know of it: modules know those that they made, everybody else knows all.
+    pub(crate) fn is_for(&self, module: Option<&str>) -> bool {
+        module.is_none() || self.owner.as_deref() == module
     }
 
     pub(crate) fn is_push(&self) -> bool {
@@ -513,5 +521,5 @@ pub(crate) fn status(line: &str, headers: &[(&str, &str)]) -> String {
 }
 
 fn send_status(out: &mut dyn Output, to: &str, reply: Option<&str>, block: &str) -> bool {
-    out.send(to, &Routed { subject: to, reply, headers: block.as_bytes(), payload: b"" }) != Sent::Nobody
+    out.send(to, &Routed { subject: to, reply, headers: block.as_bytes(), payload: b"", module: None }) != Sent::Nobody
 }

@@ -184,7 +184,7 @@ impl Consumer {
                 end(out, &request, "409 Message Size Exceeds MaxBytes");
                 continue;
             }
-            let routed = Routed { subject: message.subject(), reply: Some(&ack), headers, payload: &rendered };
+            let routed = Routed { subject: message.subject(), reply: Some(&ack), headers, payload: &rendered, module: None };
             match out.send(&request.reply, &routed) {
                 Sent::Nobody => continue,
                 Sent::Taken => {}

@@ -66,7 +66,7 @@ impl Consumer {
                 message.headers()
             };
             let size = (message.subject().len() + ack.len() + headers.len() + rendered.len()) as u64;
-            match out.send(&to, &Routed { subject: message.subject(), reply: Some(&ack), headers, payload: &rendered }) {
+            match out.send(&to, &Routed { subject: message.subject(), reply: Some(&ack), headers, payload: &rendered, module: None }) {
                 Sent::Nobody => {
                     self.untaken(&candidate);
                     break;

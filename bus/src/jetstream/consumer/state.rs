@@ -20,6 +20,9 @@ pub(crate) struct Saved {
     /// (stream sequence, consumer sequence, deliveries).
     pub(crate) pending: Vec<(u64, u64, u64)>,
     pub(crate) redelivered: u64,
+    /// The module that made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) owner: Option<String>,
 }
 
 impl Consumer {
@@ -32,6 +35,7 @@ impl Consumer {
             ack_floor: self.ack_floor,
             pending: self.pending.iter().map(|(seq, pending)| (*seq, pending.cseq, pending.deliveries)).collect(),
             redelivered: self.redelivered,
+            owner: self.owner.clone(),
         }
     }
 
@@ -54,6 +58,7 @@ impl Consumer {
         consumer.delivered = (saved.delivered.0, saved.delivered.1.min(end));
         consumer.ack_floor = (saved.ack_floor.0, saved.ack_floor.1.min(end));
         consumer.redelivered = saved.redelivered;
+        consumer.owner.clone_from(&saved.owner);
         consumer.pending = BTreeMap::new();
         consumer.due = BTreeSet::new();
         // What a power cut took with it cannot come again.
@@ -91,12 +96,15 @@ mod tests {
             delivered: (20, 20),
             ack_floor: (7, 7),
             pending: vec![(8, 8, 1), (12, 12, 2), (20, 20, 1)],
+            owner: Some("scanner".to_owned()),
             ..Saved::default()
         };
         let time = Time { ns: 1, wall_ns: 1 };
         let mut consumer = Consumer::restore("S", "c", config.clone(), &saved, &store, time).expect("restored");
         assert_eq!((consumer.delivered, consumer.ack_floor, consumer.num_ack_pending()), ((20, 10), (7, 7), 1));
         assert_eq!(consumer.num_pending(&store), 1, "3 is to come, 15 is gone");
+        assert_eq!(["scanner", "probe"].map(|module| consumer.is_for(Some(module))), [true, false]);
+        assert_eq!(consumer.save().owner, saved.owner);
         let all_gone = Saved { pending: vec![(12, 12, 2)], ack_floor: (11, 11), ..saved };
         let consumer = Consumer::restore("S", "c", config, &all_gone, &store, time).expect("restored");
         assert_eq!((consumer.delivered, consumer.ack_floor), ((20, 10), (20, 10)));
