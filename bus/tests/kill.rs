@@ -13,7 +13,7 @@ use bartizan_bus::{Bus, BusConfig, ConsumerConfig, LogReader, Message, StreamCon
 /// Tells the child where to write.
 const WRITER_DIR: &str = "BARTIZAN_TEST_WRITER_DIR";
 /// Every other round kills twice: 210 kills in all.
-const ROUNDS: u32 = 140;
+const ROUNDS: u32 = 200;
 /// A folder is left behind after so many rounds: each round reads all of it.
 const ROUNDS_A_FOLDER: u32 = 10;
 const BATCH: u64 = 5;

@@ -7,6 +7,7 @@
 mod allocator;
 pub mod capture;
 pub mod cli;
+mod clients;
 pub mod config;
 pub mod control;
 pub mod daemon;

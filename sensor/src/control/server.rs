@@ -9,22 +9,17 @@ use std::time::Duration;
 use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use super::{MAX_REQUEST, SOCKET_NAME, ShortPath};
+use crate::clients;
 use crate::status::StatusReport;
 
 /// Makes the report that is asked for.
 pub type Provider = Arc<dyn Fn() -> StatusReport + Send + Sync>;
 
-/// Clients served at once; further ones wait in the listener's queue.
-const MAX_CLIENTS: usize = 8;
-
 /// For a client to send its line, and to take the answer.
 const STEP: Duration = Duration::from_secs(5);
-
-/// Pause after a failed accept (out of descriptors), so that it does not spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The socket could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -76,41 +71,11 @@ pub fn bind(data_dir: &Path) -> Result<Listener, BindError> {
 }
 
 /// Answers until `shutdown` becomes true or its sender is gone. Clients that are being served then are cut off.
-pub async fn serve(listener: Listener, provider: Provider, mut shutdown: watch::Receiver<bool>) {
-    let slots = Arc::new(Semaphore::new(MAX_CLIENTS));
-    let mut clients = tokio::task::JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            _ = shutdown.wait_for(|stop| *stop) => return,
-            Some(_) = clients.join_next(), if !clients.is_empty() => continue,
-            accepted = accept(&listener.inner, &slots) => accepted,
-        };
-        match accepted {
-            Ok((stream, slot)) => {
-                let provider = Arc::clone(&provider);
-                clients.spawn(async move {
-                    let _slot = slot;
-                    if let Err(error) = client(stream, &provider).await {
-                        tracing::debug!(%error, "a control client went away");
-                    }
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the control socket could not accept a client");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
+pub async fn serve(listener: Listener, provider: Provider, shutdown: watch::Receiver<bool>) {
+    clients::serve("control socket", &listener.inner, |stream| client(stream, Arc::clone(&provider)), shutdown).await;
 }
 
-async fn accept(listener: &UnixListener, slots: &Arc<Semaphore>) -> io::Result<(UnixStream, tokio::sync::OwnedSemaphorePermit)> {
-    let slot = Arc::clone(slots).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, slot))
-}
-
-async fn client(stream: UnixStream, provider: &Provider) -> io::Result<()> {
+async fn client(stream: UnixStream, provider: Provider) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
     loop {
@@ -119,7 +84,7 @@ async fn client(stream: UnixStream, provider: &Provider) -> io::Result<()> {
         if taken == 0 {
             return Ok(());
         }
-        let (mut reply, more) = answer(&line, provider);
+        let (mut reply, more) = answer(&line, &provider);
         reply.push(b'\n');
         tokio::time::timeout(STEP, write.write_all(&reply)).await??;
         if !more {

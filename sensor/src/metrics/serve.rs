@@ -12,22 +12,17 @@ use axum::routing::get;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 use super::Numbers;
+use crate::clients;
 
 /// Media type of OpenMetrics 1.0.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Clients served at once; further ones wait in the listener's queue.
-const MAX_CLIENTS: usize = 8;
-
 /// For a client to ask and to take the answer; a connection is for one request.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Pause after a failed accept (out of descriptors), so that it does not spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Gives the numbers now.
 pub(crate) type Provider = Arc<dyn Fn() -> Numbers + Send + Sync>;
@@ -65,40 +60,16 @@ pub(crate) fn bind(address: SocketAddr) -> Result<Listener, BindError> {
 }
 
 /// Answers until `stopping` becomes true or its sender is gone.
-pub(crate) async fn serve(listener: Listener, provider: Provider, mut stopping: watch::Receiver<bool>) {
+pub(crate) async fn serve(listener: Listener, provider: Provider, stopping: watch::Receiver<bool>) {
     let router = Router::new().route("/metrics", get(move || async move { scrape(&provider) }));
-    let slots = Arc::new(Semaphore::new(MAX_CLIENTS));
-    let mut clients = tokio::task::JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            _ = stopping.wait_for(|stop| *stop) => return,
-            Some(_) = clients.join_next(), if !clients.is_empty() => continue,
-            accepted = async {
-                let slot = Arc::clone(&slots).acquire_owned().await.map_err(io::Error::other)?;
-                Ok::<_, io::Error>((listener.inner.accept().await?.0, slot))
-            } => accepted,
-        };
-        match accepted {
-            Ok((stream, slot)) => {
-                let service = TowerToHyperService::new(router.clone());
-                clients.spawn(async move {
-                    let _slot = slot;
-                    let mut builder = http1::Builder::new();
-                    let builder = builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE).keep_alive(false);
-                    match tokio::time::timeout(PATIENCE, builder.serve_connection(TokioIo::new(stream), service)).await {
-                        Ok(Ok(())) => {}
-                        Ok(Err(error)) => tracing::debug!(%error, "a client of the metrics went away"),
-                        Err(_) => tracing::debug!("a client of the metrics was too slow"),
-                    }
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "metrics could not accept a client");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
+    clients::serve("metrics", &listener.inner, |stream| client(stream, router.clone()), stopping).await;
+}
+
+async fn client(stream: TcpStream, router: Router) -> io::Result<()> {
+    let mut builder = http1::Builder::new();
+    let builder = builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE).keep_alive(false);
+    let serving = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    tokio::time::timeout(PATIENCE, serving).await?.map_err(io::Error::other)
 }
 
 fn scrape(provider: &Provider) -> Response {
