@@ -158,7 +158,7 @@ impl Conversation {
         }
         // One message beyond the bound closes the connection.
         assert!(client.out.pending() <= MAX_PENDING + LONGEST + 1024, "{} wait", client.out.pending());
-        connection.drop_subscriptions();
+        drop(connection);
         assert_eq!(shared.stats().subscriptions, 1, "the witness alone is left");
         let published = std::mem::take(&mut *lock(&witness.0));
         Self { published, told: client.out.take(), closed: client.out.reason() }

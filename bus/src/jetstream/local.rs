@@ -69,7 +69,7 @@ impl Router for TestRouter {
         Delivered { took: 1, crowded: false }
     }
 
-    fn is_crowded(&self, _: &str, _: Option<&str>) -> bool {
+    fn is_crowded(&self, _: &str) -> bool {
         false
     }
 

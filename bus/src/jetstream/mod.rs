@@ -554,7 +554,7 @@ pub(crate) fn blocking<R>(work: impl FnOnce() -> R) -> R {
 }
 
 /// A panic is told, and ends nothing but this piece of work: the task that did it serves all the others.
-fn survives<R>(what: &str, stream: &str, work: impl FnOnce() -> R) -> Option<R> {
+pub(crate) fn survives<R>(what: &str, stream: &str, work: impl FnOnce() -> R) -> Option<R> {
     let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).ok();
     if done.is_none() {
         tracing::error!(stream, "{what} panicked: going on; please report it");

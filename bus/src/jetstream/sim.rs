@@ -82,7 +82,7 @@ impl Output for Sink {
         Sent::Taken
     }
 
-    fn is_crowded(&mut self, _: &str, _: Option<&str>) -> bool {
+    fn is_crowded(&mut self, _: &str) -> bool {
         false
     }
 

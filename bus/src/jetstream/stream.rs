@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::config::{Discard, StreamConfig};
 use super::consumer::{Consumer, Output, Sent, Time};
 use super::error::ApiError;
+use super::survives;
 use crate::headers;
 use crate::log::lock;
 use crate::message::PubAck;
@@ -83,10 +84,10 @@ impl Output for Outbox<'_> {
         }
     }
 
-    fn is_crowded(&mut self, to: &str, queue: Option<&str>) -> bool {
+    fn is_crowded(&mut self, to: &str) -> bool {
         // Before it is asked for: it may be told before the answer is here.
         self.waits_for_room.store(true, Ordering::SeqCst);
-        self.router.is_crowded(to, queue)
+        self.router.is_crowded(to)
     }
 
     fn interest(&mut self, subject: &str, queue: Option<&str>) -> bool {
@@ -227,7 +228,10 @@ impl Entry {
                 return None;
             }
             for consumer in state.consumers.values_mut() {
-                consumer.pump(&*self.store, time, &mut outbox);
+                // One that panics ends neither the others' deliveries nor the connection that happened to bring them about.
+                if survives("a consumer's delivery", &self.name, || consumer.pump(&*self.store, time, &mut outbox)).is_none() {
+                    consumer.find_its_feet(&*self.store);
+                }
                 deadline = [deadline, consumer.deadline_ns(time)].into_iter().flatten().min();
             }
         }

@@ -68,6 +68,12 @@ fn pump_all(js: &Js, touched: &Mutex<Vec<Arc<Entry>>>) {
     }
 }
 
+/// Whether a request of the API may wait for the disk.
+fn writes(subject: &str) -> bool {
+    ["STREAM.CREATE", "STREAM.UPDATE", "STREAM.DELETE", "STREAM.PURGE", "STREAM.MSG.DELETE"].iter().any(|kind| subject.starts_with(kind))
+        || ["CONSUMER.CREATE", "CONSUMER.DURABLE.CREATE", "CONSUMER.DELETE", "CONSUMER.PAUSE"].iter().any(|kind| subject.starts_with(kind))
+}
+
 struct ApiTap {
     js: Weak<Js>,
     touched: Mutex<Vec<Arc<Entry>>>,
@@ -97,7 +103,8 @@ impl Tap for ApiTap {
             }
             return;
         }
-        if let Some(entry) = blocking(|| js.api(subject, message)) {
+        let pumped = if writes(subject) { blocking(|| js.api(subject, message)) } else { js.api(subject, message) };
+        if let Some(entry) = pumped {
             touch(&self.touched, &entry);
         }
     }
@@ -123,8 +130,16 @@ struct AckTap {
 impl Tap for AckTap {
     fn message(&self, message: &Routed<'_>) {
         let Some(js) = self.js.upgrade() else { return };
-        let tokens: Vec<&str> = message.subject.split('.').collect();
-        if let ["$JS", "FC", stream, consumer, ..] = tokens[..] {
+        let mut tokens = [""; 10];
+        let mut count = 0;
+        for token in message.subject.split('.') {
+            if let Some(place) = tokens.get_mut(count) {
+                *place = token;
+            }
+            count += 1;
+        }
+        let tokens = &tokens[..count.min(10)];
+        if let ["$JS", "FC", stream, consumer, ..] = *tokens {
             let Some(entry) = js.stream(stream) else { return };
             if let Some(consumer) = entry.state().consumers.get_mut(consumer).filter(|consumer| consumer.is_for(message.module)) {
                 consumer.flow_answer(message.subject);
@@ -134,23 +149,24 @@ impl Tap for AckTap {
         }
         // As it is written here, and in no other form: who may acknowledge in one stream must not reach another by the form with domain and
         // account in front.
-        let ["$JS", "ACK", stream, consumer, deliveries, seq, cseq, _, _] = tokens[..] else { return };
+        let ["$JS", "ACK", stream, consumer, deliveries, seq, cseq, _, _] = *tokens else { return };
         let (Ok(deliveries), Ok(seq), Ok(cseq), Some(ack)) = (deliveries.parse(), seq.parse(), cseq.parse(), Ack::parse(message.payload))
         else {
             return;
         };
         let Some(entry) = js.stream(stream) else { return };
         let mut outbox = entry.outbox(&*js.router);
+        let time = js.now();
         let known = {
             let mut state = entry.state();
             let Some(consumer) = state.consumers.get_mut(consumer).filter(|consumer| consumer.is_for(message.module)) else { return };
-            let known = consumer.acknowledge(seq, (deliveries, cseq), &ack, js.now(), &mut outbox);
+            let known = consumer.acknowledge(seq, (deliveries, cseq), &ack, time, &mut outbox);
             if let (Ack::Next(request), Some(reply)) = (&ack, message.reply) {
-                consumer.request(request, reply, js.now(), &mut outbox);
+                consumer.request(request, reply, time, &mut outbox);
             }
             known
         };
-        publish_advisories(&*js.router, &entry.name, js.now(), outbox.advisories);
+        publish_advisories(&*js.router, &entry.name, time, outbox.advisories);
         if let (true, Some(reply)) = (known && !matches!(ack, Ack::Next(_)), message.reply) {
             answer(&*js.router, reply, b"");
         }

@@ -85,6 +85,8 @@ pub(crate) struct Subscription {
     pub(crate) ended: AtomicBool,
     /// Delivery is filtered: a pattern that the client may subscribe to in part.
     pub(crate) filtered: Option<Arc<Permissions>>,
+    /// A module's: it does not learn where others have their answers sent, only where JetStream wants its own.
+    pub(crate) of_module: bool,
 }
 
 /// What the reader must do behind a batch.
@@ -98,7 +100,9 @@ pub(crate) enum Next {
     Close,
 }
 
-struct Remembered {
+/// Who gets what is published on a subject.
+#[derive(Clone)]
+struct Receivers {
     allowed: bool,
     valid: bool,
     matches: Arc<Matches<Target>>,
@@ -117,11 +121,17 @@ pub(crate) struct Connection {
     pedantic: bool,
     no_responders: bool,
     second_info: bool,
-    remembered: HashMap<Box<[u8]>, Remembered, foldhash::fast::RandomState>,
+    remembered: HashMap<Box<[u8]>, Receivers, foldhash::fast::RandomState>,
     generation: u64,
     random: u64,
     /// With so many subscriptions it is worth to look for those that have ended.
     look_for_ended_at: usize,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.drop_subscriptions();
+    }
 }
 
 impl Connection {
@@ -335,16 +345,26 @@ impl Connection {
             client: Arc::clone(&self.client),
             subject: subject.into(),
             sid: sid.into(),
-            queue: queue.map(Into::into),
+            queue: queue.map(|queue| self.queue_group(subject, queue)),
             delivered: AtomicU64::new(0),
             max: AtomicU64::new(0),
             ended: AtomicBool::new(false),
             filtered: self.permissions.as_ref().filter(denied).cloned(),
+            of_module: self.module.is_some(),
         });
         self.subscriptions.insert(sid.into(), Arc::clone(&subscription));
         self.client.subscriptions.fetch_add(1, Ordering::Relaxed);
         self.shared.subscribe(&subscription);
         self.ok();
+    }
+
+    /// A module's groups are its own: it takes no share of what others' members get. In its inbox nobody else is, and JetStream delivers
+    /// to groups there by their names.
+    fn queue_group(&self, subject: &[u8], queue: &[u8]) -> Box<[u8]> {
+        match &self.module {
+            Some(module) if !subject.starts_with(INBOX.as_bytes()) => [module.as_bytes(), b" ", queue].concat().into(),
+            _ => queue.into(),
+        }
     }
 
     fn unsubscribe(&mut self, sid: &[u8], max: Option<u64>) {
@@ -361,7 +381,7 @@ impl Connection {
     }
 
     /// The client is gone, or begins anew.
-    pub(crate) fn drop_subscriptions(&mut self) {
+    fn drop_subscriptions(&mut self) {
         for (_, subscription) in self.subscriptions.drain() {
             self.client.subscriptions.fetch_sub(1, Ordering::Relaxed);
             self.shared.unsubscribe(&subscription);
@@ -379,31 +399,35 @@ impl Connection {
     }
 
     /// Who gets what is published on this subject, looked up once while nobody subscribes or leaves.
-    fn receivers(&mut self, subject: &[u8]) -> &Remembered {
+    fn receivers(&mut self, subject: &[u8]) -> Receivers {
         let generation = self.shared.generation();
         if generation != self.generation || self.remembered.len() >= REMEMBERED {
             self.remembered.clear();
             self.generation = generation;
             self.forget_ended();
         }
-        if !self.remembered.contains_key(subject) {
-            let text = std::str::from_utf8(subject).ok();
-            let valid = text.is_some_and(|text| is_subject(text) && !text.split('.').any(|token| token == "*" || token == ">"));
-            let reserved = subject.starts_with(b"$NRG.");
-            let allowed =
-                !reserved && self.permissions.as_ref().is_none_or(|permissions| text.is_some_and(|text| permissions.publish.allows(text)));
-            let matches = match text {
-                Some(text) if is_subject(text) => Arc::new(self.shared.matches(subject)),
-                _ => Arc::default(),
-            };
-            self.remembered.insert(subject.into(), Remembered { allowed, valid, matches });
+        if let Some(receivers) = self.remembered.get(subject) {
+            return receivers.clone();
         }
-        &self.remembered[subject]
+        let text = std::str::from_utf8(subject).ok();
+        let valid = text.is_some_and(|text| is_subject(text) && !text.split('.').any(|token| token == "*" || token == ">"));
+        let reserved = subject.starts_with(b"$NRG.");
+        let allowed =
+            !reserved && self.permissions.as_ref().is_none_or(|permissions| text.is_some_and(|text| permissions.publish.allows(text)));
+        let matches = match text {
+            Some(text) if is_subject(text) => Arc::new(self.shared.matches(subject)),
+            _ => Arc::default(),
+        };
+        let receivers = Receivers { allowed, valid, matches };
+        // No acknowledgement's subject comes twice.
+        if !subject.starts_with(b"$JS.ACK.") {
+            self.remembered.insert(subject.into(), receivers.clone());
+        }
+        receivers
     }
 
     fn publish(&mut self, subject: &[u8], reply: Option<&[u8]>, headers: &[u8], payload: &[u8], touched: &mut Touched) -> Option<Next> {
-        let Remembered { allowed, valid, matches } = self.receivers(subject);
-        let (allowed, valid, matches) = (*allowed, *valid, Arc::clone(matches));
+        let Receivers { allowed, valid, matches } = self.receivers(subject);
         if !headers.is_empty() && !self.client.headers.load(Ordering::Relaxed) {
             // Closed without a word, as nats-server does.
             self.client.out.close(CloseReason::ProtocolError);
@@ -505,6 +529,11 @@ pub(crate) fn write_message(out: &mut Vec<u8>, message: &Routed<'_>, sid: &[u8],
 }
 
 impl Subscription {
+    /// Not one of those who look at everything that goes by, such as `nats sub '>'`: they hold up nobody.
+    pub(crate) fn is_addressed(&self) -> bool {
+        !self.subject.starts_with(b"*") && !self.subject.starts_with(b">")
+    }
+
     /// Whether it may still get something.
     pub(crate) fn is_alive(&self) -> bool {
         !self.client.out.is_closed() && !self.ended.load(Ordering::Relaxed)
@@ -526,12 +555,14 @@ impl Subscription {
             return false;
         }
         client.out.sent_messages.fetch_add(1, Ordering::Relaxed);
+        let message = &Routed { reply: message.reply.filter(|reply| !self.of_module || reply.starts_with("$JS.")), ..*message };
         let with_headers = client.headers.load(Ordering::Relaxed);
         if client.out.push(|out| write_message(out, message, &self.sid, with_headers)) {
             touched.clients.push(Arc::clone(client));
         }
+        touched.addressed += usize::from(self.is_addressed());
         if client.out.is_crowded() {
-            touched.overfed += 1;
+            touched.overfed += usize::from(self.is_addressed());
             if !touched.crowded.iter().any(|known| known.id == client.id) {
                 touched.crowded.push(Arc::clone(client));
             }

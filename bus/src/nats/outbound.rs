@@ -185,12 +185,9 @@ impl Outbound {
     /// Whether it is crowded; if so, [`Room`] is told when most of it is gone.
     pub(crate) fn await_room(&self) -> bool {
         // Said before it is looked at: whoever takes the last of it sees one or is seen by the other.
+        // It stays said: others may wait as well, and being told once too often is nothing.
         self.awaited.store(true, Ordering::SeqCst);
-        let crowded = !self.is_closed() && self.pending.load(Ordering::SeqCst) > self.crowded() / ROOM_PART;
-        if !crowded {
-            self.awaited.store(false, Ordering::SeqCst);
-        }
-        crowded
+        !self.is_closed() && self.pending.load(Ordering::SeqCst) > self.crowded() / ROOM_PART
     }
 
     /// So many bytes do not wait any longer.

@@ -39,7 +39,7 @@ pub struct TapId(pub u64);
 pub struct Delivered {
     /// How many got it (one per queue group).
     pub took: usize,
-    /// One of them has so much to read now that it should get no more for a while: see [`Router::is_crowded`].
+    /// All of them have so much to read now that it should get no more for a while: see [`Router::is_crowded`].
     pub crowded: bool,
 }
 
@@ -57,9 +57,9 @@ pub trait Router: Send + Sync {
     /// Hands a message to the subscriptions on `to`, under its own subject and reply: JetStream's deliveries. Taps are not asked.
     fn deliver(&self, to: &str, message: &Routed<'_>) -> Delivered;
 
-    /// Whether a client that is subscribed to this concrete subject (in that queue group, if one is given) has too much to read already.
-    /// If so, the hooks of [`Router::on_room`] are called when that is over.
-    fn is_crowded(&self, subject: &str, queue: Option<&str>) -> bool;
+    /// Whether everybody who would get what is delivered to this concrete subject has too much to read already. If so, the hooks of
+    /// [`Router::on_room`] are called when that is over. Who looks at everything (`>`) does not count.
+    fn is_crowded(&self, subject: &str) -> bool;
 
     /// Wakes whoever has something to send because of `publish` and `deliver` before. Call it once behind a batch.
     fn flush(&self);

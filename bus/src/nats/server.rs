@@ -28,6 +28,8 @@ const READ_MAX: usize = 512 * 1024;
 const TICK: Duration = Duration::from_millis(250);
 /// What a connection that is closed with an error has to take it.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+/// Bytes that a client of a TLS connection must take within the write deadline.
+const TLS_PIECE: usize = 128 * 1024;
 /// A publisher whose receivers are crowded waits so long at most before it reads on.
 const CROWDED_WAIT: Duration = Duration::from_millis(10);
 
@@ -364,6 +366,7 @@ impl Reader {
 /// Reads until the client goes or must go.
 async fn run(mut connection: Connection, mut reader: Reader, writing: JoinHandle<()>) {
     let (client, shared) = (Arc::clone(&connection.client), Arc::clone(&connection.shared));
+    let _known = Known { client: Arc::clone(&client), shared: Arc::clone(&shared) };
     let too_many = {
         match shared.clients.write() {
             Ok(mut clients) => {
@@ -415,7 +418,7 @@ async fn run(mut connection: Connection, mut reader: Reader, writing: JoinHandle
         wait_while_crowded(&mut touched).await;
         make_room(&mut buffer, &mut start, &mut end, needed, filled);
     }
-    connection.drop_subscriptions();
+    drop(connection);
     client.out.ready.notify_one();
     let writer = writing.abort_handle();
     if tokio::time::timeout(LAST_WORDS, writing).await.is_err() {
@@ -423,8 +426,19 @@ async fn run(mut connection: Connection, mut reader: Reader, writing: JoinHandle
         // It would hold the socket for as long as the client takes a byte now and then.
         writer.abort();
     }
-    client.out.hang_up();
-    shared.gone(&client);
+}
+
+/// A connection that is known to others, until it ends, however that happens.
+struct Known {
+    client: Arc<Client>,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Known {
+    fn drop(&mut self) {
+        self.client.out.hang_up();
+        self.shared.gone(&self.client);
+    }
 }
 
 /// Publishers do not run away from those they publish to.
@@ -520,14 +534,17 @@ async fn write_stream(client: Arc<Client>, mut stream: impl AsyncWrite + Unpin, 
             if bytes.is_empty() {
                 break;
             }
-            let write = async {
-                stream.write_all(&bytes).await?;
-                stream.flush().await
-            };
-            match tokio::time::timeout(deadline, write).await {
-                Ok(Ok(())) => client.out.was_sent(bytes.len()),
-                Ok(Err(_)) => return client.out.close(CloseReason::ClientClosed),
-                Err(_) => return client.out.close(CloseReason::SlowConsumerDeadline),
+            // Piece by piece, each with a deadline of its own: a client that reads slowly reads.
+            for piece in bytes.chunks(TLS_PIECE) {
+                let write = async {
+                    stream.write_all(piece).await?;
+                    stream.flush().await
+                };
+                match tokio::time::timeout(deadline, write).await {
+                    Ok(Ok(())) => client.out.was_sent(piece.len()),
+                    Ok(Err(_)) => return client.out.close(CloseReason::ClientClosed),
+                    Err(_) => return client.out.close(CloseReason::SlowConsumerDeadline),
+                }
             }
         }
         if client.out.is_closed() {

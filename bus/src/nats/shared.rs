@@ -43,7 +43,9 @@ pub(crate) struct Touched {
     pub(crate) ended: Vec<(Box<[u8]>, u64)>,
     /// Those of the clients that have too much to read already.
     pub(crate) crowded: Vec<Arc<Client>>,
-    /// So many times one of them got something since this was set to 0.
+    /// So many of those who are addressed (see [`Subscription::is_addressed`]) got something since this was set to 0.
+    pub(crate) addressed: usize,
+    /// So many of them have too much to read.
     pub(crate) overfed: usize,
 }
 
@@ -53,7 +55,19 @@ impl Touched {
     }
 }
 
+/// TLS handshakes at a time: further ones are closed.
+const MOST_HANDSHAKES: usize = 1024;
+
+/// Where [`Router::deliver`] went last on this thread: a backlog goes to one subject, message by message.
+struct LastDelivery {
+    server: u64,
+    generation: u64,
+    to: Box<str>,
+    matches: Arc<Matches<Target>>,
+}
+
 thread_local! {
+    static LAST_DELIVERY: RefCell<Option<LastDelivery>> = const { RefCell::new(None) };
     /// Who got something through [`Router`] on this thread since its last flush.
     static TOUCHED: RefCell<Touched> = RefCell::default();
 }
@@ -132,6 +146,8 @@ pub struct ServerStats {
 /// See the module.
 pub(crate) struct Shared {
     pub(crate) config: ServerConfig,
+    /// Tells servers of one process apart.
+    serial: u64,
     pub(crate) id: String,
     pub(crate) listen: SocketAddr,
     pub(crate) jetstream: AtomicBool,
@@ -164,9 +180,11 @@ fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
 impl Shared {
     pub(crate) fn new(config: ServerConfig, id: String, listen: SocketAddr) -> Self {
         let users = RwLock::new(Arc::new(config.users.clone()));
-        let handshakes = Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS));
+        let handshakes = Semaphore::new(config.max_connections.min(MOST_HANDSHAKES));
+        static SERIAL: AtomicU64 = AtomicU64::new(0);
         Self {
             config,
+            serial: SERIAL.fetch_add(1, Ordering::Relaxed),
             id,
             listen,
             jetstream: AtomicBool::new(false),
@@ -321,8 +339,8 @@ impl Shared {
             let start = (*random % members.len() as u64) as usize;
             let member = |n: usize| &members[(start + n) % members.len()];
             // Who has too much to read already is asked when nobody else takes it.
-            let mut took = |crowded: bool| {
-                (0..members.len()).map(member).any(|member| member.is_crowded() == crowded && give(member, message, from, touched))
+            let mut took = |any: bool| {
+                (0..members.len()).map(member).any(|member| (any || !member.is_crowded()) && give(member, message, from, touched))
             };
             delivered += usize::from(took(false) || took(true));
         }
@@ -348,6 +366,26 @@ impl Shared {
                 touched.ended.append(&mut more.ended);
             });
         }
+    }
+
+    /// The clients that are subscribed to a subject.
+    fn clients_of(&self, to: &str) -> Arc<Matches<Target>> {
+        let generation = self.generation();
+        LAST_DELIVERY.with_borrow_mut(|last| {
+            if let Some(last) = last.as_ref().filter(|last| last.server == self.serial && last.generation == generation && &*last.to == to)
+            {
+                return Arc::clone(&last.matches);
+            }
+            let mut matches = self.matches(to.as_bytes());
+            matches.plain.retain(|target| matches!(target, Target::Client(_)));
+            for (_, members) in &mut matches.groups {
+                members.retain(|target| matches!(target, Target::Client(_)));
+            }
+            matches.groups.retain(|(_, members)| !members.is_empty());
+            let matches = Arc::new(matches);
+            *last = Some(LastDelivery { server: self.serial, generation, to: to.into(), matches: Arc::clone(&matches) });
+            matches
+        })
     }
 
     fn step_random(&self) -> u64 {
@@ -442,36 +480,36 @@ impl Router for Shared {
     }
 
     fn deliver(&self, to: &str, message: &Routed<'_>) -> Delivered {
-        let mut matches = self.matches(to.as_bytes());
-        matches.plain.retain(|target| matches!(target, Target::Client(_)));
-        for (_, members) in &mut matches.groups {
-            members.retain(|target| matches!(target, Target::Client(_)));
-        }
-        matches.groups.retain(|(_, members)| !members.is_empty());
+        let matches = self.clients_of(to);
         if matches.is_empty() {
             return Delivered::default();
         }
         let mut touched = TOUCHED.take();
-        touched.overfed = 0;
+        (touched.addressed, touched.overfed) = (0, 0);
         let took = self.hand_out(&matches, message, None, &mut self.step_random(), &mut touched);
         // Who reads is not kept waiting for who does not.
-        let crowded = took > 0 && touched.overfed == took;
+        let crowded = touched.addressed > 0 && touched.overfed == touched.addressed;
         put_back(touched);
         Delivered { took, crowded }
     }
 
-    fn is_crowded(&self, subject: &str, queue: Option<&str>) -> bool {
-        let (mut alive, mut crowded) = (0, 0);
-        self.matches(subject.as_bytes()).each_of(queue, |target| {
-            if let Target::Client(subscription) = target
-                && subscription.is_alive()
-            {
-                alive += 1;
-                // Each of them is asked, so that each of them tells.
-                crowded += usize::from(subscription.client.out.await_room());
+    fn is_crowded(&self, subject: &str) -> bool {
+        // Each of them is asked, so that each of them tells.
+        let asked = |target: &Target| match target {
+            Target::Client(subscription) if subscription.is_alive() && subscription.is_addressed() => {
+                Some(subscription.client.out.await_room())
             }
+            _ => None,
+        };
+        let matches = self.clients_of(subject);
+        let plain: Vec<bool> = matches.plain.iter().filter_map(asked).collect();
+        // A group has room as long as one of its members has.
+        let groups = matches.groups.iter().filter_map(|(_, members)| {
+            let members: Vec<bool> = members.iter().filter_map(asked).collect();
+            (!members.is_empty()).then(|| members.iter().all(|crowded| *crowded))
         });
-        alive > 0 && crowded == alive
+        let all: Vec<bool> = plain.into_iter().chain(groups).collect();
+        !all.is_empty() && all.iter().all(|crowded| *crowded)
     }
 
     fn flush(&self) {

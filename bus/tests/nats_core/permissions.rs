@@ -239,6 +239,19 @@ pub(crate) async fn modules_are_kept_apart(kind: Kind) -> Outcome {
     got[0].double_ack().await?;
     let names: Vec<String> = owner.stream_names().try_collect().await?;
     same!((names.contains(&"EVENTS".to_owned()), names.contains(&"OTHER".to_owned())), (true, false));
-    // Still its own after the next start: that is tested where consumers are stored.
+    // Nor does anybody else share it unknowingly. Still its own after the next start: that is tested where consumers are stored.
+    same!(admin.create_consumer_on_stream(durable(), "EVENTS").await.is_err(), true);
+
+    // A publisher's inbox is not told, and an operator's queue group is not joined.
+    wire.says("SUB sec.alerts.> 1\r\nSUB sec.alerts.> siem 2\r\nPING\r\n", "PONG\r\n").await?;
+    let mut siem = server.client(ADMIN).await?;
+    siem.says("SUB sec.alerts.high.* siem 1\r\nSUB sec.alerts.> siem 2\r\nUNSUB 1\r\nPING\r\n", "PONG\r\n").await?;
+    let mut publisher = server.client(ADMIN).await?;
+    for _ in 0..20 {
+        publisher.says("PUB sec.alerts.high.x _INBOX.secret.1 2\r\nhi\r\nPING\r\n", "PONG\r\n").await?;
+        siem.says("", "MSG sec.alerts.high.x 2 _INBOX.secret.1 2\r\nhi\r\n").await?;
+        let two = [wire.unit().await?, wire.unit().await?];
+        same!(two.iter().all(|unit| unit.starts_with("MSG sec.alerts.high.x ") && !unit.contains("_INBOX")), true);
+    }
     Ok(())
 }

@@ -17,6 +17,7 @@ mod core;
 mod fetch;
 mod frames;
 mod latency;
+mod lines;
 mod memory;
 mod meter;
 mod nats;
@@ -146,6 +147,8 @@ enum Work {
         #[arg(long, default_value_t = 500)]
         batch: usize,
     },
+    /// Stores what `bartizan bus export` writes, read from standard input, in a stream that its server compresses if it can.
+    Lines,
     /// Waits until the stream answers and says what is in it.
     State,
 }
@@ -178,6 +181,7 @@ fn run(target: &Target, work: &Work) -> Result<serde_json::Value> {
         Work::Fetch { client: Client::Redis, size, batch, ack, messages } => redis::fetch(target, size, batch, ack, messages),
         Work::Fill { size, messages } => memory::fill(target, size, messages),
         Work::Consumers { count, batch } => memory::consumers(target, count, batch),
+        Work::Lines => lines::run(target),
         Work::State => memory::state(target),
     }
 }

@@ -16,6 +16,7 @@ mod document;
 mod machine;
 mod observer;
 mod process;
+mod record;
 mod report;
 mod soak;
 mod stats;
@@ -50,6 +51,9 @@ enum What {
     /// Storms against one sensor until the time is up, for `cargo xtask soak`.
     #[command(hide = true)]
     Storms(soak::Args),
+    /// A sensor records storms until it has so many events: the part of `bus --only events-disk` that needs root.
+    #[command(hide = true)]
+    Record(record::Args),
 }
 
 #[derive(Debug, Clone, clap::Args)]
@@ -72,6 +76,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         What::Measure(args) => capture::measure(args)?,
         What::Storm(StormArgs { storm, operations, threads }) => println!("{}", storm.run(*operations, *threads)?),
         What::Storms(args) => return soak::run(args),
+        What::Record(args) => println!("{}", record::run(args)?),
     }
     Ok(ExitCode::SUCCESS)
 }

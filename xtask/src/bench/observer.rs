@@ -79,10 +79,15 @@ impl Observer {
     /// Starts Bartizan on a new data folder in `folder`, and waits until it is ready. Its standard output, where it tells alerts, is piped
     /// to us if `alerts` is set.
     pub(super) fn bartizan(program: &Path, folder: PathBuf, alerts: bool) -> Result<Self> {
+        // Not the host's own: what is measured are the defaults.
+        Self::bartizan_with(program, folder, alerts, "")
+    }
+
+    /// As [`Observer::bartizan`], with this configuration.
+    pub(super) fn bartizan_with(program: &Path, folder: PathBuf, alerts: bool, text: &str) -> Result<Self> {
         make_private(&folder)?;
         let config = folder.join("config.toml");
-        // Not the host's own: what is measured are the defaults.
-        fs::write(&config, "").with_context(|| format!("{} cannot be written", config.display()))?;
+        fs::write(&config, text).with_context(|| format!("{} cannot be written", config.display()))?;
         let mut command = dying_with_us()?;
         command.arg(program).arg("run").arg("--config").arg(config).arg("--data-dir").arg(folder.join("data"));
         command.stdout(if alerts { Stdio::piped() } else { Stdio::null() });
@@ -189,6 +194,19 @@ impl Observer {
     /// # Errors
     /// It does not end, or ends with another code than 0.
     pub(super) fn stop(mut self) -> Result<()> {
+        self.end()
+    }
+
+    /// As [`Observer::stop`]; its data folder goes on at `to`.
+    ///
+    /// # Errors
+    /// As [`Observer::stop`], or the folder cannot be moved there.
+    pub(super) fn stop_and_keep(mut self, to: &Path) -> Result<()> {
+        self.end()?;
+        fs::rename(self.folder.join("data"), to).with_context(|| format!("the sensor's data cannot be moved to {}", to.display()))
+    }
+
+    fn end(&mut self) -> Result<()> {
         let signal = match self.subject {
             Subject::Bpftrace => Signal::SIGINT,
             Subject::Off | Subject::Bartizan => Signal::SIGTERM,

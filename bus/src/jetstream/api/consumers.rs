@@ -207,7 +207,8 @@ impl Js {
         let in_memory = state.config.storage == config::Storage::Memory;
         let known = state.consumers.len() as i64;
         let info = match state.consumers.get_mut(&name) {
-            Some(consumer) if !consumer.is_for(message.module) => return Err(ApiError::consumer_name_in_use()),
+            // Not for others either, who would share it unknowingly.
+            Some(consumer) if consumer.owner.as_deref() != message.module => return Err(ApiError::consumer_name_in_use()),
             Some(consumer) => {
                 if wanted.action == "create" && consumer.config != config {
                     return Err(ApiError::consumer_exists());

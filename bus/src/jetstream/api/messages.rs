@@ -197,7 +197,15 @@ impl Js {
             Some(builtin) => builtin.render(found),
             None => found.payload().into(),
         };
-        !self.router.deliver(reply, &Routed { subject: reply, reply: None, headers: &headers, payload: &rendered, module: None }).crowded
+        let crowded = self
+            .router
+            .deliver(reply, &Routed { subject: reply, reply: None, headers: &headers, payload: &rendered, module: None })
+            .crowded;
+        // Nothing of it was sent yet, perhaps.
+        !crowded || {
+            self.router.flush();
+            !self.router.is_crowded(reply)
+        }
     }
 
     fn end_of_batch(&self, reply: &str, pending: u64, last: u64, up_to: Option<u64>) {

@@ -40,7 +40,7 @@ pub(crate) trait Output {
     /// Hands a message to whoever listens there.
     fn send(&mut self, to: &str, message: &Routed<'_>) -> Sent;
     /// Whether who listens there has too much to read already. If so, the consumer is pumped again when that is over.
-    fn is_crowded(&mut self, to: &str, queue: Option<&str>) -> bool;
+    fn is_crowded(&mut self, to: &str) -> bool;
     /// Whether somebody listens there.
     fn interest(&mut self, subject: &str, queue: Option<&str>) -> bool;
     /// Tells the world what happened.
@@ -105,7 +105,7 @@ pub(crate) struct Consumer {
     used_ns: u64,
     heartbeat_ns: u64,
     pub(crate) paused_until_ns: Option<i64>,
-    /// Who it pushes to had too much to read.
+    /// Somebody whom it gave something had too much to read.
     crowded: bool,
     /// Why what is due cannot be given: nothing that the clock would change.
     held_up: HeldUp,
@@ -117,9 +117,9 @@ pub(crate) struct Consumer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum HeldUp {
     No,
-    /// It is paused, or its clients have to confirm or to read what they got.
+    /// It is paused, or its client has to confirm what it got.
     Waits,
-    /// Nobody listens.
+    /// Nobody listens, or nobody who has not too much to read already.
     Unbound,
 }
 
@@ -298,6 +298,13 @@ impl Consumer {
         u64::try_from(backoff.copied().unwrap_or(self.config.ack_wait)).unwrap_or(0).max(1)
     }
 
+    /// Something panicked on the way: what is owed is due as before, and everything else is looked up anew.
+    pub(crate) fn find_its_feet(&mut self, store: &dyn Store) {
+        self.due = self.pending.iter().map(|(seq, pending)| (pending.due_ns, *seq)).collect();
+        (self.peeked, self.hint) = (None, Hint::default());
+        self.recount(store);
+    }
+
     /// The next message to hand out: what is due again first, then what is new.
     fn candidate(&mut self, store: &dyn Store, time: Time, out: &mut dyn Output) -> Option<Candidate> {
         while let Some(&(due_ns, seq)) = self.due.first() {
@@ -364,12 +371,21 @@ impl Consumer {
 
     /// The subject that an acknowledgement goes to.
     fn ack_subject(&self, candidate: &Candidate, left: u64) -> String {
-        use std::fmt::Write;
         let Candidate { message, deliveries } = candidate;
         let mut subject = String::with_capacity(64 + self.stream.len() + self.name.len());
         let (cseq, stream, name) = (self.delivered.0 + 1, &self.stream, &self.name);
-        // Writing to a string does not fail.
-        let _ = write!(subject, "$JS.ACK.{stream}.{name}.{deliveries}.{}.{cseq}.{}.{left}", message.seq, message.time_ns);
+        for part in ["$JS.ACK.", stream, ".", name] {
+            subject.push_str(part);
+        }
+        let mut digits = itoa::Buffer::new();
+        for number in [*deliveries, message.seq, cseq] {
+            subject.push('.');
+            subject.push_str(digits.format(number));
+        }
+        subject.push('.');
+        subject.push_str(digits.format(message.time_ns));
+        subject.push('.');
+        subject.push_str(digits.format(left));
         subject
     }
 
@@ -475,7 +491,9 @@ impl Consumer {
             HeldUp::No => (due, heartbeat),
             HeldUp::Waits => (None, heartbeat),
             // Interest through a wildcard is not told: it is looked for, as long as there is something to give.
-            HeldUp::Unbound => ((self.left > 0 || due.is_some()).then(|| time.ns + LOOK_FOR_INTEREST_NS), None),
+            HeldUp::Unbound => {
+                ((self.left > 0 || due.is_some()).then(|| time.ns + LOOK_FOR_INTEREST_NS), heartbeat.filter(|_| self.crowded))
+            }
         };
         // Twice within the threshold: interest is looked for, not told.
         let abandoned = u64::try_from(self.config.inactive_threshold)

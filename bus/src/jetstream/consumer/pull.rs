@@ -130,14 +130,16 @@ impl Consumer {
             heartbeat,
             next_heartbeat_ns: time.ns.saturating_add(heartbeat),
             served: false,
-            crowded: false,
+            // A client that asks for messages one by one is not read for it.
+            crowded: self.crowded && out.is_crowded(reply),
         });
     }
 
     pub(super) fn pump_pull(&mut self, store: &dyn Store, time: Time, out: &mut dyn Output) {
         self.end_requests(time, out);
-        for request in self.waiting.iter_mut().filter(|request| request.crowded) {
-            request.crowded = out.is_crowded(&request.reply, None);
+        if self.crowded && !self.waiting.is_empty() {
+            self.waiting.iter_mut().filter(|request| request.crowded).for_each(|request| request.crowded = out.is_crowded(&request.reply));
+            self.crowded = self.waiting.iter().any(|request| request.crowded);
         }
         if !self.is_paused(time) {
             while self.waiting.iter().any(|request| !request.crowded) {
@@ -146,7 +148,7 @@ impl Consumer {
             }
         }
         if !self.waiting.is_empty() && self.waiting.iter().all(|request| request.crowded) {
-            self.held_up = HeldUp::Waits;
+            self.held_up = HeldUp::Unbound;
         }
         // Nothing more is there right now; who could not be given what is there is another matter.
         let mut n = 0;
@@ -188,7 +190,10 @@ impl Consumer {
             match out.send(&request.reply, &routed) {
                 Sent::Nobody => continue,
                 Sent::Taken => {}
-                Sent::Crowded => request.crowded = out.is_crowded(&request.reply, None),
+                Sent::Crowded => {
+                    request.crowded = out.is_crowded(&request.reply);
+                    self.crowded |= request.crowded;
+                }
             }
             request.served = true;
             request.batch -= 1;
@@ -272,10 +277,10 @@ mod tests {
             } else {
                 *self.messages.entry(to.to_owned()).or_default() += 1;
             }
-            if self.is_crowded(to, None) { Sent::Crowded } else { Sent::Taken }
+            if self.is_crowded(to) { Sent::Crowded } else { Sent::Taken }
         }
 
-        fn is_crowded(&mut self, to: &str, _: Option<&str>) -> bool {
+        fn is_crowded(&mut self, to: &str) -> bool {
             self.room.get(to).is_some_and(|room| self.got(to) >= *room)
         }
 
@@ -306,19 +311,21 @@ mod tests {
         };
         request(&mut consumer, r#"{"batch":30,"no_wait":true,"expires":5000000000}"#, "slow", time, &mut clients);
         assert_eq!((clients.got("slow"), clients.statuses.len(), consumer.num_waiting()), (5, 0, 1), "no 404: there is more");
-        assert!(consumer.deadline_ns(time).is_some_and(|at| at >= time.ns + 5_000_000_000), "the clock changes nothing before it expires");
+        assert!(consumer.deadline_ns(time).is_some_and(|at| at >= time.ns + 1_000_000_000), "the clock changes nothing");
+        request(&mut consumer, r#"{"batch":1}"#, "slow", time, &mut clients);
+        assert_eq!((clients.got("slow"), consumer.num_waiting()), (5, 2), "another request of theirs is no way round");
         request(&mut consumer, r#"{"batch":40}"#, "quick", time, &mut clients);
-        assert_eq!((clients.got("slow"), clients.got("quick"), consumer.num_waiting()), (5, 40, 1));
+        assert_eq!((clients.got("slow"), clients.got("quick"), consumer.num_waiting()), (5, 40, 2));
         clients.room.clear();
         consumer.pump(&store, time, &mut clients);
-        assert_eq!((clients.got("slow"), consumer.num_waiting()), (30, 0));
+        assert_eq!((clients.got("slow"), consumer.num_waiting()), (31, 0));
         // One that does not read until its request is over is told so.
         clients.room.insert("gone".to_owned(), 1);
         request(&mut consumer, r#"{"batch":10,"expires":1000000000}"#, "gone", time, &mut clients);
         time.ns += 1_000_000_000;
         consumer.pump(&store, time, &mut clients);
         assert_eq!(clients.statuses, [("gone".to_owned(), "NATS/1.0 408 Request Timeout".to_owned())]);
-        assert_eq!((clients.got("gone"), consumer.num_waiting(), consumer.num_ack_pending()), (1, 0, 71));
+        assert_eq!((clients.got("gone"), consumer.num_waiting(), consumer.num_ack_pending()), (1, 0, 72));
     }
 
     #[test]

@@ -52,7 +52,7 @@ impl Consumer {
         }
         self.used_ns = time.ns;
         let to = self.config.deliver_subject.clone();
-        let mut crowded = self.crowded && out.is_crowded(&to, self.group());
+        let mut crowded = self.crowded && out.is_crowded(&to);
         while !(crowded || self.is_paused(time) || self.config.flow_control && self.flow.is_stalled()) {
             let Some(candidate) = self.candidate(store, time, out) else { break };
             let message = &candidate.message;
@@ -69,10 +69,11 @@ impl Consumer {
             match out.send(&to, &Routed { subject: message.subject(), reply: Some(&ack), headers, payload: &rendered, module: None }) {
                 Sent::Nobody => {
                     self.untaken(&candidate);
+                    self.held_up = HeldUp::Unbound;
                     break;
                 }
                 Sent::Taken => {}
-                Sent::Crowded => crowded = out.is_crowded(&to, self.group()),
+                Sent::Crowded => crowded = out.is_crowded(&to),
             }
             self.commit(&candidate, time);
             self.heartbeat_ns = time.ns;
@@ -82,7 +83,9 @@ impl Consumer {
             }
         }
         self.crowded = crowded;
-        if crowded || self.config.flow_control && self.flow.is_stalled() {
+        if crowded {
+            self.held_up = HeldUp::Unbound;
+        } else if self.config.flow_control && self.flow.is_stalled() {
             self.held_up = HeldUp::Waits;
         }
         let heartbeat = u64::try_from(self.config.idle_heartbeat).unwrap_or(0);
@@ -147,10 +150,10 @@ mod tests {
                 self.messages += 1;
                 self.bytes += message.payload.len() as u64;
             }
-            if self.is_crowded("", None) { Sent::Crowded } else { Sent::Taken }
+            if self.is_crowded("") { Sent::Crowded } else { Sent::Taken }
         }
 
-        fn is_crowded(&mut self, _: &str, _: Option<&str>) -> bool {
+        fn is_crowded(&mut self, _: &str) -> bool {
             self.room.is_some_and(|room| self.messages >= room)
         }
 

@@ -16,7 +16,7 @@ mod memory;
 mod needs;
 mod quiet;
 mod run;
-mod server;
+pub(super) mod server;
 mod table;
 mod wire;
 
@@ -53,7 +53,7 @@ pub(crate) struct Args {
     /// Seconds that a measurement waits for an idle machine; one that was disturbed all the same is made again, up to twice. 0 takes it as it comes.
     #[arg(long, default_value_t = 20, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=3600))]
     patience: u64,
-    /// Messages stored for the section `memory`.
+    /// Messages stored for the section `memory`, and events recorded for `events-disk`.
     #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(1_000_000..))]
     stored: u64,
     /// A minute's worth: one short round of the most telling measurements, printed and not written down.
@@ -136,7 +136,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let needs = Needs::get(&project, args)?;
     let folder = Folder::make(&project.scratch("bench-bus")?)?;
-    let bench = Bench { plan: args.plan(), needs, folder: &folder.0 };
+    let bench = Bench { project: &project, plan: args.plan(), needs, folder: &folder.0 };
     for section in args.sections() {
         let began = std::time::Instant::now();
         let machine = Machine::look()?;
@@ -164,6 +164,7 @@ fn warn_if_busy(machine: &Machine) {
 
 /// What all measurements have in common.
 struct Bench<'a> {
+    project: &'a Project,
     plan: Plan,
     needs: Needs,
     folder: &'a std::path::Path,

@@ -245,9 +245,16 @@ impl Drop for Server {
 /// # Errors
 /// The folder cannot be read.
 pub(super) fn on_disk(folder: &Path) -> Result<u64> {
-    let data = folder.join("data");
+    blocks_below(&folder.join("data"))
+}
+
+/// The same of any folder.
+///
+/// # Errors
+/// It cannot be read.
+pub(in super::super) fn blocks_below(folder: &Path) -> Result<u64> {
     let mut sum = 0;
-    let mut folders = vec![data];
+    let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).with_context(|| format!("{} cannot be read", folder.display()))? {
             let entry = entry.with_context(|| format!("{} cannot be read", folder.display()))?;

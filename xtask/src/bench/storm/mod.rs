@@ -3,6 +3,7 @@
 mod connect;
 mod exec;
 mod login;
+mod shell;
 
 use std::fmt;
 use std::str::FromStr;
@@ -23,10 +24,12 @@ pub(crate) enum Storm {
     Refused,
     /// `su` runs a program as another user: one PAM transaction with a session.
     Login,
+    /// A shell runs a pipeline of three programs; no two command lines are alike for long.
+    Shell,
 }
 
 impl Storm {
-    /// All of them, in the order in which they are measured.
+    /// Those that are measured, in that order. Pipelines are for recordings: what they cost is their own work.
     pub(crate) const ALL: [Self; 4] = [Self::Exec, Self::Connect, Self::Refused, Self::Login];
 
     /// Its name on the command line.
@@ -36,6 +39,7 @@ impl Storm {
             Self::Connect => "connect",
             Self::Refused => "refused",
             Self::Login => "login",
+            Self::Shell => "shell",
         }
     }
 
@@ -46,6 +50,7 @@ impl Storm {
             Self::Connect => "TCP connect to a loopback listener, accept, close of both ends",
             Self::Refused => "TCP connect to a closed loopback port",
             Self::Login => "`su -s /bin/true nobody` as root: PAM start, authenticate (`pam_rootok`), account, session, end",
+            Self::Shell => "`sh -c 'ls -l FILE | cut | grep'`, another FILE each time",
         }
     }
 
@@ -56,6 +61,7 @@ impl Storm {
             Self::Connect => 60_000,
             Self::Refused => 100_000,
             Self::Login => 800,
+            Self::Shell => 2_000,
         }
     }
 
@@ -66,6 +72,8 @@ impl Storm {
             Self::Connect | Self::Refused => ("network.connect", 1),
             // su, and the program that it runs.
             Self::Login => ("process.exec", 2),
+            // The shell and its three programs.
+            Self::Shell => ("process.exec", 4),
         }
     }
 
@@ -87,6 +95,10 @@ impl Storm {
             Self::Login => {
                 let su = login::Su::find()?;
                 measured(operations, threads, |_, _| su.each())
+            }
+            Self::Shell => {
+                let shells = shell::Shells::new()?;
+                measured(operations, threads, |_, index| shells.each(index))
             }
         }
     }
@@ -188,7 +200,7 @@ mod tests {
 
     #[test]
     fn the_storms_that_need_no_root_run_here() -> Result<()> {
-        for storm in [Storm::Exec, Storm::Connect, Storm::Refused] {
+        for storm in [Storm::Exec, Storm::Connect, Storm::Refused, Storm::Shell] {
             assert_eq!(storm.run(40, 2)?.operations, 40, "{storm:?}");
         }
         Ok(())
