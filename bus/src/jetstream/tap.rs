@@ -122,6 +122,9 @@ pub(super) fn no_responders(js: &Js, reply: &str, subject: &str) {
     js.router.deliver(reply, &Routed { subject: reply, reply: None, headers: block.as_bytes(), payload: b"", module: None });
 }
 
+/// One more than an acknowledgement's subject has.
+const MOST_TOKENS: usize = 10;
+
 struct AckTap {
     js: Weak<Js>,
     touched: Mutex<Vec<Arc<Entry>>>,
@@ -130,15 +133,14 @@ struct AckTap {
 impl Tap for AckTap {
     fn message(&self, message: &Routed<'_>) {
         let Some(js) = self.js.upgrade() else { return };
-        let mut tokens = [""; 10];
-        let mut count = 0;
-        for token in message.subject.split('.') {
-            if let Some(place) = tokens.get_mut(count) {
-                *place = token;
+        let (mut places, mut count, mut start) = ([""; MOST_TOKENS], 0, 0);
+        for end in memchr::memchr_iter(b'.', message.subject.as_bytes()).chain([message.subject.len()]) {
+            if let Some(place) = places.get_mut(count) {
+                *place = &message.subject[start..end];
             }
-            count += 1;
+            (count, start) = (count + 1, end + 1);
         }
-        let tokens = &tokens[..count.min(10)];
+        let tokens = &places[..count.min(MOST_TOKENS)];
         if let ["$JS", "FC", stream, consumer, ..] = *tokens {
             let Some(entry) = js.stream(stream) else { return };
             if let Some(consumer) = entry.state().consumers.get_mut(consumer).filter(|consumer| consumer.is_for(message.module)) {

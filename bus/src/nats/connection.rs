@@ -410,14 +410,14 @@ impl Connection {
             return receivers.clone();
         }
         let text = std::str::from_utf8(subject).ok();
-        let valid = text.is_some_and(|text| is_subject(text) && !text.split('.').any(|token| token == "*" || token == ">"));
+        let subject_text = text.filter(|text| is_subject(text));
+        // Asked for by pedantic clients only, who are told.
+        let literal = |text: &str| !text.split('.').any(|token| token == "*" || token == ">");
+        let valid = !self.pedantic || subject_text.is_some_and(literal);
         let reserved = subject.starts_with(b"$NRG.");
         let allowed =
             !reserved && self.permissions.as_ref().is_none_or(|permissions| text.is_some_and(|text| permissions.publish.allows(text)));
-        let matches = match text {
-            Some(text) if is_subject(text) => Arc::new(self.shared.matches(subject)),
-            _ => Arc::default(),
-        };
+        let matches = subject_text.map(|_| Arc::new(self.shared.matches(subject))).unwrap_or_default();
         let receivers = Receivers { allowed, valid, matches };
         // No acknowledgement's subject comes twice.
         if !subject.starts_with(b"$JS.ACK.") {
