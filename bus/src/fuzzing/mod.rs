@@ -7,6 +7,7 @@ mod headers;
 mod jetstream_json;
 mod nats_protocol;
 mod segment;
+mod shred;
 mod subject;
 
 pub use event_codec::event_codec;
@@ -14,18 +15,20 @@ pub use headers::headers;
 pub use jetstream_json::jetstream_json;
 pub use nats_protocol::nats_protocol;
 pub use segment::segment;
+pub use shred::shredded;
 pub use subject::subject;
 
 /// One target: its name, which is the name of its corpus folder too, and its function.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     ("event_codec", event_codec),
     ("headers", headers),
     ("jetstream_json", jetstream_json),
     ("nats_protocol", nats_protocol),
     ("segment", segment),
+    ("shredded", shredded),
     ("subject", subject),
 ];
 

@@ -1,21 +1,30 @@
 //! One block of a sealed segment: some hundred messages, compressed together.
 //!
-//! Inside a block the numbers stand in columns and the contents are grouped by subject: what is alike lies side by side, which is
-//! what a compressor wants.
+//! Inside a block the numbers stand in columns and the contents are grouped by subject, those that are CBOR taken apart by [`shred`]:
+//! what is alike lies side by side, which is what a compressor wants.
 
 use std::cell::RefCell;
 
 use bytes::Bytes;
 
+use super::shred;
 use super::varint::{self, Reader};
 use crate::store::Stored;
 use crate::subject::is_subject;
 
 /// Fixed part before the compressed bytes.
 pub(crate) const HEADER_LEN: usize = 40;
-const MAGIC: [u8; 4] = *b"BLK2";
+const MAGIC: [u8; 4] = *b"BLK3";
+/// Blocks without contents taken apart, as they were written before.
+const MAGIC_2: [u8; 4] = *b"BLK2";
+/// How the contents of a subject are kept: as they are, or taken apart.
+const WHOLE: u8 = 0;
+const SHREDDED: u8 = 1;
 /// Largest content of a block: a message of the largest size and its neighbours.
 const MAX_CONTENT: usize = 16 * 1024 * 1024;
+
+/// With what stands between the contents.
+const MOST_CONTENT: usize = MAX_CONTENT + MAX_CONTENT / 2;
 
 /// What stands before a block's compressed bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +34,8 @@ pub(crate) struct Header {
     pub(crate) first_seq: u64,
     pub(crate) last_seq: u64,
     pub(crate) count: u32,
+    /// It says of each subject how its contents are kept.
+    shreds: bool,
 }
 
 /// Makes one block after the other; what zstd and the buffers need is asked of the kernel once.
@@ -81,9 +92,20 @@ fn content_of(messages: &[Stored], content: &mut Vec<u8>) {
     subjects.sort_unstable();
     subjects.dedup();
     let place = |message: &Stored| subjects.binary_search(&message.subject()).unwrap_or_default();
+    let mut groups: Vec<Vec<&Stored>> = vec![Vec::new(); subjects.len()];
+    messages.iter().for_each(|message| groups[place(message)].push(message));
+    let shredded: Vec<Option<Vec<u8>>> = groups
+        .iter()
+        .map(|group| {
+            let payloads: Vec<&[u8]> = group.iter().map(|message| message.payload()).collect();
+            let times: Vec<i64> = group.iter().map(|message| message.time_ns).collect();
+            shred::shred(&payloads, &times)
+        })
+        .collect();
     let mut columns = Vec::new();
     varint::put(&mut columns, subjects.len() as u64);
     subjects.iter().for_each(|subject| varint::put_bytes(&mut columns, subject.as_bytes()));
+    columns.extend(shredded.iter().map(|shredded| if shredded.is_some() { SHREDDED } else { WHOLE }));
     let mut before = messages.first().map_or(0, |message| message.seq);
     for message in messages {
         varint::put(&mut columns, message.seq - before);
@@ -96,16 +118,23 @@ fn content_of(messages: &[Stored], content: &mut Vec<u8>) {
     }
     messages.iter().for_each(|message| varint::put(&mut columns, place(message) as u64));
     messages.iter().for_each(|message| varint::put(&mut columns, message.headers().len() as u64));
-    messages.iter().for_each(|message| varint::put(&mut columns, message.payload().len() as u64));
+    // Contents that are taken apart know their lengths themselves.
+    let whole = messages.iter().filter(|message| shredded[place(message)].is_none());
+    whole.for_each(|message| varint::put(&mut columns, message.payload().len() as u64));
 
     content.clear();
     content.reserve(columns.len() + 8 + messages.iter().map(|message| message.size() as usize).sum::<usize>());
     varint::put_bytes(content, &columns);
-    let mut grouped: Vec<(usize, &Stored)> = messages.iter().map(|message| (place(message), message)).collect();
-    grouped.sort_by_key(|(place, _)| *place);
-    for (_, message) in grouped {
-        content.extend_from_slice(message.headers());
-        content.extend_from_slice(message.payload());
+    for (group, shredded) in groups.iter().zip(&shredded) {
+        for message in group {
+            content.extend_from_slice(message.headers());
+            if shredded.is_none() {
+                content.extend_from_slice(message.payload());
+            }
+        }
+        if let Some(shredded) = shredded {
+            varint::put_bytes(content, shredded);
+        }
     }
 }
 
@@ -130,9 +159,15 @@ pub(crate) fn header(bytes: &[u8]) -> Option<Header> {
     let bytes = bytes.get(..HEADER_LEN)?;
     let u32_at = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
     let u64_at = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
-    let header =
-        Header { compressed_len: u32_at(8)?, content_len: u32_at(12)?, first_seq: u64_at(16)?, last_seq: u64_at(24)?, count: u32_at(32)? };
-    (bytes[..4] == MAGIC && header.content_len as usize <= MAX_CONTENT + MAX_CONTENT / 2).then_some(header)
+    let header = Header {
+        compressed_len: u32_at(8)?,
+        content_len: u32_at(12)?,
+        first_seq: u64_at(16)?,
+        last_seq: u64_at(24)?,
+        count: u32_at(32)?,
+        shreds: bytes[..4] == MAGIC,
+    };
+    ((header.shreds || bytes[..4] == MAGIC_2) && header.content_len as usize <= MOST_CONTENT).then_some(header)
 }
 
 /// A block that was read and unpacked.
@@ -151,6 +186,37 @@ struct Entry {
     headers_len: u32,
     start: u32,
     end: u32,
+}
+
+/// Puts headers and contents of all messages one behind the other, and notes where each is.
+fn assemble(bodies: &mut Reader<'_>, by_subject: &[usize], ways: &[u8], entries: &mut [Entry]) -> Option<Bytes> {
+    let mut out = Vec::new();
+    let mut rest = by_subject;
+    while let Some(first) = rest.first() {
+        let subject = entries[*first].subject;
+        let group;
+        (group, rest) = rest.split_at(rest.iter().take_while(|n| entries[**n].subject == subject).count());
+        let way = *ways.get(subject as usize)?;
+        let parts: Vec<&[u8]> = group.iter().map(|n| bodies.take(entries[*n].end as usize)).collect::<Option<_>>()?;
+        let times: Vec<i64> = group.iter().map(|n| entries[*n].time_ns).collect();
+        let mut append = |n: usize, parts: [&[u8]; 2]| {
+            let start = u32::try_from(out.len()).ok()?;
+            parts.iter().for_each(|part| out.extend_from_slice(part));
+            let end = u32::try_from(out.len()).ok().filter(|end| *end as usize <= MOST_CONTENT)?;
+            (entries[n].start, entries[n].end) = (start, end);
+            Some(())
+        };
+        let mut messages = group.iter().zip(parts);
+        if way == WHOLE {
+            messages.try_for_each(|(n, part)| append(*n, [part, &[]]))?;
+        } else {
+            shred::unshred(bodies.bytes()?, &times, |payload| {
+                let (n, headers) = messages.next()?;
+                append(*n, [headers, payload])
+            })?;
+        }
+    }
+    bodies.0.is_empty().then(|| out.into())
 }
 
 impl Block {
@@ -175,6 +241,7 @@ impl Block {
             let at = text.as_ptr() as usize - content.as_ptr() as usize;
             subjects.push(content.slice(at..at + text.len()));
         }
+        let ways = if header.shreds { columns.take(subjects.len())? } else { &vec![WHOLE; subjects.len()] };
         let count = header.count as usize;
         if count > columns.0.len() {
             return None;
@@ -201,11 +268,24 @@ impl Block {
             entry.headers_len = u32::try_from(columns.number()?).ok()?;
         }
         for entry in &mut entries {
-            // For now: the length of headers and payload.
-            entry.end = entry.headers_len.checked_add(u32::try_from(columns.number()?).ok()?)?;
+            // For now: the length of headers and payload; of headers alone where the contents are taken apart.
+            let payload = match ways[entry.subject as usize] {
+                WHOLE => u32::try_from(columns.number()?).ok()?,
+                SHREDDED => 0,
+                _ => return None,
+            };
+            entry.end = entry.headers_len.checked_add(payload)?;
         }
         let mut by_subject: Vec<usize> = (0..entries.len()).collect();
         by_subject.sort_by_key(|n| entries[*n].subject);
+        let whole = columns.0.is_empty() && entries.last().is_none_or(|last| last.seq == header.last_seq);
+        if !whole {
+            return None;
+        }
+        if ways.contains(&SHREDDED) {
+            let content = assemble(&mut Reader(&content[bodies_at..]), &by_subject, ways, &mut entries)?;
+            return Some(Self { content, subjects, entries });
+        }
         let mut at = u32::try_from(bodies_at).ok()?;
         for n in by_subject {
             let entry = &mut entries[n];
@@ -213,8 +293,7 @@ impl Block {
             at = at.checked_add(entry.end)?;
             entry.end = at;
         }
-        let fits = at as usize == content.len() && columns.0.is_empty() && entries.last().is_none_or(|last| last.seq == header.last_seq);
-        fits.then_some(Self { content, subjects, entries })
+        (at as usize == content.len()).then_some(Self { content, subjects, entries })
     }
 
     /// How many messages it has.
@@ -270,7 +349,13 @@ mod tests {
 
     fn messages() -> impl Strategy<Value = Vec<Stored>> {
         let bytes = |max| proptest::collection::vec(any::<u8>(), 0..max);
-        let one = (1u64..5, any::<i64>(), "[a-c](\\.[a-c]){0,2}", bytes(20), bytes(200));
+        // Bytes, or a version and a map.
+        let cbor = (any::<u16>(), bytes(20)).prop_map(|(number, tail)| {
+            let head = [&[1, 0xa2, 0, 0x19][..], &number.max(0x100).to_be_bytes(), &[1, 0x40 | tail.len() as u8]].concat();
+            [head, tail].concat()
+        });
+        let payload = prop_oneof![bytes(200).boxed(), cbor.boxed()];
+        let one = (1u64..5, any::<i64>(), "[a-c](\\.[a-c]){0,2}", bytes(20), payload);
         proptest::collection::vec(one, 1..40).prop_map(|ones| {
             let mut seq = 0;
             let made = ones.iter().map(|(step, time_ns, subject, headers, payload)| {
@@ -303,7 +388,8 @@ mod tests {
 
         #[test]
         fn foreign_content_never_panics(content in proptest::collection::vec(any::<u8>(), 0..200), count in 0u32..50, seqs in any::<(u64, u64)>()) {
-            let header = Header { compressed_len: 0, content_len: 0, first_seq: seqs.0, last_seq: seqs.1, count };
+            let shreds = seqs.0 % 2 == 0;
+            let header = Header { compressed_len: 0, content_len: 0, first_seq: seqs.0, last_seq: seqs.1, count, shreds };
             if let Some(block) = Block::from_content(content.into(), &header) {
                 for n in 0..block.len() {
                     prop_assert!(block.get(n).is_some());

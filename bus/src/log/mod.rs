@@ -31,6 +31,7 @@ mod rewrite;
 mod scan;
 pub(crate) mod sealed;
 pub(crate) mod segment;
+pub(crate) mod shred;
 #[cfg(test)]
 mod sim;
 mod store;
