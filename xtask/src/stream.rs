@@ -48,7 +48,15 @@ pub(crate) fn stream(
 }
 
 /// [`stream`] without the showing.
-fn follow(command: &mut Command, deadline: Option<Duration>, remedy: &str, mut sink: impl FnMut(&[u8]) -> ControlFlow<()>) -> Result<End> {
+///
+/// # Errors
+/// Those of [`stream`].
+pub(crate) fn follow(
+    command: &mut Command,
+    deadline: Option<Duration>,
+    remedy: &str,
+    mut sink: impl FnMut(&[u8]) -> ControlFlow<()>,
+) -> Result<End> {
     let began = Instant::now();
     let mut child = command
         .stdin(Stdio::null())
@@ -96,7 +104,8 @@ fn follow(command: &mut Command, deadline: Option<Duration>, remedy: &str, mut s
     Ok(End::Exited(status))
 }
 
-fn show(piece: &[u8]) {
+/// Shows a piece of output on ours.
+pub(crate) fn show(piece: &[u8]) {
     let mut stdout = std::io::stdout().lock();
     // A closed stdout (`| head`) must not end the tests half way: their verdict is the exit code.
     let _ = stdout.write_all(piece).and_then(|()| stdout.flush());

@@ -13,7 +13,7 @@ use crate::build::{self, Built};
 use crate::privilege::Privilege;
 use crate::project::Project;
 use crate::step::Steps;
-use crate::stream::{End, stream};
+use crate::stream::{End, show, stream};
 use crate::{command, kernel_object, vm};
 
 /// Kernels of the VM stage: Debian 12's own, and the one that Debian 13 and 12's security archive have.
@@ -183,39 +183,83 @@ impl Bench {
         let bartizan = &self.built()?.binary;
         let mut binaries = binaries::build(&self.project)?;
         binaries.retain(TestBinary::runs_in_vm);
+        let mut kernels = Vec::new();
         for series in VM_KERNELS {
-            let guest = vm::Guest::for_tests(series)?;
-            let (began, mut counts, mut trouble) = (Instant::now(), Counts::default(), Vec::new());
-            let name = match vm::kernel(&self.project, series) {
-                Ok(kernel) => {
-                    for binary in &binaries {
-                        let (ran, said) = in_guest(&guest, &kernel, bartizan, binary);
-                        counts.add(ran);
-                        trouble.extend(said);
-                    }
-                    kernel.package
-                }
+            kernels.push((series, vm::Guest::for_tests(series)?, vm::kernel(&self.project, series)));
+        }
+        // Emulated processors wait more than they work: two guests at a time take little longer than one.
+        let done: Vec<_> = std::thread::scope(|scope| {
+            let start = |(n, (_, guest, kernel)): (usize, &(_, vm::Guest, Result<vm::Kernel>))| {
+                let (guest, kernel) = (guest.clone(), kernel.as_ref().ok().cloned());
+                let binaries = &binaries;
+                scope.spawn(move || kernel.map(|kernel| on_kernel(&guest, &kernel, bartizan, binaries, n == 0)))
+            };
+            let running: Vec<_> = kernels.iter().enumerate().map(start).collect();
+            running.into_iter().map(|guest| guest.join().ok().flatten()).collect()
+        });
+        for ((series, _, kernel), ran) in kernels.into_iter().zip(done) {
+            let OnKernel { counts, mut trouble, console, took } = ran.unwrap_or_default();
+            let name = match kernel {
+                Ok(kernel) => kernel.package,
                 Err(error) => {
                     trouble.push(sentence(&error));
                     format!("Debian {series}")
                 }
             };
+            if !console.is_empty() {
+                eprintln!("      what the guest of {name} said meanwhile:");
+                show(&console);
+            }
             // Without this a kernel on which nothing ran would hide behind another's counts.
             if let (true, Err(error)) = (trouble.is_empty(), ran_some(counts)) {
                 trouble.push(sentence(&error));
             }
             report.counts.add(counts);
-            report.parts.push(Part { name: name.clone(), counts, passed: trouble.is_empty() && counts.failed == 0, took: began.elapsed() });
+            report.parts.push(Part { name: name.clone(), counts, passed: trouble.is_empty() && counts.failed == 0, took });
             report.trouble.extend(trouble.into_iter().map(|said| format!("{name}: {said}")));
         }
         ran_some(report.counts)
     }
 }
 
+/// What came of the test binaries on one kernel.
+#[derive(Debug, Default)]
+struct OnKernel {
+    counts: Counts,
+    trouble: Vec<String>,
+    /// What was not shown while it ran.
+    console: Vec<u8>,
+    took: Duration,
+}
+
+/// Runs the test binaries on one kernel, one after the other. Consoles are shown as they come, or kept.
+fn on_kernel(guest: &vm::Guest, kernel: &vm::Kernel, bartizan: &Path, binaries: &[TestBinary], live: bool) -> OnKernel {
+    let began = Instant::now();
+    let mut on = OnKernel::default();
+    for binary in binaries {
+        let console = &mut on.console;
+        let (counts, trouble) =
+            in_guest(guest, kernel, bartizan, binary, |piece| if live { show(piece) } else { console.extend_from_slice(piece) });
+        on.counts.add(counts);
+        on.trouble.extend(trouble);
+    }
+    on.took = began.elapsed();
+    on
+}
+
 /// Runs one test binary on one kernel.
-fn in_guest(guest: &vm::Guest, kernel: &vm::Kernel, bartizan: &Path, binary: &TestBinary) -> (Counts, Option<String>) {
+fn in_guest(
+    guest: &vm::Guest,
+    kernel: &vm::Kernel,
+    bartizan: &Path,
+    binary: &TestBinary,
+    mut watch: impl FnMut(&[u8]),
+) -> (Counts, Option<String>) {
     let mut tally = Tally::default();
-    let code = vm::boot(guest, kernel, bartizan, &binary.path, &["--test-threads=1".into()], |piece| tally.feed(piece));
+    let code = vm::boot(guest, kernel, bartizan, &binary.path, &["--test-threads=1".into()], |piece| {
+        tally.feed(piece);
+        watch(piece);
+    });
     let trouble = match code {
         Ok(0) => None,
         Ok(code) => Some(format!("{} failed (exit code {code})", binary.name)),

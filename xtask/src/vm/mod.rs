@@ -27,7 +27,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::project::Project;
 use crate::step::{self, Steps};
-use crate::stream::{End, stream};
+use crate::stream::{End, follow, show};
 use crate::{build, command};
 
 pub(crate) use console::{Console, Verdict};
@@ -122,7 +122,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Asked::Target(target, arguments) => (guest.with_needs()?, target.build(&project)?, arguments),
     };
     let kernel = kernel(&project, &guest.kernel)?;
-    let code = boot(&guest, &kernel, &built.binary, &program, arguments, |_| {})?;
+    let code = boot(&guest, &kernel, &built.binary, &program, arguments, show)?;
     Ok(ExitCode::from(code))
 }
 
@@ -165,8 +165,7 @@ pub(crate) fn cached_kernel(project: &Project, series: &str) -> Result<Option<St
     kernel::in_cache(&project.vm_cache(), series).map(|kernel| kernel.map(|kernel| kernel.package))
 }
 
-/// Boots `kernel`, runs `program` in the guest, shows the console on stdout and hands every byte of it to `watch`. Returns the program's
-/// exit code.
+/// Boots `kernel`, runs `program` in the guest and hands every byte of the console to `watch`. Returns the program's exit code.
 ///
 /// # Errors
 /// No qemu, a kernel panic, a guest that ends or hangs without naming an exit code.
@@ -205,7 +204,7 @@ pub(crate) fn boot(
         let mut console = Console::new(&marker);
         let mut qemu = qemu::command(&kernel.image, &image, guest.memory)?;
         let timeout = guest.timeout.unwrap_or(LONGEST);
-        let end = stream(&mut qemu, Some(Duration::from_secs(timeout)), "run `apt-get install qemu-system-x86`", |piece| {
+        let end = follow(&mut qemu, Some(Duration::from_secs(timeout)), "run `apt-get install qemu-system-x86`", |piece| {
             watch(piece);
             if console.feed(piece) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
