@@ -189,8 +189,7 @@ struct Entry {
 }
 
 /// Puts headers and contents of all messages one behind the other, and notes where each is.
-fn assemble(bodies: &mut Reader<'_>, by_subject: &[usize], ways: &[u8], entries: &mut [Entry]) -> Option<Bytes> {
-    let mut out = Vec::new();
+fn assemble(bodies: &mut Reader<'_>, by_subject: &[usize], ways: &[u8], entries: &mut [Entry], out: &mut Vec<u8>) -> Option<()> {
     let mut rest = by_subject;
     while let Some(first) = rest.first() {
         let subject = entries[*first].subject;
@@ -216,7 +215,7 @@ fn assemble(bodies: &mut Reader<'_>, by_subject: &[usize], ways: &[u8], entries:
             })?;
         }
     }
-    bodies.0.is_empty().then(|| out.into())
+    bodies.0.is_empty().then_some(())
 }
 
 impl Block {
@@ -283,7 +282,17 @@ impl Block {
             return None;
         }
         if ways.contains(&SHREDDED) {
-            let content = assemble(&mut Reader(&content[bodies_at..]), &by_subject, ways, &mut entries)?;
+            // With the subjects in front, so that nothing keeps the bytes that were unpacked.
+            let mut out: Vec<u8> = subjects.concat();
+            assemble(&mut Reader(&content[bodies_at..]), &by_subject, ways, &mut entries, &mut out)?;
+            out.shrink_to_fit();
+            let content = Bytes::from(out);
+            let mut at = 0;
+            for subject in &mut subjects {
+                let end = at + subject.len();
+                *subject = content.slice(at..end);
+                at = end;
+            }
             return Some(Self { content, subjects, entries });
         }
         let mut at = u32::try_from(bodies_at).ok()?;

@@ -6,8 +6,9 @@ use super::vfs::VFile;
 
 /// Length of a segment's header: the offset of its first record or block.
 pub(crate) const HEADER_LEN: u64 = 64;
-/// Newest format version this code reads, and the one it writes. Version 1 (no headers, no operations, nothing sealed) is read.
-pub(crate) const FORMAT_VERSION: u16 = 2;
+/// Newest format version this code reads, and the one it writes. Versions 1 (no headers, no operations, nothing sealed) and 2 (no contents
+/// taken apart) are read.
+pub(crate) const FORMAT_VERSION: u16 = 3;
 
 /// The two forms of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -174,8 +175,10 @@ mod tests {
 
     #[test]
     fn a_newer_version_is_told_from_damage() {
-        let bytes = header_of_version(Form::Raw, "ALERTS", 7, 3);
-        assert_eq!(check_header(&bytes, Form::Raw, "ALERTS", 7), Err(HeaderError::Version(3)));
+        let newer = FORMAT_VERSION + 1;
+        let bytes = header_of_version(Form::Raw, "ALERTS", 7, newer);
+        assert_eq!(check_header(&bytes, Form::Raw, "ALERTS", 7), Err(HeaderError::Version(newer)));
+        assert_eq!(check_header(&header_of_version(Form::Sealed, "ALERTS", 7, 2), Form::Sealed, "ALERTS", 7), Ok(()));
     }
 
     proptest! {

@@ -17,12 +17,16 @@ mod shape;
 
 use super::varint::{self, Reader};
 use column::{Columns, Read, numbers, put_numbers, put_strings, strings};
-use shape::{Places, Step, Value, float_len, parse, put_head};
+use shape::{MAX_LEN, Places, Step, Value, float_len, parse, put_head};
 
 type HashMap<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
 
 /// Columns that another may be written as the distance from.
 const MAX_REFERENCES: usize = 6;
+/// Columns of a subject's contents, at most: a sensor's events have about a hundred.
+const MAX_COLUMNS: usize = 4096;
+/// Bytes of a subject's contents taken apart, at most: several times what a block holds of contents that are.
+const MAX_SHREDDED: usize = 2 * 1024 * 1024;
 
 #[derive(Debug, Default)]
 struct Column<'a> {
@@ -30,8 +34,24 @@ struct Column<'a> {
     bytes: Vec<&'a [u8]>,
 }
 
-/// Takes contents apart, whose messages have these times; `None` where most of them cannot be.
+/// Takes contents apart, whose messages have these times; `None` where it wins nothing, as with most that is no CBOR.
 pub(crate) fn shred(contents: &[&[u8]], times: &[i64]) -> Option<Vec<u8>> {
+    let shredded = take_apart(contents, times)?;
+    if shredded.len() >= contents.iter().map(|content| content.len()).sum() || shredded.len() > MAX_SHREDDED {
+        return None;
+    }
+    // What is written here is all that will be left of these contents.
+    let mut left = contents.iter();
+    let same = unshred(&shredded, times, |content| (left.next().copied() == Some(content)).then_some(()));
+    if same.is_none() || left.next().is_some() {
+        tracing::error!("contents of a block would not have come back as they were and are kept whole: please report it");
+        debug_assert!(false, "contents do not come back as they were");
+        return None;
+    }
+    Some(shredded)
+}
+
+fn take_apart(contents: &[&[u8]], times: &[i64]) -> Option<Vec<u8>> {
     let mut places = Places::default();
     let mut templates: HashMap<Vec<u8>, usize> = HashMap::default();
     let mut ordered: Vec<(Vec<u8>, Vec<Step>)> = Vec::new();
@@ -39,23 +59,27 @@ pub(crate) fn shred(contents: &[&[u8]], times: &[i64]) -> Option<Vec<u8>> {
     let (mut shapes, mut raw) = (Vec::with_capacity(contents.len()), Vec::new());
     let (mut template, mut values) = (Vec::new(), Vec::new());
     for content in contents {
-        let known = parse(content, &mut template, &mut values).then(|| match templates.get(&template) {
-            Some(shape) => Some(*shape),
-            None => {
-                let steps = places.steps(&template)?;
-                templates.insert(template.clone(), ordered.len());
-                ordered.push((template.clone(), steps));
-                columns.resize_with(places.numbers.len(), Column::default);
-                Some(ordered.len() - 1)
-            }
-        });
-        let Some(shape) = known.flatten() else {
+        if !parse(content, &mut template, &mut values) {
             shapes.push(0);
             raw.push(*content);
             if raw.len() > contents.len() / 2 {
                 return None;
             }
             continue;
+        }
+        let shape = match templates.get(&template) {
+            Some(shape) => *shape,
+            None => {
+                // The parser takes nothing that this refuses: its columns would stay behind.
+                let steps = places.steps(&template)?;
+                templates.insert(template.clone(), ordered.len());
+                ordered.push((template.clone(), steps));
+                columns.resize_with(places.numbers.len(), Column::default);
+                if columns.len() > MAX_COLUMNS {
+                    return None;
+                }
+                ordered.len() - 1
+            }
         };
         shapes.push(shape as u64 + 1);
         let mut values = values.iter();
@@ -99,12 +123,18 @@ fn times_of_rows(times: &[i64], shapes: &[u64]) -> Vec<u64> {
 /// Puts contents together again whose messages have these times: hands each one to `each`, one behind the other. `None` where the bytes are none of
 /// [`shred`]'s, or `each` does not want more.
 pub(crate) fn unshred(bytes: &[u8], times: &[i64], mut each: impl FnMut(&[u8]) -> Option<()>) -> Option<()> {
+    if bytes.len() > MAX_SHREDDED {
+        return None;
+    }
     let mut reader = Reader(bytes);
     let mut places = Places::default();
     let mut templates: Vec<(&[u8], Vec<Step>)> = Vec::new();
-    for _ in 0..reader.count()? {
-        let template = reader.bytes()?;
+    for _ in 0..reader.count().filter(|count| *count <= times.len())? {
+        let template = reader.bytes().filter(|template| template.len() <= MAX_LEN)?;
         templates.push((template, places.steps(template)?));
+        if places.numbers.len() > MAX_COLUMNS {
+            return None;
+        }
     }
     let shapes = numbers(&mut reader, times.len(), &Columns::default())?;
     let mut rows = vec![0_usize; templates.len() + 1];
@@ -142,6 +172,9 @@ pub(crate) fn unshred(bytes: &[u8], times: &[i64], mut each: impl FnMut(&[u8]) -
         };
         content.clear();
         for step in steps {
+            if content.len() > MAX_LEN {
+                return None;
+            }
             let (column, major) = match step {
                 Step::Literal(range) => {
                     content.extend_from_slice(&template[range.clone()]);
@@ -238,18 +271,28 @@ mod tests {
         })
     }
 
+    /// The same with keys of any type, and more behind it.
+    fn odd() -> impl Strategy<Value = Vec<u8>> {
+        (proptest::collection::vec((item(), item()), 0..4), proptest::collection::vec(item(), 0..4)).prop_map(|(fields, behind)| {
+            let mut out = vec![1, 0xa0 | fields.len() as u8];
+            fields.iter().for_each(|(key, item)| out.extend([key.as_slice(), item].concat()));
+            out.extend(behind.concat());
+            out
+        })
+    }
+
     proptest! {
         #[test]
         fn what_went_in_comes_out(contents in proptest::collection::vec(content(), 1..30), again in 1usize..4) {
             let contents: Vec<&[u8]> = contents.iter().map(Vec::as_slice).cycle().take(contents.len() * again).collect();
-            let shredded = shred(&contents, &times(contents.len())).expect("all of it is CBOR");
+            let shredded = take_apart(&contents, &times(contents.len())).expect("all of it is CBOR");
             prop_assert_eq!(back(&shredded, contents.len()).expect("read"), contents);
         }
 
         #[test]
-        fn so_does_what_is_no_cbor(contents in proptest::collection::vec(prop_oneof![content(), proptest::collection::vec(any::<u8>(), 0..30)], 1..30)) {
+        fn so_does_what_is_no_cbor(contents in proptest::collection::vec(prop_oneof![content().boxed(), odd().boxed(), proptest::collection::vec(any::<u8>(), 0..30).boxed()], 1..30)) {
             let contents: Vec<&[u8]> = contents.iter().map(Vec::as_slice).collect();
-            if let Some(shredded) = shred(&contents, &times(contents.len())) {
+            if let Some(shredded) = take_apart(&contents, &times(contents.len())) {
                 prop_assert_eq!(back(&shredded, contents.len()).expect("read"), contents);
             }
         }
@@ -257,7 +300,7 @@ mod tests {
         #[test]
         fn foreign_bytes_are_refused_or_read(contents in proptest::collection::vec(content(), 1..9), change in any::<(prop::sample::Index, u8)>(), count in 0usize..40) {
             let contents: Vec<&[u8]> = contents.iter().map(Vec::as_slice).collect();
-            let mut shredded = shred(&contents, &times(contents.len())).expect("all of it is CBOR");
+            let mut shredded = take_apart(&contents, &times(contents.len())).expect("all of it is CBOR");
             let at = change.0.index(shredded.len());
             shredded[at] = change.1;
             let _ = back(&shredded, contents.len());
@@ -270,10 +313,46 @@ mod tests {
         // 1 in two bytes, a map of indefinite length, a tag.
         for odd in [&[0xa1, 0, 0x18, 1][..], &[0xbf, 0xff], &[0xa1, 0, 0xc0, 0]] {
             let contents = [odd, &[0xa1, 0, 1], &[0xa1, 0, 2]];
-            let shredded = shred(&contents, &times(contents.len())).expect("most of it");
+            let shredded = take_apart(&contents, &times(contents.len())).expect("most of it");
             assert_eq!(back(&shredded, 3).expect("read"), contents);
         }
         assert_eq!(shred(&[b"{\"a\":1}", b"text", &[0xa1, 0, 1]], &times(3)), None, "most of it is something else");
+    }
+
+    #[test]
+    fn what_cannot_be_taken_apart_leaves_nothing_behind() {
+        // An array and a map as keys; as many items behind the map as a byte counts.
+        let many = [&[0xa0][..], &[1; 255]].concat();
+        for odd in [&[0xa2, 5, 1, 0x80, 2][..], &[0xa1, 0xa0, 1], &many] {
+            for contents in [[odd, &[0xa1, 0, 2], &[0xa1, 1, 1]], [odd, &[0xa1, 0, 1], &[0xa1, 0, 2]]] {
+                let shredded = take_apart(&contents, &times(3)).expect("most of it");
+                assert_eq!(back(&shredded, 3).expect("read"), contents);
+            }
+        }
+    }
+
+    #[test]
+    fn a_few_bytes_do_not_become_many() {
+        // One template of a million empty strings; one string that a million values share.
+        let mut template = vec![0x9a, 0, 0x10, 0, 0];
+        template.extend(vec![0x40; 1 << 20]);
+        let mut bytes = Vec::new();
+        varint::put(&mut bytes, 1);
+        varint::put_bytes(&mut bytes, &template);
+        assert_eq!(back(&bytes, 1), None);
+        // Short enough, and 48 GB together.
+        let mut template = vec![0x99, 0xc0, 0];
+        template.extend(vec![0x40; 0xc000]);
+        let mut bytes = Vec::new();
+        varint::put(&mut bytes, 1);
+        varint::put_bytes(&mut bytes, &template);
+        bytes.extend_from_slice(&[0, 1, 0]);
+        for _ in 0..12 {
+            bytes.extend_from_slice(&[2, 1]);
+            varint::put_bytes(&mut bytes, &vec![7; 60_000]);
+            bytes.extend(vec![0; 1]);
+        }
+        assert_eq!(back(&bytes, 1), None);
     }
 
     #[test]

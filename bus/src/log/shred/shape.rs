@@ -9,7 +9,9 @@ const MAX_DEPTH: usize = 16;
 /// Elements of an array with columns of their own; those behind share the last one's.
 const MAX_ELEMENTS: usize = 12;
 /// Longer contents are kept whole: each of their values takes memory for a moment.
-const MAX_LEN: usize = 64 * 1024;
+pub(super) const MAX_LEN: usize = 64 * 1024;
+/// A number and a map.
+const MAX_ITEMS: u8 = 2;
 
 /// A value of a content.
 #[derive(Debug, Clone, Copy)]
@@ -109,7 +111,8 @@ impl<'a> Parser<'a, '_> {
                 let size = usize::try_from(argument).ok()?;
                 if is_key { self.keep(len.checked_add(size)?)? } else { self.value(major << 5, len, size)? }
             }
-            4 | 5 if depth < MAX_DEPTH && argument <= self.bytes.len() as u64 => {
+            // As keys they are not taken apart, nor is anything that has one.
+            4 | 5 if !is_key && depth < MAX_DEPTH && argument <= self.bytes.len() as u64 => {
                 self.keep(len)?;
                 for _ in 0..argument {
                     if major == 5 {
@@ -144,8 +147,10 @@ pub(super) fn parse<'a>(content: &'a [u8], template: &mut Vec<u8>, values: &mut 
         return false;
     }
     let mut parser = Parser { bytes: content, template, values };
+    let mut items = 0;
     while !parser.bytes.is_empty() {
-        if parser.item(false, 0).is_none() {
+        items += 1;
+        if items > MAX_ITEMS || parser.item(false, 0).is_none() {
             return false;
         }
     }
@@ -198,7 +203,10 @@ impl Places {
         while walk.at < template.len() {
             let place = walk.places.below(0, vec![0xff, index]);
             walk.item(place, 0)?;
-            index = index.checked_add(1)?;
+            index += 1;
+            if index > MAX_ITEMS {
+                return None;
+            }
         }
         Some(walk.steps)
     }
