@@ -92,8 +92,9 @@ fn content_of(messages: &[Stored], content: &mut Vec<u8>) {
     subjects.sort_unstable();
     subjects.dedup();
     let place = |message: &Stored| subjects.binary_search(&message.subject()).unwrap_or_default();
+    let places: Vec<usize> = messages.iter().map(place).collect();
     let mut groups: Vec<Vec<&Stored>> = vec![Vec::new(); subjects.len()];
-    messages.iter().for_each(|message| groups[place(message)].push(message));
+    messages.iter().zip(&places).for_each(|(message, place)| groups[*place].push(message));
     let shredded: Vec<Option<Vec<u8>>> = groups
         .iter()
         .map(|group| {
@@ -116,11 +117,11 @@ fn content_of(messages: &[Stored], content: &mut Vec<u8>) {
         varint::put_signed(&mut columns, message.time_ns.wrapping_sub(before));
         before = message.time_ns;
     }
-    messages.iter().for_each(|message| varint::put(&mut columns, place(message) as u64));
+    places.iter().for_each(|place| varint::put(&mut columns, *place as u64));
     messages.iter().for_each(|message| varint::put(&mut columns, message.headers().len() as u64));
     // Contents that are taken apart know their lengths themselves.
-    let whole = messages.iter().filter(|message| shredded[place(message)].is_none());
-    whole.for_each(|message| varint::put(&mut columns, message.payload().len() as u64));
+    let whole = messages.iter().zip(&places).filter(|(_, place)| shredded[**place].is_none());
+    whole.for_each(|(message, _)| varint::put(&mut columns, message.payload().len() as u64));
 
     content.clear();
     content.reserve(columns.len() + 8 + messages.iter().map(|message| message.size() as usize).sum::<usize>());

@@ -9,9 +9,19 @@ pub(crate) fn put(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
+/// A signed number as one without a sign, small where its absolute value is.
+pub(crate) fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)) as u64
+}
+
+/// What [`zigzag`] was given.
+pub(crate) fn unzigzag(value: u64) -> i64 {
+    (value >> 1) as i64 ^ -((value & 1) as i64)
+}
+
 /// Appends a signed number, small where its absolute value is.
 pub(crate) fn put_signed(out: &mut Vec<u8>, value: i64) {
-    put(out, ((value << 1) ^ (value >> 63)) as u64);
+    put(out, zigzag(value));
 }
 
 /// Appends bytes behind their length.
@@ -42,7 +52,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn signed(&mut self) -> Option<i64> {
-        self.number().map(|value| (value >> 1) as i64 ^ -((value & 1) as i64))
+        self.number().map(unzigzag)
     }
 
     pub(crate) fn size(&mut self) -> Option<usize> {

@@ -26,13 +26,11 @@ mod way {
 }
 
 fn difference(value: u64, from: u64) -> u64 {
-    let value = value.wrapping_sub(from) as i64;
-    ((value << 1) ^ (value >> 63)) as u64
+    varint::zigzag(value.wrapping_sub(from) as i64)
 }
 
 fn undo(difference: u64, from: u64) -> u64 {
-    let value = (difference >> 1) as i64 ^ -((difference & 1) as i64);
-    from.wrapping_add(value as u64)
+    from.wrapping_add(varint::unzigzag(difference) as u64)
 }
 
 /// Bytes that a number takes.

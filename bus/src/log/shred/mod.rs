@@ -84,12 +84,10 @@ fn take_apart(contents: &[&[u8]], times: &[i64]) -> Option<Vec<u8>> {
         shapes.push(shape as u64 + 1);
         let mut values = values.iter();
         for step in &ordered[shape].1 {
-            match step {
-                Step::Literal(_) => {}
-                Step::Number(_, column) | Step::Bytes(_, column) | Step::Float(_, column) => match values.next()? {
-                    Value::Number(number) => columns[*column].numbers.push(*number),
-                    Value::Bytes(bytes) => columns[*column].bytes.push(bytes),
-                },
+            let Step::Value(_, column) = step else { continue };
+            match values.next()? {
+                Value::Number(number) => columns[*column].numbers.push(*number),
+                Value::Bytes(bytes) => columns[*column].bytes.push(bytes),
             }
         }
     }
@@ -145,7 +143,7 @@ pub(crate) fn unshred(bytes: &[u8], times: &[i64], mut each: impl FnMut(&[u8]) -
     let mut lens = vec![0_usize; places.numbers.len()];
     for ((_, steps), rows) in templates.iter().zip(&rows[1..]) {
         for step in steps {
-            if let Step::Number(_, column) | Step::Bytes(_, column) | Step::Float(_, column) = step {
+            if let Step::Value(_, column) = step {
                 lens[*column] = lens[*column].checked_add(*rows)?;
             }
         }
@@ -175,25 +173,25 @@ pub(crate) fn unshred(bytes: &[u8], times: &[i64], mut each: impl FnMut(&[u8]) -
             if content.len() > MAX_LEN {
                 return None;
             }
-            let (column, major) = match step {
+            let (first, column) = match step {
                 Step::Literal(range) => {
                     content.extend_from_slice(&template[range.clone()]);
                     continue;
                 }
-                Step::Number(major, column) | Step::Bytes(major, column) | Step::Float(major, column) => (&mut columns[*column], *major),
+                Step::Value(first, column) => (*first, &mut columns[*column]),
             };
             match column {
                 Read::Numbers(numbers, used) => {
-                    put_head(&mut content, major, *numbers.get(*used)?);
+                    put_head(&mut content, first >> 5, *numbers.get(*used)?);
                     *used += 1;
                 }
                 Read::Strings(strings, used) => {
                     let bytes = strings.get(*used)?.bytes();
                     *used += 1;
-                    match float_len(major) {
-                        Some(len) if len == bytes.len() => content.push(major),
+                    match float_len(first) {
+                        Some(len) if len == bytes.len() => content.push(first),
                         Some(_) => return None,
-                        None => put_head(&mut content, major, bytes.len() as u64),
+                        None => put_head(&mut content, first >> 5, bytes.len() as u64),
                     }
                     content.extend_from_slice(bytes);
                 }

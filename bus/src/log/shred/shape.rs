@@ -162,12 +162,8 @@ pub(super) fn parse<'a>(content: &'a [u8], template: &mut Vec<u8>, values: &mut 
 pub(super) enum Step {
     /// These bytes of the template.
     Literal(Range<usize>),
-    /// The next number of a column, behind this major type.
-    Number(u8, usize),
-    /// The next byte string of a column, behind this major type and its length.
-    Bytes(u8, usize),
-    /// The next float of a column, behind this byte.
-    Float(u8, usize),
+    /// The next value of a column, where the template has this byte: a number or a length goes into the byte, a float behind it.
+    Value(u8, usize),
 }
 
 /// Columns by the place of their values.
@@ -244,26 +240,12 @@ impl Walk<'_> {
 
     fn item(&mut self, place: usize, depth: usize) -> Option<()> {
         let first = *self.template.get(self.at)?;
-        match first {
-            0x00 | 0x20 => {
-                self.at += 1;
-                let column = self.places.column(place, first, true);
-                self.steps.push(Step::Number(first >> 5, column));
-                return Some(());
-            }
-            0x40 | 0x60 => {
-                self.at += 1;
-                let column = self.places.column(place, first, false);
-                self.steps.push(Step::Bytes(first >> 5, column));
-                return Some(());
-            }
-            _ if float_len(first).is_some() => {
-                self.at += 1;
-                let column = self.places.column(place, first, false);
-                self.steps.push(Step::Float(first, column));
-                return Some(());
-            }
-            _ => {}
+        let is_number = matches!(first, 0x00 | 0x20);
+        if is_number || matches!(first, 0x40 | 0x60) || float_len(first).is_some() {
+            self.at += 1;
+            let column = self.places.column(place, first, is_number);
+            self.steps.push(Step::Value(first, column));
+            return Some(());
         }
         let Head { major, argument, len } = head(&self.template[self.at..])?;
         match major {
