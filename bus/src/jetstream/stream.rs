@@ -278,7 +278,12 @@ fn refusal(stream: &str, error: &ApiError) -> Vec<u8> {
 }
 
 pub(crate) fn answer(router: &dyn Router, reply: &str, body: &[u8]) {
-    router.deliver(reply, &Routed { subject: reply, reply: None, headers: b"", payload: body, module: None });
+    answer_with(router, reply, b"", body);
+}
+
+/// An answer with headers, or of headers alone.
+pub(crate) fn answer_with(router: &dyn Router, reply: &str, headers: &[u8], body: &[u8]) -> Delivered {
+    router.deliver(reply, &Routed { subject: reply, reply: None, headers, payload: body, module: None })
 }
 
 enum Accepted {
@@ -291,6 +296,11 @@ fn store_error(error: &StoreError) -> ApiError {
 }
 
 impl State {
+    /// A consumer that this module, or whoever is none, may know of.
+    pub(crate) fn consumer(&mut self, name: &str, module: Option<&str>) -> Option<&mut Consumer> {
+        self.consumers.get_mut(name).filter(|consumer| consumer.is_for(module))
+    }
+
     /// The publish path, in nats-server's order of checks.
     fn store(&mut self, entry: &Entry, message: &Routed<'_>, time: Time) -> Result<Accepted, ApiError> {
         let Routed { subject, headers: block, payload, .. } = *message;

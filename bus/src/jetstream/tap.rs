@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, Weak};
 
 use super::consumer::Ack;
-use super::stream::{Entry, answer, publish_advisories};
+use super::stream::{Entry, answer, answer_with, publish_advisories};
 use super::{Js, blocking};
 use crate::log::lock;
 use crate::nats::route::{Routed, Tap};
@@ -89,7 +89,7 @@ impl Tap for ApiTap {
             let found = js.stream(stream).filter(|entry| {
                 let mut outbox = entry.outbox(&*js.router);
                 let mut state = entry.state();
-                match state.consumers.get_mut(consumer).filter(|consumer| consumer.is_for(message.module)) {
+                match state.consumer(consumer, message.module) {
                     Some(consumer) => {
                         consumer.request(message.payload, reply, js.now(), &mut outbox);
                         true
@@ -119,7 +119,7 @@ impl Tap for ApiTap {
 /// What core NATS says where nobody listens: for subjects that exist only while what they name does.
 pub(super) fn no_responders(js: &Js, reply: &str, subject: &str) {
     let block = format!("NATS/1.0 503\r\nNats-Subject: {subject}\r\n\r\n");
-    js.router.deliver(reply, &Routed { subject: reply, reply: None, headers: block.as_bytes(), payload: b"", module: None });
+    answer_with(&*js.router, reply, block.as_bytes(), b"");
 }
 
 /// One more than an acknowledgement's subject has.
@@ -143,7 +143,7 @@ impl Tap for AckTap {
         let tokens = &places[..count.min(MOST_TOKENS)];
         if let ["$JS", "FC", stream, consumer, ..] = *tokens {
             let Some(entry) = js.stream(stream) else { return };
-            if let Some(consumer) = entry.state().consumers.get_mut(consumer).filter(|consumer| consumer.is_for(message.module)) {
+            if let Some(consumer) = entry.state().consumer(consumer, message.module) {
                 consumer.flow_answer(message.subject);
             }
             touch(&self.touched, &entry);
@@ -161,7 +161,7 @@ impl Tap for AckTap {
         let time = js.now();
         let known = {
             let mut state = entry.state();
-            let Some(consumer) = state.consumers.get_mut(consumer).filter(|consumer| consumer.is_for(message.module)) else { return };
+            let Some(consumer) = state.consumer(consumer, message.module) else { return };
             let known = consumer.acknowledge(seq, (deliveries, cseq), &ack, time, &mut outbox);
             if let (Ack::Next(request), Some(reply)) = (&ack, message.reply) {
                 consumer.request(request, reply, time, &mut outbox);

@@ -8,7 +8,7 @@ use super::super::Js;
 use super::super::config::{self, ConsumerConfig, is_name};
 use super::super::consumer::{Consumer, Output, Time};
 use super::super::error::ApiError;
-use super::super::stream::{Entry, State};
+use super::super::stream::Entry;
 use super::{LIST_PAGE, NAMES_PAGE, Page, PageRequest, Success, body, made_up_name, page, timestamp};
 use crate::nats::INBOX;
 use crate::nats::route::Routed;
@@ -111,12 +111,6 @@ fn describe(entry: &Entry, consumer: &mut Consumer, time: Time, out: &mut dyn Ou
         config: consumer.config.clone(),
         ts: timestamp(time.wall_ns),
     }
-}
-
-/// A consumer that who asks may know of.
-fn known<'a>(state: &'a mut State, name: &str, message: &Routed<'_>) -> Result<&'a mut Consumer, ApiError> {
-    let consumer = state.consumers.get_mut(name).filter(|consumer| consumer.is_for(message.module));
-    consumer.ok_or_else(ApiError::consumer_not_found)
 }
 
 fn stream_and_consumer(rest: &str) -> Result<(&str, &str), ApiError> {
@@ -256,14 +250,14 @@ impl Js {
         let entry = self.require(stream)?;
         let mut outbox = entry.outbox(&*self.router);
         let mut state = entry.state();
-        let consumer = known(&mut state, name, message)?;
+        let consumer = state.consumer(name, message.module).ok_or_else(ApiError::consumer_not_found)?;
         Ok(describe(&entry, consumer, self.now(), &mut outbox))
     }
 
     pub(super) fn consumer_delete(&self, rest: &str, message: &Routed<'_>) -> Result<Success, ApiError> {
         let (stream, name) = stream_and_consumer(rest)?;
         let entry = self.require(stream)?;
-        known(&mut entry.state(), name, message)?;
+        entry.state().consumer(name, message.module).ok_or_else(ApiError::consumer_not_found)?;
         if self.remove_consumer(&entry, name, "409 Consumer Deleted") {
             Ok(Success { success: true })
         } else {
@@ -299,7 +293,7 @@ impl Js {
         let time = self.now();
         let mut state = entry.state();
         let in_memory = state.config.storage == config::Storage::Memory;
-        let consumer = known(&mut state, name, message)?;
+        let consumer = state.consumer(name, message.module).ok_or_else(ApiError::consumer_not_found)?;
         let until = match &wanted.pause_until {
             Some(text) => {
                 let at = text.parse::<jiff::Timestamp>().map_err(|_| ApiError::invalid_json("pause_until is not a time"))?;

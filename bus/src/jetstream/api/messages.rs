@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use super::super::error::ApiError;
-use super::super::stream::Entry;
+use super::super::stream::{Entry, answer_with};
 use super::super::{Js, tap};
 use super::{Success, body, timestamp};
 use crate::error::ReadError;
@@ -158,7 +158,7 @@ impl Js {
         let Some(entry) = entry else { return tap::no_responders(self, reply, message.subject) };
         if let Err(line) = self.answer_directly(&entry, subject, message, reply) {
             let block = format!("NATS/1.0 {line}\r\n\r\n");
-            self.router.deliver(reply, &Routed { subject: reply, reply: None, headers: block.as_bytes(), payload: b"", module: None });
+            answer_with(&*self.router, reply, block.as_bytes(), b"");
         }
     }
 
@@ -197,10 +197,7 @@ impl Js {
             Some(builtin) => builtin.render(found),
             None => found.payload().into(),
         };
-        let crowded = self
-            .router
-            .deliver(reply, &Routed { subject: reply, reply: None, headers: &headers, payload: &rendered, module: None })
-            .crowded;
+        let crowded = answer_with(&*self.router, reply, &headers, &rendered).crowded;
         // Nothing of it was sent yet, perhaps.
         !crowded || {
             self.router.flush();
@@ -211,7 +208,7 @@ impl Js {
     fn end_of_batch(&self, reply: &str, pending: u64, last: u64, up_to: Option<u64>) {
         let up_to = up_to.map(|seq| format!("Nats-UpTo-Sequence: {seq}\r\n")).unwrap_or_default();
         let block = format!("NATS/1.0 204 EOB\r\nNats-Num-Pending: {pending}\r\nNats-Last-Sequence: {last}\r\n{up_to}\r\n");
-        self.router.deliver(reply, &Routed { subject: reply, reply: None, headers: block.as_bytes(), payload: b"", module: None });
+        answer_with(&*self.router, reply, block.as_bytes(), b"");
     }
 
     fn answer_batch(&self, entry: &Entry, wanted: &GetRequest, reply: &str) -> Result<(), &'static str> {
