@@ -21,6 +21,7 @@ fn heartbeat(n: u32) -> Arc<SecurityEvent> {
         process: None,
         no_subject: Some("sensor".to_owned()),
         body: Body::Heartbeat(Heartbeat { uptime_s: u64::from(n) }),
+        target: None,
     })
 }
 

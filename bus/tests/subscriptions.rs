@@ -49,6 +49,7 @@ fn event(n: u64) -> SecurityEvent {
         process: None,
         no_subject: Some("sensor".to_owned()),
         body: Body::Heartbeat(Heartbeat { uptime_s: n }),
+        target: None,
     }
 }
 

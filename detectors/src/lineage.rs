@@ -161,21 +161,8 @@ impl Lineage {
                     }
                 }
             }
-            Body::Exec(_)
-            | Body::Connect(_)
-            | Body::Start(_)
-            | Body::Stop(_)
-            | Body::Heartbeat(_)
-            | Body::Loss(_)
-            | Body::Gap(_)
-            | Body::Accept(_)
-            | Body::Listen(_)
-            | Body::Probe(_)
-            | Body::Credentials(_)
-            | Body::AuthStart(_)
-            | Body::Account(_)
-            | Body::SessionClose(_)
-            | Body::InvalidUser(_) => {
+            // What a process does to others, or fails to do, changes nothing about who it is.
+            _ => {
                 if let Some(process) = &event.process {
                     self.ensure(process);
                 }

@@ -125,6 +125,7 @@ impl Host {
             process,
             no_subject: None,
             body,
+            target: None,
         });
         id
     }

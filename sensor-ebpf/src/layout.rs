@@ -72,6 +72,7 @@ layout! {
     task_flags = Member("task_struct", "flags");
     task_cgroups = Member("task_struct", "cgroups");
     task_thread_pid = Member("task_struct", "thread_pid");
+    siginfo_code = Member("kernel_siginfo", "si_code");
     task_loginuid(optional) = Member("task_struct", "loginuid");
     task_sessionid(optional) = Member("task_struct", "sessionid");
     signal_live = Member("signal_struct", "live");
@@ -160,6 +161,7 @@ layout! {
     regs_dx = Member("pt_regs", "dx");
     regs_bx = Member("pt_regs", "bx");
     regs_cx = Member("pt_regs", "cx");
+    regs_orig_ax = Member("pt_regs", "orig_ax");
     syscall_exit_ret = Member("syscall_tp_t", "ret");
     syscall_number(optional) = Member("syscall_tp_t", "syscall_nr") | Member("syscall_tp_t", "nr");
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use minicbor::{Decode, Encode};
 use serde::Serialize;
 
-use super::{Accept, Auth, Credentials, ExecId, Listen, Probe, Process};
+use super::{Accept, Auth, Credentials, ExecId, Listen, Probe, Process, Signal};
 
 /// A kernel error number, positive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode, Serialize)]
@@ -86,6 +86,8 @@ bodies! {
     18 SessionClose(Auth) = "auth.session_close";
     /// sshd was asked for a user that does not exist here. No attempt yet: that is told by what follows, if anything does.
     19 InvalidUser(Auth) = "auth.invalid_user";
+    /// A process sent a signal to another one.
+    20 Signal(Signal) = "process.signal";
 }
 
 /// Body of `process.exec`. The event's subject is the new image, or on failure the image that tried.

@@ -19,6 +19,7 @@ mod ids;
 mod inbound;
 mod pattern_match;
 mod process;
+mod signal;
 
 pub use alert::{Alert, AlertJson, Attack, Confidence, Entity, LineageEntry, Status};
 pub use auth::{Auth, AuthSource};
@@ -32,6 +33,7 @@ pub use ids::{AlertId, BootId, EventId, ExecId, MatchId, NS_PER_TICK, ParseIdErr
 pub use inbound::{Accept, Listen, PROBE_PORTS, Probe};
 pub use pattern_match::{MatchStep, PatternMatch, PatternMatchJson};
 pub use process::{Cgroup, ExeFile, Process};
+pub use signal::{Signal, SignalResult};
 
 use minicbor::{Decode, Encode};
 use serde::Serialize;
@@ -141,6 +143,9 @@ pub struct SecurityEvent {
     /// What happened.
     #[n(7)]
     pub body: Body,
+    /// The process that it was done to, where it was done to one: who gets a signal, whose memory is written.
+    #[n(8)]
+    pub target: Option<Process>,
 }
 
 impl SecurityEvent {
@@ -171,13 +176,15 @@ pub struct EventJson<'a> {
     process: Option<&'a Process>,
     #[serde(skip_serializing_if = "Option::is_none")]
     no_subject: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<&'a Process>,
     body: &'a Body,
 }
 
 impl<'a> EventJson<'a> {
     /// Renders `event`; `seq` is its sequence in the EVENTS stream.
     pub fn new(event: &'a SecurityEvent, seq: Option<u64>) -> Self {
-        let SecurityEvent { id, time, host, severity, outcome, process, no_subject, body } = event;
+        let SecurityEvent { id, time, host, severity, outcome, process, no_subject, body, target } = event;
         Self {
             id: *id,
             seq,
@@ -189,6 +196,7 @@ impl<'a> EventJson<'a> {
             outcome: *outcome,
             process: process.as_ref(),
             no_subject: no_subject.as_deref(),
+            target: target.as_ref(),
             body,
         }
     }

@@ -1,6 +1,6 @@
 //! The one list of record kinds.
 
-use super::{FAILED_NAME_MAX, Fd, Header, Image, PAM_ITEM_MAX, PAM_NAME_MAX, PROBE_PORTS, Relay, STDIO, SYSLOG_MAX, Span, TaskIds};
+use super::{FAILED_NAME_MAX, Fd, Header, Image, PAM_ITEM_MAX, PAM_NAME_MAX, PROBE_PORTS, Relay, STDIO, SYSLOG_MAX, Span, Target, TaskIds};
 
 /// Which ring a kind travels in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -301,5 +301,19 @@ events! {
         pad: u32,
         /// The message.
         text: [u8; SYSLOG_MAX],
+    }
+
+    /// A process sent a signal to another one.
+    19 => Signal as "process.signal" in Bulk {
+        /// To whom.
+        target: Target,
+        /// The signal's number.
+        signal: u32,
+        /// `si_code`, as the kernel has it: 0 `kill`, -1 `sigqueue`, -6 `tkill`; what the sender claims with `rt_sigqueueinfo`.
+        code: i32,
+        /// What became of it: `TRACE_SIGNAL_*`, include/trace/events/signal.h.
+        result: u32,
+        /// 1 for the whole process, 0 for one thread.
+        group: u32,
     }
 }

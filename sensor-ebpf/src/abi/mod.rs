@@ -11,13 +11,13 @@ pub use decode::{Bytes, DecodeError, decode};
 pub use events::Record;
 pub use events::{
     Accept, Connect, Credentials, Exec, ExecFailed, Exit, Fork, KINDS, Kind, KindInfo, Listen, PamAccount, PamAuthenticate, PamEnd,
-    PamItem, PamSessionClose, PamSessionOpen, PamStart, Probe, Ring, Seed, SshdLog,
+    PamItem, PamSessionClose, PamSessionOpen, PamStart, Probe, Ring, Seed, Signal, SshdLog,
 };
 pub use fd::{Fd, FdKind, Image, Relay, STDIO};
 
 /// Raised whenever a record's layout changes. Kernel object and user space are built together; a mismatch (a stale
 /// object) is refused at load and counted at decode.
-pub const ABI_VERSION: u16 = 3;
+pub const ABI_VERSION: u16 = 4;
 
 /// Bytes of the tail of one record, at most. A power of two, so that the verifier can bound an offset with a mask.
 pub const TAIL_MAX: usize = 8192;
@@ -138,6 +138,23 @@ pub struct TaskIds {
     pub fsgid: u32,
 }
 
+/// The process that something is done to.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "decode", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
+pub struct Target {
+    /// `start_boottime` of its thread-group leader, nanoseconds.
+    pub start_boottime: u64,
+    /// Thread-group id, initial pid namespace.
+    pub tgid: u32,
+    /// The thread.
+    pub tid: u32,
+    /// Low half of `self_exec_id`.
+    pub exec_id: u32,
+    /// Real user id.
+    pub uid: u32,
+}
+
 /// Whose packets are gathered: the key of the map `PROBES`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -208,6 +225,6 @@ pub enum Count {
 /// Counters per kind.
 pub const COUNTS: usize = 7;
 /// Kinds that the counter array has room for.
-pub const KINDS_MAX: usize = 32;
+pub const KINDS_MAX: usize = 128;
 /// Entries of the counter array: `kind * COUNTS + count`.
 pub const COUNTER_SLOTS: usize = KINDS_MAX * COUNTS;

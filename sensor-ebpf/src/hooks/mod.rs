@@ -11,4 +11,5 @@ mod listen;
 mod pam;
 mod probe;
 mod seed;
+mod signal;
 mod sshd_log;

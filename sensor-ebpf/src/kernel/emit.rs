@@ -2,10 +2,10 @@
 
 use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_boot_ns};
 use aya_ebpf::maps::RingBuf;
-use bartizan_sensor_ebpf::abi::{ABI_VERSION, COUNTS, Count, Header, Kind};
+use bartizan_sensor_ebpf::abi::{ABI_VERSION, COUNTS, Count, Header, Kind, Ring};
 
-use super::bound;
-use super::maps::{COUNTERS, SCRATCH, SELF_TGID, SEQUENCE, SHED, Scratch};
+use super::maps::{BULK, COUNTERS, PRIORITY, SCRATCH, SELF_TGID, SEQUENCE, SHED, Scratch};
+use super::{bound, field, task};
 
 /// Counts one record of `kind`.
 #[inline(always)]
@@ -47,6 +47,36 @@ pub(crate) fn is_self(kind: Kind, tgid: u32) -> bool {
         count(kind, Count::FilteredSelf);
     }
     filtered
+}
+
+/// Sends a record without a tail about `current` (an address), unless it is Bartizan itself, or a bulk record while those are left out.
+/// `fill` gets the record with its subject filled in and the rest not; it must write every field that is left.
+///
+/// # Safety
+/// `fill` must initialise all of the record behind its header.
+#[inline(always)]
+pub(crate) unsafe fn fixed<T: 'static>(kind: Kind, ring: Ring, current: u64, fill: impl FnOnce(*mut T)) {
+    let tgid: u32 = field!(current, task_tgid);
+    if is_self(kind, tgid) || (matches!(ring, Ring::Bulk) && is_shed(kind)) {
+        return;
+    }
+    let (ring, flags) = match ring {
+        Ring::Priority => (&PRIORITY, 0),
+        Ring::Bulk => (&BULK, wakeup(&BULK)),
+    };
+    let Some(mut entry) = ring.reserve::<T>(0) else {
+        count(kind, Count::RingFull);
+        return;
+    };
+    let record: *mut T = entry.as_mut_ptr();
+    // SAFETY: reserved memory of the record's size, which begins with its header; submitted below with nothing in between that could
+    // leave.
+    unsafe { task::subject(record.cast(), current) };
+    fill(record);
+    // SAFETY: as above.
+    unsafe { stamp(record.cast(), kind, size_of::<T>() as u32) };
+    entry.submit(flags);
+    count(kind, Count::Emitted);
 }
 
 /// Stamps time, CPU, sequence, kind and ABI.

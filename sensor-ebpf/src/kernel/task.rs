@@ -1,6 +1,6 @@
 //! Who acts.
 
-use bartizan_sensor_ebpf::abi::{FLAG_KERNEL_THREAD, Header};
+use bartizan_sensor_ebpf::abi::{FLAG_KERNEL_THREAD, Header, Target};
 
 use super::field;
 
@@ -29,6 +29,25 @@ pub(crate) unsafe fn subject(header: *mut Header, task: u64) {
         (*header).euid = field!(cred, cred_euid);
         (*header).cgroup_id = cgroup_id(task);
         (*header).ppid = field!(parent, task_tgid);
+    }
+}
+
+/// Fills `target` from `task` (an address).
+///
+/// # Safety
+/// `target` must be valid for writing.
+#[inline(always)]
+pub(crate) unsafe fn target(target: *mut Target, task: u64) {
+    let leader: u64 = field!(task, task_group_leader);
+    let cred: u64 = field!(task, task_cred);
+    let exec_id: u64 = field!(task, task_self_exec_id);
+    // SAFETY: by contract.
+    unsafe {
+        (*target).start_boottime = field!(leader, task_start_boottime);
+        (*target).tgid = field!(task, task_tgid);
+        (*target).tid = field!(task, task_pid);
+        (*target).exec_id = exec_id as u32;
+        (*target).uid = field!(cred, cred_uid);
     }
 }
 

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::iter::IterLink;
-use aya::programs::{BtfTracePoint, FExit, Iter, ProgramError, TracePoint, UProbe};
+use aya::programs::{BtfTracePoint, FEntry, FExit, Iter, ProgramError, TracePoint, UProbe};
 use aya::{Ebpf, EbpfLoader};
 use bartizan_sensor_ebpf::abi::Pending;
 
 use super::btf::{Btf, BtfError, VMLINUX};
-use super::hooks::{Attach, HOOKS, Hook, ProgramSpec, Tier, refused_by_types};
+use super::cgroup;
+use super::hooks::{Attach, Hook, ProgramSpec, Tier, hooks, refused_by_types};
 use super::libraries::Libraries;
 use super::offsets::{self, OffsetsError};
 
@@ -126,7 +127,7 @@ pub struct Loaded {
     pub shed: Array<MapData, u32>,
     /// Files of libraries with programs on them.
     pub libraries: Libraries,
-    /// Every hook, in the order of [`HOOKS`].
+    /// Every hook, in the order of [`hooks`].
     pub hooks: Vec<HookReport>,
 }
 
@@ -166,7 +167,7 @@ pub fn load(config: &LoadConfig) -> Result<Loaded, LoadError> {
 
     let mut attacher =
         Attacher { ebpf: &mut ebpf, btf: &btf, types: &types, disabled: &config.disabled, seeds: None, libraries: Libraries::default() };
-    let hooks: Vec<HookReport> = HOOKS.iter().map(|hook| attacher.attach(hook)).collect();
+    let hooks: Vec<HookReport> = hooks().map(|hook| attacher.attach(hook)).collect();
     let Attacher { seeds, libraries, .. } = attacher;
     let carries_programs = |report: &HookReport| report.state == HookState::Active && !report.programs.is_empty();
     if !hooks.iter().any(carries_programs) && !hooks.iter().any(|report| report.state == HookState::Disabled) {
@@ -342,6 +343,16 @@ impl Attacher<'_> {
                 program.attach().map_err(refuse)?;
                 program.fd().map_err(refuse)?.as_fd().try_clone_to_owned()
             }
+            Attach::Fentry(name, _) => {
+                let program: &mut FEntry = program.try_into().map_err(refuse)?;
+                program.load(name, self.btf).map_err(refuse)?;
+                program.attach().map_err(refuse)?;
+                program.fd().map_err(refuse)?.as_fd().try_clone_to_owned()
+            }
+            Attach::Cgroup(place) => {
+                let root = cgroup::root().map_err(|error| Refusal::Kernel(error.to_string()))?;
+                cgroup::attach(program, place, &root).map_err(refuse)?.try_clone_to_owned()
+            }
             Attach::Uprobe { .. } => return Err(Refusal::Bug(format!("{} is attached by file, not by name", spec.program))),
             Attach::Tracepoint(category, name) => {
                 let program: &mut TracePoint = program.try_into().map_err(refuse)?;
@@ -368,6 +379,10 @@ impl Attacher<'_> {
         let unloaded = match self.ebpf.program_mut(name) {
             Some(Program::BtfTracePoint(program)) => program.unload(),
             Some(Program::FExit(program)) => program.unload(),
+            Some(Program::FEntry(program)) => program.unload(),
+            Some(Program::CgroupSysctl(program)) => program.unload(),
+            Some(Program::CgroupSkb(program)) => program.unload(),
+            Some(Program::CgroupSock(program)) => program.unload(),
             Some(Program::TracePoint(program)) => program.unload(),
             Some(Program::Iter(program)) => program.unload(),
             Some(Program::UProbe(program)) => program.unload(),

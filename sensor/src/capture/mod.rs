@@ -9,6 +9,7 @@
 //! - **Every record is accounted for**: what the kernel emitted = what was read; what it could not emit is in a counter.
 
 pub mod btf;
+mod cgroup;
 pub mod hooks;
 pub mod libraries;
 pub mod load;
@@ -19,5 +20,5 @@ pub mod probes;
 pub mod rings;
 pub mod seed;
 
-pub use hooks::{HOOKS, hook_names, is_hook_name};
+pub use hooks::{hook_names, hooks, is_hook_name};
 pub use load::{HookReport, HookState, LoadConfig, LoadError, Loaded, load};

@@ -1,6 +1,7 @@
 //! One event on one line.
 
 mod access;
+mod acts;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -57,6 +58,7 @@ impl EventLines {
             None => escape(event.no_subject.as_deref().unwrap_or("-")),
         };
         let what = self.what(event);
+        let target = event.target.as_ref().map(|target| format!(" → {}", target_cell(target))).unwrap_or_default();
         let kind = format!("{:<KIND_WIDTH$}", event.kind());
         let kind = match event.severity {
             Severity::Info => paint.cyan(&kind),
@@ -65,7 +67,7 @@ impl EventLines {
         let container = event.process.as_ref().and_then(|process| process.container.as_deref());
         let container = container.map(|id| paint.dim(&format!("  [container {}]", escape(&short(id))))).unwrap_or_default();
         let line = format!(
-            "{} {} {kind} {user:<USER_WIDTH$} {process:<PROCESS_WIDTH$} {what}{container}",
+            "{} {} {kind} {user:<USER_WIDTH$} {process:<PROCESS_WIDTH$} {what}{target}{container}",
             paint.dim(&local(event.time.wall_ns, zone)),
             icon(&event.body),
         );
@@ -96,6 +98,7 @@ impl EventLines {
             Body::Listen(body) => access::listen(body),
             Body::Probe(body) => access::probe(body),
             Body::Credentials(body) => access::credentials(body),
+            Body::Signal(body) => acts::signal(body),
             Body::AuthStart(body)
             | Body::Authenticate(body)
             | Body::Account(body)
@@ -213,6 +216,7 @@ fn icon(body: &Body) -> &'static str {
         Body::Listen(_) => "👂",
         Body::Probe(_) => "🔎",
         Body::Credentials(_) => "🎭",
+        Body::Signal(_) => "🔔",
         Body::AuthStart(_) => "🚪",
         Body::Authenticate(_) => "🔑",
         Body::Account(_) => "🪪",
@@ -235,6 +239,12 @@ fn process_cell(process: &Process, names: &Names) -> String {
         (None, Some(ppid)) => format!("{cell} ← {ppid}"),
         (None, None) => cell,
     }
+}
+
+/// `nginx(123)`, `nginx(123) thread 124`.
+fn target_cell(target: &Process) -> String {
+    let thread = if target.tid == target.pid { String::new() } else { format!(" thread {}", target.tid) };
+    format!("{}({}){thread}", escape(&target.name), target.pid)
 }
 
 /// The first twelve characters of a container id, as container tools show it.

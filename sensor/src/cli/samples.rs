@@ -35,6 +35,7 @@ pub(crate) fn event(process: Process, body: Body) -> SecurityEvent {
         process: Some(process),
         no_subject: None,
         body,
+        target: None,
     }
 }
 

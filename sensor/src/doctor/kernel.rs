@@ -1,7 +1,7 @@
 //! What the kernel allows in general.
 
 use super::{Check, Grade, Kernel, remedies};
-use crate::capture::HOOKS;
+use crate::capture::hooks;
 
 /// The oldest kernel whose helpers suffice: `bpf_loop` came with 5.17.
 const OLDEST: (u32, u32) = (5, 17);
@@ -27,7 +27,7 @@ pub(super) fn kernel(kernel: &Kernel) -> Vec<Check> {
         None => Check::ok("kernel.lockdown", "no lockdown can be seen (no such module, or securityfs is not mounted)"),
     });
     // Whether a hook has such a tier is the table's to say.
-    if HOOKS.iter().any(|hook| hook.tiers.iter().any(|tier| tier.name == "lsm")) {
+    if hooks().any(|hook| hook.tiers.iter().any(|tier| tier.name == "lsm")) {
         checks.push(match lsms {
             Some(lsms) if lsms.iter().any(|lsm| lsm == "bpf") => Check::ok("kernel.bpf_lsm", "BPF LSM is active"),
             Some(_) => Check::new("kernel.bpf_lsm", Grade::Warn, "BPF LSM is not active")

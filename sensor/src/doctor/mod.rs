@@ -5,7 +5,7 @@
 //! - **Judging is pure**: [`examine`] takes [`Facts`] and gives [`Check`]s. Only `gather` touches the system.
 //! - **Nothing stays behind.** Programs are tried and detached; nothing is mounted, made or changed.
 //! - **What could not be looked at is said**, and is never "all well".
-//! - **Hooks come from [`HOOKS`](crate::capture::HOOKS)**, through the same report that `status` has: a new one appears here by itself.
+//! - **Hooks come from [`hooks`](crate::capture::hooks())**, through the same report that `status` has: a new one appears here by itself.
 //! - **A remedy is a sentence with what to type in it**, or says that there is nothing to type. docs/doctor.md has each of them, and where
 //!   it was tried.
 

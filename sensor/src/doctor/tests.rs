@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::gather::{lockdown_mode, sshd_settings};
 use super::*;
-use crate::capture::HOOKS;
+use crate::capture::hooks;
 use crate::status::HookState;
 
 const GIB: u64 = 1 << 30;
@@ -47,7 +47,7 @@ fn facts() -> Facts {
             tracefs: Some(true),
             bpffs: true,
         },
-        hooks: Hooks::Tried { hooks: HOOKS.iter().map(|known| hook(known.name)).collect(), blind: Vec::new() },
+        hooks: Hooks::Tried { hooks: hooks().map(|known| hook(known.name)).collect(), blind: Vec::new() },
         data: Data {
             folder: "/var/lib/bartizan".into(),
             foreign: None,
@@ -79,7 +79,7 @@ fn a_host_where_all_is_well() {
     let bad: Vec<&Check> = checks.iter().filter(|check| check.grade != Grade::Ok).collect();
     assert!(bad.is_empty(), "{bad:?}");
     assert_eq!(verdict(&checks), Verdict::Well);
-    for hook in HOOKS {
+    for hook in hooks() {
         assert!(checks.iter().any(|check| check.id == format!("hook.{}", hook.name)), "{} has no check", hook.name);
     }
     let mut ids: Vec<&str> = checks.iter().map(|check| check.id.as_str()).collect();

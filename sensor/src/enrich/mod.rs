@@ -20,7 +20,7 @@ use bartizan_bus::event::{
     Body, BootId, Cgroup, EventId, ExeFile, Exec, ExecId, Fork, Outcome, Process, Relay, SecurityEvent, Seed, Severity,
 };
 
-use crate::project::{Child, Image, NO_CPU, Observation, Subject, What};
+use crate::project::{Act, Child, Image, NO_CPU, Observation, Subject, Target, What};
 use crate::redact::Redactor;
 use auth::{Caller, Step, Transactions, Who};
 use table::Table;
@@ -128,6 +128,7 @@ impl Enricher {
             process: None,
             no_subject: Some("sensor".to_owned()),
             body,
+            target: None,
         }
     }
 
@@ -139,6 +140,7 @@ impl Enricher {
         }
         let id = self.exec_id(subject.tgid, subject.start_boottime, subject.exec_id);
         let event_id = EventId::from_kernel(self.boot, subject.ktime, subject.cpu, subject.seq);
+        let mut target = None;
         let (process, outcome, body) = match what {
             What::Exec { image, requested, requested_truncated } => {
                 let process = self.image(&subject, id, &image, false);
@@ -173,13 +175,10 @@ impl Enricher {
                 let relay = relay.map(|relay| self.relay(relay));
                 (process, Outcome::Unknown, Body::Seed(Seed { stdio, relay, sockets }))
             }
-            What::Connect(connect) => {
-                let outcome = if connect.error.is_none() { Outcome::Success } else { Outcome::Failure };
-                (self.subject(&subject, id), outcome, Body::Connect(connect))
+            What::Act(Act { body, outcome, target: acted_on }) => {
+                target = acted_on.map(|target| self.target(&target));
+                (self.subject(&subject, id), outcome, body)
             }
-            What::Accept(accept) => (self.subject(&subject, id), Outcome::Success, Body::Accept(accept)),
-            What::Listen(listen) => (self.subject(&subject, id), Outcome::Success, Body::Listen(listen)),
-            What::Credentials(credentials) => (self.subject(&subject, id), Outcome::Success, Body::Credentials(credentials)),
             What::Probe(probe) => {
                 let event = self.own(subject.ktime, Severity::Info, Body::Probe(probe));
                 // What was taken out of the kernel's map is no record of the kernel's and has an id of the sensor's own.
@@ -206,6 +205,7 @@ impl Enricher {
             process: Some(process),
             no_subject: None,
             body,
+            target,
         })
     }
 
@@ -268,6 +268,17 @@ impl Enricher {
         process.euid = subject.euid;
         process.user = self.users.name(subject.uid).map(str::to_owned);
         process
+    }
+
+    /// The process that something is done to, as far as it is known.
+    fn target(&self, target: &Target) -> Process {
+        let id = self.exec_id(target.tgid, target.start_boottime, target.exec_id);
+        let known = self.table.get(&id).map(|entry| entry.process.clone());
+        let process = known.unwrap_or_else(|| Process {
+            start_wall_ns: Some(clock::event_time(id.start_ns, self.wall_offset).wall_ns),
+            ..Process::of(id)
+        });
+        Process { tid: target.tid, uid: target.uid, user: self.users.name(target.uid).map(str::to_owned), ..process }
     }
 
     /// The child of `parent`: its image under another id.

@@ -1,9 +1,9 @@
 //! `network.connect`.
 
-use bartizan_bus::event::{self, Errno};
+use bartizan_bus::event::{self, Body, Errno};
 use bartizan_sensor_ebpf::abi::{Connect, FLAG_FROM_CALLER, FLAG_RESULT_UNKNOWN};
 
-use super::{What, fd};
+use super::{Act, What, fd};
 
 /// `EINPROGRESS`: how an attempt without a known result is told.
 const EINPROGRESS: i32 = 115;
@@ -19,10 +19,12 @@ pub(super) fn project(record: &Connect) -> What {
     let mut socket = fd::socket(socket);
     // The state is only being changed when the record is made: the result says more.
     socket.connected = error.is_none();
-    What::Connect(event::Connect {
+    let body = event::Connect {
         socket,
         error,
         duration_ns: (!unknown).then(|| header.ktime.saturating_sub(*started)),
         peer_from_caller: header.flags & FLAG_FROM_CALLER != 0,
-    })
+    };
+    let result = body.error.map_or(0, |error| -i64::from(error.0));
+    Act::ended(Body::Connect(body), result).into()
 }

@@ -1,13 +1,13 @@
 //! `process.credentials`.
 
-use bartizan_bus::event::{self, Ids};
+use bartizan_bus::event::{self, Body, Ids};
 use bartizan_sensor_ebpf::abi::{Credentials, TaskIds};
 
-use super::What;
+use super::{Act, What};
 
 pub(super) fn project(record: &Credentials) -> What {
     let Credentials { header: _, call, pad: _, old, new } = record;
-    What::Credentials(event::Credentials { call: name(*call), old: ids(old), new: ids(new) })
+    Act::done(Body::Credentials(event::Credentials { call: name(*call), old: ids(old), new: ids(new) })).into()
 }
 
 /// arch/x86/entry/syscalls/syscall_64.tbl.

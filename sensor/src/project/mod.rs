@@ -10,10 +10,11 @@ mod fork;
 pub mod pam;
 pub mod probe;
 mod seed;
+mod signal;
 mod text;
 
-use bartizan_bus::event::{Accept, Connect, Credentials, Errno, Exit, InetSocket, Listen, Probe, Stdio};
-use bartizan_sensor_ebpf::abi::{DecodeError, FLAG_KERNEL_THREAD, Header, Kind, Record, decode};
+use bartizan_bus::event::{Body, Errno, Exit, InetSocket, Outcome, Probe, Stdio};
+use bartizan_sensor_ebpf::abi::{self, DecodeError, FLAG_KERNEL_THREAD, Header, Kind, Record, decode};
 
 pub use pam::Pam;
 pub use text::escape_bytes;
@@ -129,16 +130,10 @@ pub enum What {
     Exit(Exit),
     /// A process that already ran.
     Seed(Box<Image>),
-    /// A connection attempt.
-    Connect(Connect),
-    /// A connection that a peer made.
-    Accept(Accept),
-    /// A listening socket.
-    Listen(Listen),
+    /// Something that changes nothing of what is known about processes.
+    Act(Act),
     /// Packets to closed ports; without a subject.
     Probe(Probe),
-    /// Other user or group ids.
-    Credentials(Credentials),
     /// A call into libpam.
     Pam(Pam),
     /// A message of sshd to syslog.
@@ -148,6 +143,63 @@ pub enum What {
         /// It was cut.
         truncated: bool,
     },
+}
+
+/// A deed of the subject, whole as the record tells it: all that is left to do is to name who did it to whom.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Act {
+    /// What was done.
+    pub body: Body,
+    /// Whether it succeeded.
+    pub outcome: Outcome,
+    /// To whom, where it is done to a process.
+    pub target: Option<Target>,
+}
+
+impl From<Act> for What {
+    fn from(act: Act) -> Self {
+        Self::Act(act)
+    }
+}
+
+impl Act {
+    /// A deed that succeeded, or else would not be told.
+    fn done(body: Body) -> Self {
+        Self { body, outcome: Outcome::Success, target: None }
+    }
+
+    /// A deed that ended with `result`, a return value of the kernel: an errno below zero.
+    fn ended(body: Body, result: i64) -> Self {
+        let outcome = if result < 0 { Outcome::Failure } else { Outcome::Success };
+        Self { body, outcome, target: None }
+    }
+
+    /// The same deed, done to `target`.
+    fn to(self, target: &abi::Target) -> Self {
+        Self { target: (target.tgid != 0).then(|| Target::from(target)), ..self }
+    }
+}
+
+/// The process that something is done to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    /// Thread-group id.
+    pub tgid: u32,
+    /// Thread id.
+    pub tid: u32,
+    /// Start of the process, boot clock, nanoseconds.
+    pub start_boottime: u64,
+    /// Image count.
+    pub exec_id: u32,
+    /// Real user id.
+    pub uid: u32,
+}
+
+impl From<&abi::Target> for Target {
+    fn from(target: &abi::Target) -> Self {
+        let abi::Target { start_boottime, tgid, tid, exec_id, uid } = *target;
+        Self { tgid, tid, start_boottime, exec_id, uid }
+    }
 }
 
 /// The child of a fork.
@@ -269,6 +321,7 @@ pub fn project(bytes: &[u8]) -> Result<Observation, DecodeError> {
         Record::PamSessionClose(fixed, _) => pam::project_verdict(header, kind, fixed.handle, fixed.result),
         Record::PamEnd(fixed, _) => pam::project_end(header, fixed.handle),
         Record::SshdLog(fixed, _) => pam::project_log(fixed),
+        Record::Signal(fixed, _) => signal::project(fixed),
     };
     Ok(Observation { kind, subject: Subject::from(header), what })
 }

@@ -128,15 +128,7 @@ impl Redactor {
             // A token that was typed where the user name belongs looks like one; a password there looks like any name.
             What::Pam(Pam { step: PamStep::Start { user, .. }, .. }) => self.optional(user),
             What::Pam(Pam { step: PamStep::Item { item: Item::User, value }, .. }) => self.optional(value),
-            What::Fork(_)
-            | What::Exit(_)
-            | What::Connect(_)
-            | What::Accept(_)
-            | What::Listen(_)
-            | What::Probe(_)
-            | What::Credentials(_)
-            | What::Pam(_)
-            | What::SshdLog { .. } => {}
+            What::Fork(_) | What::Exit(_) | What::Act(_) | What::Probe(_) | What::Pam(_) | What::SshdLog { .. } => {}
         }
     }
 

@@ -172,6 +172,7 @@ pub(crate) fn event(seconds: u32, process: Process, body: Body) -> SecurityEvent
         process: Some(process),
         no_subject: None,
         body,
+        target: None,
     }
 }
 
