@@ -28,6 +28,7 @@ mod session;
 mod settle;
 mod shell;
 mod sshd;
+pub mod trigger;
 mod wait;
 
 pub use attacker::{Attacker, Line};

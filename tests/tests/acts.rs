@@ -1,10 +1,12 @@
 //! What processes do to each other, on a real kernel: a trigger, the event that it must give field by field, and twins that differ in one
 //! property. Runs on this kernel and, by `cargo xtask vm`, on others.
 
+use std::ffi::CString;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
-use bartizan_tests::{Sensor, wait_for};
+use bartizan_tests::trigger::{Waiting, call, in_child};
+use bartizan_tests::{Sensor, SensorConfig, wait_for};
 use nix::libc;
 use serde_json::{Value, json};
 
@@ -41,13 +43,6 @@ impl Drop for Sleeper {
     }
 }
 
-/// One system call with numbers only; what it returns.
-fn call(number: libc::c_long, arguments: [libc::c_long; 4]) -> libc::c_long {
-    let [a, b, c, d] = arguments;
-    // SAFETY: the calls of this file take numbers, or addresses of values that outlive them.
-    unsafe { libc::syscall(number, a, b, c, d) }
-}
-
 /// A `siginfo_t` as a sender may write it.
 fn claiming(code: i32) -> [i32; 32] {
     let mut info = [0; 32];
@@ -61,18 +56,18 @@ fn a_signal_to_another_process_is_told_whatever_call_sent_it() {
     let sleepers: Vec<Sleeper> = (0..6).map(|_| Sleeper::start(None)).collect();
     let pids: Vec<libc::c_long> = sleepers.iter().map(|sleeper| sleeper.pid().into()).collect();
     let term = libc::c_long::from(libc::SIGTERM);
-    assert_eq!(call(libc::SYS_kill, [pids[0], term, 0, 0]), 0);
-    assert_eq!(call(libc::SYS_tkill, [pids[1], term, 0, 0]), 0);
-    assert_eq!(call(libc::SYS_tgkill, [pids[2], pids[2], libc::SIGKILL.into(), 0]), 0);
+    assert_eq!(call(libc::SYS_kill, &[pids[0], term, 0, 0]), 0);
+    assert_eq!(call(libc::SYS_tkill, &[pids[1], term, 0, 0]), 0);
+    assert_eq!(call(libc::SYS_tgkill, &[pids[2], pids[2], libc::SIGKILL.into(), 0]), 0);
     let queued = claiming(-1);
-    assert_eq!(call(libc::SYS_rt_sigqueueinfo, [pids[3], term, queued.as_ptr() as libc::c_long, 0]), 0);
+    assert_eq!(call(libc::SYS_rt_sigqueueinfo, &[pids[3], term, queued.as_ptr() as libc::c_long, 0]), 0);
     // A twin that claims to be a timer.
     let forged = claiming(-2);
-    assert_eq!(call(libc::SYS_rt_sigqueueinfo, [pids[4], term, forged.as_ptr() as libc::c_long, 0]), 0);
-    let pidfd = call(libc::SYS_pidfd_open, [pids[5], 0, 0, 0]);
+    assert_eq!(call(libc::SYS_rt_sigqueueinfo, &[pids[4], term, forged.as_ptr() as libc::c_long, 0]), 0);
+    let pidfd = call(libc::SYS_pidfd_open, &[pids[5], 0, 0, 0]);
     assert!(pidfd >= 0);
-    assert_eq!(call(libc::SYS_pidfd_send_signal, [pidfd, term, 0, 0]), 0);
-    assert_eq!(call(libc::SYS_close, [pidfd, 0, 0, 0]), 0);
+    assert_eq!(call(libc::SYS_pidfd_send_signal, &[pidfd, term, 0, 0]), 0);
+    assert_eq!(call(libc::SYS_close, &[pidfd, 0, 0, 0]), 0);
     sensor.settle();
     let own = std::process::id().to_string();
     let events = sensor.events_json(&["--kind", "process.signal", "--pid", &own]);
@@ -110,16 +105,73 @@ fn signals_that_programs_talk_with_are_told_across_users_only_and_those_to_onese
     let mut sensor = Sensor::start();
     let (own, other) = (Sleeper::start(None), Sleeper::start(Some(NOBODY)));
     let usr1 = libc::c_long::from(libc::SIGUSR1);
-    assert_eq!(call(libc::SYS_kill, [own.pid().into(), usr1, 0, 0]), 0);
-    assert_eq!(call(libc::SYS_kill, [other.pid().into(), usr1, 0, 0]), 0);
+    assert_eq!(call(libc::SYS_kill, &[own.pid().into(), usr1, 0, 0]), 0);
+    assert_eq!(call(libc::SYS_kill, &[other.pid().into(), usr1, 0, 0]), 0);
     // To oneself, and a question that sends nothing.
-    assert_eq!(call(libc::SYS_kill, [std::process::id().into(), libc::SIGCONT.into(), 0, 0]), 0);
+    assert_eq!(call(libc::SYS_kill, &[std::process::id().into(), libc::SIGCONT.into(), 0, 0]), 0);
     let asked = Sleeper::start(None);
-    assert_eq!(call(libc::SYS_kill, [asked.pid().into(), 0, 0, 0]), 0);
+    assert_eq!(call(libc::SYS_kill, &[asked.pid().into(), 0, 0, 0]), 0);
     sensor.settle();
     let own = std::process::id().to_string();
     let events = sensor.events_json(&["--kind", "process.signal", "--pid", &own]);
     let told: Vec<(&Value, &Value)> = events.iter().map(|event| (&event["target"]["pid"], &event["body"]["signal"])).collect();
     assert_eq!(told, [(&json!(other.pid()), &json!("SIGUSR1"))], "{events:#?}");
     assert_eq!(events[0]["target"]["uid"], NOBODY);
+}
+
+/// A sensor with the best tiers that this kernel has, and one held to the fallback tiers.
+fn both() -> [SensorConfig; 2] {
+    [Sensor::with(), Sensor::with().arg("--disable-hook").arg("process_access:fexit")]
+}
+
+/// `[how, error, target's pid]` of what `pid` did to others, in its order.
+fn accesses(sensor: &Sensor, pid: u32) -> Vec<Value> {
+    let events = sensor.events_json(&["--kind", "process.access", "--pid", &pid.to_string()]);
+    events.iter().map(|event| json!([event["body"]["how"], event["body"]["error"], event["target"]["pid"]])).collect()
+}
+
+#[test]
+fn whoever_reaches_into_another_process_is_told_and_whoever_only_looks_is_not() {
+    for config in both() {
+        let mut sensor = config.start();
+        let victim = Waiting::start();
+        let pid = libc::c_long::from(victim.pid());
+        let of_victim = CString::new(format!("/proc/{pid}/status")).expect("no NUL");
+        let mut word = 7_u64;
+        let own = libc::iovec { iov_base: (&raw mut word).cast(), iov_len: 8 };
+        let own = &raw const own as libc::c_long;
+        let attach = libc::c_long::from(libc::PTRACE_ATTACH);
+        let actor = in_child(|| {
+            assert_eq!(call(libc::SYS_ptrace, &[attach, pid]), 0);
+            assert_eq!(call(libc::SYS_wait4, &[pid, 0, libc::__WALL.into(), 0]), pid);
+            assert_eq!(call(libc::SYS_ptrace, &[libc::PTRACE_DETACH.into(), pid]), 0);
+            assert_eq!(call(libc::SYS_process_vm_writev, &[pid, own, 1, own, 1, 0]), 8);
+            assert_eq!(call(libc::SYS_process_vm_readv, &[pid, own, 1, own, 1, 0]), 8);
+            let pidfd = call(libc::SYS_pidfd_open, &[pid, 0]);
+            assert!(call(libc::SYS_pidfd_getfd, &[pidfd, 0, 0]) >= 0);
+            // Twins: the actor's own memory, and a look at what everybody may see.
+            assert_eq!(call(libc::SYS_process_vm_writev, &[std::process::id().into(), own, 1, own, 1, 0]), 8);
+            assert!(call(libc::SYS_open, &[of_victim.as_ptr() as libc::c_long, 0]) >= 0);
+        });
+        let traced = in_child(|| assert_eq!(call(libc::SYS_ptrace, &[libc::PTRACE_TRACEME.into()]), 0));
+        sensor.settle();
+        let expected = ["ptrace_attach", "vm_write", "vm_read", "get_fd"].map(|how| json!([how, null, pid]));
+        assert_eq!(accesses(&sensor, actor), expected);
+        assert_eq!(accesses(&sensor, traced), [json!(["ptrace_traceme", null, std::process::id()])]);
+    }
+}
+
+#[test]
+fn who_may_not_reach_into_another_process_is_told_with_the_refusal() {
+    for config in both() {
+        let mut sensor = config.start();
+        let victim = Waiting::start();
+        let pid = libc::c_long::from(victim.pid());
+        let actor = in_child(|| {
+            assert_eq!(call(libc::SYS_setuid, &[NOBODY.into()]), 0);
+            assert_eq!(call(libc::SYS_ptrace, &[libc::PTRACE_SEIZE.into(), pid]), -libc::c_long::from(libc::EPERM));
+        });
+        sensor.settle();
+        assert_eq!(accesses(&sensor, actor), [json!(["ptrace_seize", libc::EPERM, pid])]);
+    }
 }

@@ -5,7 +5,10 @@ use std::net::IpAddr;
 use minicbor::{Decode, Encode};
 use serde::Serialize;
 
-use super::{Accept, Auth, Credentials, ExecId, Listen, Probe, Process, Signal};
+use super::{
+    Accept, Access, Auth, Capabilities, CgroupMove, Chroot, Credentials, ExecId, IoUring, IoUringOp, Listen, Memfd, MemoryExec, Namespaces,
+    Prctl, Probe, Process, Rename, Seccomp, Signal,
+};
 
 /// A kernel error number, positive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode, Serialize)]
@@ -88,6 +91,30 @@ bodies! {
     19 InvalidUser(Auth) = "auth.invalid_user";
     /// A process sent a signal to another one.
     20 Signal(Signal) = "process.signal";
+    /// A process asked for another one's memory, registers or descriptors.
+    21 Access(Access) = "process.access";
+    /// A task went into other namespaces, or tried to.
+    22 Namespaces(Namespaces) = "process.namespaces";
+    /// A process got another name, other than by exec.
+    23 Rename(Rename) = "process.rename";
+    /// A process got another root folder, or tried to.
+    24 Chroot(Chroot) = "process.chroot";
+    /// A filter of system calls was put on a task, or an attempt failed.
+    25 Seccomp(Seccomp) = "process.seccomp";
+    /// A file that lives in memory alone was made.
+    26 Memfd(Memfd) = "process.memfd";
+    /// Memory that was or is written can be executed.
+    27 MemoryExec(MemoryExec) = "process.memory_exec";
+    /// `prctl` with an option that hides or rewrites.
+    28 Prctl(Prctl) = "process.prctl";
+    /// A ring for calls without system calls was made.
+    29 IoUring(IoUring) = "process.io_uring";
+    /// An operation was handed to the kernel by a ring.
+    30 IoUringOp(IoUringOp) = "process.io_uring_op";
+    /// A process was moved into another control group.
+    31 CgroupMove(CgroupMove) = "process.cgroup_move";
+    /// A task changed its capabilities.
+    32 Capabilities(Capabilities) = "process.capabilities";
 }
 
 /// Body of `process.exec`. The event's subject is the new image, or on failure the image that tried.

@@ -10,27 +10,39 @@
 //! - **A field the sensor could not fill is `None`**, never a guess and never a placeholder string.
 //! - **Nothing here does I/O or reads a clock.**
 
+mod access;
 mod alert;
 mod auth;
 mod body;
+mod capabilities;
 mod codec;
 mod credentials;
+mod disguise;
 mod ids;
 mod inbound;
+mod io_uring;
+mod isolation;
+mod memory;
 mod pattern_match;
 mod process;
 mod signal;
 
+pub use access::{Access, AccessHow};
 pub use alert::{Alert, AlertJson, Attack, Confidence, Entity, LineageEntry, Status};
 pub use auth::{Auth, AuthSource};
 pub use body::{
     Body, Connect, Errno, Exec, Exit, Fork, Gap, Heartbeat, InetSocket, KindLoss, Loss, Relay, Seed, Start, Stdio, StdioEnd, Stop,
     Transport,
 };
+pub use capabilities::{Capabilities, CapabilitySets};
 pub use codec::{CodecError, SCHEMA_VERSION, decode_alert, decode_event, decode_match, encode_alert, encode_event, encode_match};
 pub use credentials::{Credentials, Ids};
+pub use disguise::{Prctl, Rename};
 pub use ids::{AlertId, BootId, EventId, ExecId, MatchId, NS_PER_TICK, ParseIdError};
 pub use inbound::{Accept, Listen, PROBE_PORTS, Probe};
+pub use io_uring::{IoUring, IoUringOp};
+pub use isolation::{CgroupMove, Chroot, NamespaceChange, NamespaceKind, Namespaces, Seccomp, SeccompMode};
+pub use memory::{Memfd, MemoryExec};
 pub use pattern_match::{MatchStep, PatternMatch, PatternMatchJson};
 pub use process::{Cgroup, ExeFile, Process};
 pub use signal::{Signal, SignalResult};

@@ -1,6 +1,9 @@
 //! The one list of record kinds.
 
-use super::{FAILED_NAME_MAX, Fd, Header, Image, PAM_ITEM_MAX, PAM_NAME_MAX, PROBE_PORTS, Relay, STDIO, SYSLOG_MAX, Span, Target, TaskIds};
+use super::{
+    ACT_NAME_MAX, CapabilitySets, FAILED_NAME_MAX, Fd, Header, Image, NamespaceIds, PAM_ITEM_MAX, PAM_NAME_MAX, PROBE_PORTS, Relay, STDIO,
+    SYSLOG_MAX, Span, Target, TaskIds,
+};
 
 /// Which ring a kind travels in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -315,5 +318,169 @@ events! {
         result: u32,
         /// 1 for the whole process, 0 for one thread.
         group: u32,
+    }
+
+    /// A process asked for another one's memory, registers or descriptors.
+    20 => Access as "process.access" in Priority {
+        /// Whose.
+        target: Target,
+        /// `ptrace`'s request; 0 with other calls.
+        request: u64,
+        /// Number of the system call.
+        call: u32,
+        /// Errno, positive; 0 is success.
+        error: u32,
+        /// `PTRACE_MODE_*` of the kernel's check, include/linux/ptrace.h; 0 where it was not seen.
+        mode: u32,
+        /// Pid as the caller gave it, where the kernel's own word was not to be had.
+        pid: u32,
+    }
+
+    /// A task went into other namespaces, or tried to.
+    21 => Namespaces as "process.namespaces" in Priority {
+        /// Before.
+        before: NamespaceIds,
+        /// After.
+        after: NamespaceIds,
+        /// `CLONE_NEW*` that were asked for; 0 with `setns` leaves it to the descriptor.
+        asked: u64,
+        /// Number of the system call.
+        call: u32,
+        /// Errno, positive; 0 is success.
+        error: u32,
+    }
+
+    /// A process got another name (`comm`), other than by exec.
+    22 => Rename as "process.rename" in Bulk {
+        /// Whose name, where another process wrote it; zero when its own.
+        target: Target,
+        /// Before, NUL-terminated; bytes after the NUL are stale.
+        before: [u8; 16],
+        /// After, likewise.
+        after: [u8; 16],
+    }
+
+    /// A process got another root folder, or tried to.
+    23 => Chroot as "process.chroot" in Priority {
+        /// Inode of the new root.
+        inode: u64,
+        /// Its device.
+        device: u32,
+        /// Number of the system call.
+        call: u32,
+        /// Errno, positive; 0 is success.
+        error: u32,
+        /// The new root, or on failure what was asked for.
+        path: Span,
+    }
+
+    /// A filter of system calls was put on a task, or an attempt failed.
+    24 => Seccomp as "process.seccomp" in Bulk {
+        /// Number of the system call.
+        call: u32,
+        /// `SECCOMP_SET_MODE_*`, include/uapi/linux/seccomp.h.
+        operation: u32,
+        /// `SECCOMP_FILTER_FLAG_*`.
+        flags: u32,
+        /// Errno, positive; 0 is success.
+        error: u32,
+        /// Mode of the task afterwards: 0 none, 1 strict, 2 filter.
+        mode: u32,
+        /// Filters on the task afterwards.
+        filters: u32,
+        /// Instructions of the newest.
+        instructions: u32,
+        /// The descriptor that supervises it; 0 without.
+        listener: u32,
+    }
+
+    /// A file that lives in memory alone was made.
+    25 => Memfd as "process.memfd" in Priority {
+        /// Inode.
+        inode: u64,
+        /// `MFD_*`, include/uapi/linux/memfd.h.
+        flags: u32,
+        /// Descriptor.
+        fd: u32,
+        /// Number of the system call.
+        call: u32,
+        /// Zero.
+        pad: u32,
+        /// Its name, NUL-terminated; bytes after the NUL are stale.
+        name: [u8; ACT_NAME_MAX],
+    }
+
+    /// Memory that was or is written can be executed.
+    26 => MemoryExec as "process.memory_exec" in Bulk {
+        /// First address.
+        start: u64,
+        /// Bytes.
+        len: u64,
+        /// Inode of the file behind it; 0 for anonymous memory.
+        inode: u64,
+        /// Its device.
+        device: u32,
+        /// Links it has left.
+        nlink: u32,
+        /// `VM_READ`, `VM_WRITE`, `VM_EXEC`, `VM_SHARED` (1, 2, 4, 8) before.
+        before: u32,
+        /// The same now.
+        after: u32,
+        /// Number of the system call.
+        call: u32,
+        /// How many times this image did so by now; told at the first and at every power of two.
+        times: u32,
+    }
+
+    /// A task changed its capabilities.
+    27 => Capabilities as "process.capabilities" in Priority {
+        /// Before.
+        before: CapabilitySets,
+        /// After.
+        after: CapabilitySets,
+        /// Number of the system call.
+        call: u32,
+        /// Zero.
+        pad: u32,
+    }
+
+    /// `prctl` with an option that hides or rewrites.
+    28 => Prctl as "process.prctl" in Bulk {
+        /// `PR_*`, include/uapi/linux/prctl.h.
+        option: u32,
+        /// Errno, positive; 0 is success.
+        error: u32,
+        /// The arguments behind the option.
+        arguments: [u64; 3],
+    }
+
+    /// A ring for calls without system calls was made.
+    29 => IoUring as "process.io_uring" in Priority {
+        /// Entries of the submission queue.
+        entries: u32,
+        /// `IORING_SETUP_*`, include/uapi/linux/io_uring.h.
+        flags: u32,
+    }
+
+    /// An operation was handed to the kernel by a ring.
+    30 => IoUringOp as "process.io_uring_op" in Bulk {
+        /// `IORING_OP_*`.
+        opcode: u32,
+        /// Descriptor that it works on or from.
+        fd: u32,
+        /// The kernel's copy of its path, NUL-terminated; bytes after the NUL are stale.
+        path: [u8; ACT_NAME_MAX],
+        /// Of its second path, likewise.
+        other: [u8; ACT_NAME_MAX],
+    }
+
+    /// A process was moved into another control group.
+    31 => CgroupMove as "process.cgroup_move" in Priority {
+        /// Which.
+        target: Target,
+        /// Id of the control group.
+        cgroup: u64,
+        /// Its path, NUL-terminated; bytes after the NUL are stale.
+        path: [u8; ACT_NAME_MAX],
     }
 }

@@ -10,8 +10,9 @@ pub use decode::{Bytes, DecodeError, decode};
 #[cfg(feature = "decode")]
 pub use events::Record;
 pub use events::{
-    Accept, Connect, Credentials, Exec, ExecFailed, Exit, Fork, KINDS, Kind, KindInfo, Listen, PamAccount, PamAuthenticate, PamEnd,
-    PamItem, PamSessionClose, PamSessionOpen, PamStart, Probe, Ring, Seed, Signal, SshdLog,
+    Accept, Access, Capabilities, CgroupMove, Chroot, Connect, Credentials, Exec, ExecFailed, Exit, Fork, IoUring, IoUringOp, KINDS, Kind,
+    KindInfo, Listen, Memfd, MemoryExec, Namespaces, PamAccount, PamAuthenticate, PamEnd, PamItem, PamSessionClose, PamSessionOpen,
+    PamStart, Prctl, Probe, Rename, Ring, Seccomp, Seed, Signal, SshdLog,
 };
 pub use fd::{Fd, FdKind, Image, Relay, STDIO};
 
@@ -47,6 +48,9 @@ pub const PAM_ITEM_MAX: usize = 256;
 /// Longest message to syslog that is kept, bytes with the NUL: sshd itself cuts at 500.
 pub const SYSLOG_MAX: usize = 512;
 
+/// Longest name of a memfd with its prefix `memfd:` and NUL, mm/memfd.c; also of what else is kept of names in fixed records.
+pub const ACT_NAME_MAX: usize = 256;
+
 /// `Header::flags`: the argument vector was cut at [`ARGV_MAX`].
 pub const FLAG_ARGV_TRUNCATED: u16 = 1 << 0;
 /// `Header::flags`: the requested path was cut at [`NAME_MAX`].
@@ -63,6 +67,9 @@ pub const FLAG_RESULT_UNKNOWN: u16 = 1 << 5;
 pub const FLAG_KERNEL_THREAD: u16 = 1 << 6;
 /// `Header::flags`: the parent had more than [`RELAY_FDS`] descriptors.
 pub const FLAG_RELAY_TRUNCATED: u16 = 1 << 7;
+
+/// `Header::flags`: the system call came in by the 32-bit table, and its number is one of that table.
+pub const FLAG_32_BIT: u16 = 1 << 8;
 
 /// What every record begins with.
 #[repr(C)]
@@ -153,6 +160,48 @@ pub struct Target {
     pub exec_id: u32,
     /// Real user id.
     pub uid: u32,
+}
+
+/// Inode numbers of a task's namespaces, as `/proc/<pid>/ns` shows them. 0 where the kernel has no such namespaces.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "decode", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
+pub struct NamespaceIds {
+    /// Mounts.
+    pub mnt: u32,
+    /// Pids that children get.
+    pub pid: u32,
+    /// Network.
+    pub net: u32,
+    /// Host name.
+    pub uts: u32,
+    /// System V and POSIX IPC.
+    pub ipc: u32,
+    /// Control groups.
+    pub cgroup: u32,
+    /// Users.
+    pub user: u32,
+    /// Clocks that children get.
+    pub time: u32,
+}
+
+/// Capability sets of a task, one bit a capability.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "decode", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
+pub struct CapabilitySets {
+    /// What counts now.
+    pub effective: u64,
+    /// What may be made effective.
+    pub permitted: u64,
+    /// What may be kept over an exec.
+    pub inheritable: u64,
+    /// What an exec may give at most.
+    pub bounding: u64,
+    /// What an exec keeps without the file's say.
+    pub ambient: u64,
+    /// `SECBIT_*`, include/uapi/linux/securebits.h.
+    pub securebits: u64,
 }
 
 /// Whose packets are gathered: the key of the map `PROBES`.

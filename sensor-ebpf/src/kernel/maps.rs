@@ -2,7 +2,7 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
-use bartizan_sensor_ebpf::abi::{COUNTER_SLOTS, Pending, ProbeGathered, ProbeSource, TaskIds};
+use bartizan_sensor_ebpf::abi::{COUNTER_SLOTS, CapabilitySets, NamespaceIds, Pending, ProbeGathered, ProbeSource, TaskIds};
 use bartizan_sensor_ebpf::layout::KernelOffsets;
 
 /// Layout of the running kernel, set by user space before load.
@@ -94,6 +94,31 @@ pub(crate) static PROBES: HashMap<ProbeSource, ProbeGathered> = HashMap::with_ma
 /// Ids of threads inside a call of the setuid family. LRU: a thread that is killed in it leaves its entry behind.
 #[map]
 pub(crate) static SETID: LruHashMap<u64, TaskIds> = LruHashMap::with_max_entries(4096, 0);
+
+/// Threads inside `unshare` or `setns`. LRU likewise.
+#[map]
+pub(crate) static NAMESPACES: LruHashMap<u64, NamespaceIds> = LruHashMap::with_max_entries(4096, 0);
+
+/// Threads inside a call that may change capabilities. LRU likewise.
+#[map]
+pub(crate) static CAPABILITIES: LruHashMap<u64, CapabilitySets> = LruHashMap::with_max_entries(4096, 0);
+
+/// Scratch of the chroot hook.
+#[map]
+pub(crate) static CHROOT_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// How often an image made memory executable. LRU: an image that is forgotten is told again.
+#[map]
+pub(crate) static MADE_EXECUTABLE: LruHashMap<MadeExecutable, u64> = LruHashMap::with_max_entries(8192, 0);
+
+/// Names an image in [`MADE_EXECUTABLE`].
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct MadeExecutable {
+    pub(crate) start_boottime: u64,
+    pub(crate) tgid: u32,
+    pub(crate) exec_id: u32,
+}
 
 /// Arguments of threads inside `pam_start`. LRU likewise.
 #[map]

@@ -1,5 +1,6 @@
 //! What the programs share.
 
+pub(crate) mod call;
 pub(crate) mod emit;
 pub(crate) mod fd;
 pub(crate) mod image;
@@ -10,7 +11,7 @@ pub(crate) mod task;
 
 use core::mem::MaybeUninit;
 
-use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_str};
 
 /// Reads a value of the kernel at `address`; zeros when it cannot be read.
 #[inline(always)]
@@ -32,6 +33,20 @@ pub(crate) fn read<T: Copy>(address: u64) -> T {
 pub(crate) unsafe fn copy(to: *mut u8, len: u32, address: u64) {
     // SAFETY: by contract.
     unsafe { bpf_probe_read_kernel(to.cast(), len, address as *const _) };
+}
+
+/// Copies a string of the kernel to `to`, cut at `N` bytes with its NUL; empty when it cannot be read.
+///
+/// # Safety
+/// `to` must be valid for `N` bytes of writing.
+#[inline(always)]
+pub(crate) unsafe fn kernel_string<const N: usize>(to: *mut u8, address: u64) {
+    // SAFETY: by contract.
+    unsafe {
+        if bpf_probe_read_kernel_str(to.cast(), N as u32, address as *const _) < 0 {
+            to.write(0);
+        }
+    }
 }
 
 /// Zeroes `T` word by word: a struct assignment would become a byte loop.

@@ -4,7 +4,7 @@
 //! unknown number each time, so the verifier does not follow every combination of string lengths as a state of its own
 //! (450,000 instructions when it did).
 
-use aya_ebpf::helpers::generated::{bpf_probe_read_kernel_str, bpf_probe_read_user};
+use aya_ebpf::helpers::generated::{bpf_probe_read_kernel_str, bpf_probe_read_user, bpf_probe_read_user_str};
 use bartizan_sensor_ebpf::abi::{ARGV_MAX, COMPONENT_MAX, NAME_MAX, Span, TAIL_MAX};
 
 use super::bound;
@@ -12,6 +12,31 @@ use super::maps::{SCRATCH, Scratch};
 
 /// Where the fill is kept: behind everything a record can reach.
 const FILL: usize = SCRATCH - 8;
+
+/// Where it is noted that a program works in the scratch: before the words of [`super::image`].
+const CLAIM: usize = SCRATCH - 128;
+
+/// Takes the scratch; false when a program that this one interrupts works in it. Programs at functions can be interrupted by others, and
+/// several of one hook share a scratch.
+#[inline(always)]
+pub(crate) fn claim(scratch: *mut Scratch) -> bool {
+    // SAFETY: inside the scratch, and 8-aligned like it; a scratch is one CPU's own.
+    unsafe {
+        let claim = scratch.cast::<u8>().add(CLAIM).cast::<u64>();
+        if claim.read_volatile() != 0 {
+            return false;
+        }
+        claim.write_volatile(1);
+    }
+    true
+}
+
+/// Gives it back.
+#[inline(always)]
+pub(crate) fn release(scratch: *mut Scratch) {
+    // SAFETY: as in `claim`.
+    unsafe { scratch.cast::<u8>().add(CLAIM).cast::<u64>().write_volatile(0) };
+}
 
 #[inline(always)]
 fn fill(scratch: *mut Scratch) -> *mut u64 {
@@ -84,6 +109,17 @@ pub(crate) fn name(scratch: *mut Scratch, fixed: u64, address: u64) -> bool {
 pub(crate) fn kernel_string(scratch: *mut Scratch, fixed: usize, address: u64) -> bool {
     // SAFETY: `end` leaves room for a name.
     let written = unsafe { bpf_probe_read_kernel_str(end(scratch, fixed as u64).cast(), NAME_MAX as u32, address as *const _) };
+    if written > 0 {
+        grow(scratch, written as u64);
+    }
+    written >= NAME_MAX as i64
+}
+
+/// Appends a string of the caller's memory with its NUL; true when it was cut.
+#[inline(always)]
+pub(crate) fn user_string(scratch: *mut Scratch, fixed: usize, address: u64) -> bool {
+    // SAFETY: `end` leaves room for a name.
+    let written = unsafe { bpf_probe_read_user_str(end(scratch, fixed as u64).cast(), NAME_MAX as u32, address as *const _) };
     if written > 0 {
         grow(scratch, written as u64);
     }

@@ -19,7 +19,7 @@ use super::paint::Paint;
 const NAMES: usize = 65_536;
 
 /// Width of the kind column: the longest kind.
-const KIND_WIDTH: usize = 19;
+const KIND_WIDTH: usize = 20;
 
 /// Width of the user column.
 const USER_WIDTH: usize = 8;
@@ -99,6 +99,18 @@ impl EventLines {
             Body::Probe(body) => access::probe(body),
             Body::Credentials(body) => access::credentials(body),
             Body::Signal(body) => acts::signal(body),
+            Body::Access(body) => acts::access(body),
+            Body::Namespaces(body) => acts::namespaces(body),
+            Body::Rename(body) => acts::rename(body),
+            Body::Chroot(body) => acts::chroot(body),
+            Body::Seccomp(body) => acts::seccomp(body),
+            Body::Memfd(body) => acts::memfd(body),
+            Body::MemoryExec(body) => acts::memory_exec(body),
+            Body::Prctl(body) => acts::prctl(body),
+            Body::IoUring(body) => acts::io_uring(body),
+            Body::IoUringOp(body) => acts::io_uring_op(body),
+            Body::CgroupMove(body) => acts::cgroup_move(body),
+            Body::Capabilities(body) => acts::capabilities(body),
             Body::AuthStart(body)
             | Body::Authenticate(body)
             | Body::Account(body)
@@ -217,6 +229,17 @@ fn icon(body: &Body) -> &'static str {
         Body::Probe(_) => "🔎",
         Body::Credentials(_) => "🎭",
         Body::Signal(_) => "🔔",
+        Body::Access(_) => "💉",
+        Body::Namespaces(_) => "🌐",
+        Body::Rename(_) => "📛",
+        Body::Chroot(_) => "📦",
+        Body::Seccomp(_) => "🧱",
+        Body::Memfd(_) => "👥",
+        Body::MemoryExec(_) => "🧨",
+        Body::Prctl(_) => "🔧",
+        Body::IoUring(_) | Body::IoUringOp(_) => "💍",
+        Body::CgroupMove(_) => "🚚",
+        Body::Capabilities(_) => "🎩",
         Body::AuthStart(_) => "🚪",
         Body::Authenticate(_) => "🔑",
         Body::Account(_) => "🪪",

@@ -175,8 +175,9 @@ impl Enricher {
                 let relay = relay.map(|relay| self.relay(relay));
                 (process, Outcome::Unknown, Body::Seed(Seed { stdio, relay, sockets }))
             }
-            What::Act(Act { body, outcome, target: acted_on }) => {
-                target = acted_on.map(|target| self.target(&target));
+            What::Act(act) => {
+                let Act { body, outcome, target: acted_on } = *act;
+                target = acted_on.and_then(|target| self.target(&target));
                 (self.subject(&subject, id), outcome, body)
             }
             What::Probe(probe) => {
@@ -270,15 +271,19 @@ impl Enricher {
         process
     }
 
-    /// The process that something is done to, as far as it is known.
-    fn target(&self, target: &Target) -> Process {
+    /// The process that something is done to, as far as it is known; `None` where only a pid was told and nobody is known by it.
+    fn target(&self, target: &Target) -> Option<Process> {
+        if target.start_boottime == 0 {
+            let named = self.table.by_pid(target.tgid)?;
+            return Some(named.process.clone());
+        }
         let id = self.exec_id(target.tgid, target.start_boottime, target.exec_id);
         let known = self.table.get(&id).map(|entry| entry.process.clone());
         let process = known.unwrap_or_else(|| Process {
             start_wall_ns: Some(clock::event_time(id.start_ns, self.wall_offset).wall_ns),
             ..Process::of(id)
         });
-        Process { tid: target.tid, uid: target.uid, user: self.users.name(target.uid).map(str::to_owned), ..process }
+        Some(Process { tid: target.tid, uid: target.uid, user: self.users.name(target.uid).map(str::to_owned), ..process })
     }
 
     /// The child of `parent`: its image under another id.

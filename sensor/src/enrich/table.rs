@@ -43,7 +43,12 @@ impl Table {
         self.entries.get(&id.pid).filter(|entry| entry.process.exec_id.same_process(id))
     }
 
-    /// The same, to change.
+    /// The living process with this pid.
+    pub fn by_pid(&self, pid: u32) -> Option<&Entry> {
+        self.entries.get(&pid).filter(|entry| !entry.exited)
+    }
+
+    /// The process with this pid and start, to change.
     pub fn get_mut(&mut self, id: &ExecId) -> Option<&mut Entry> {
         self.entries.get_mut(&id.pid).filter(|entry| entry.process.exec_id.same_process(id))
     }

@@ -1,12 +1,18 @@
 //! From a kernel record to owned values: what happened, and to whom, without looking anything up. One file per activity.
 
 mod accept;
+mod access;
+mod calls;
 mod connect;
 mod credentials;
+mod disguise;
 mod exec;
 mod exit;
 mod fd;
 mod fork;
+mod io_uring;
+mod isolation;
+mod memory;
 pub mod pam;
 pub mod probe;
 mod seed;
@@ -131,7 +137,7 @@ pub enum What {
     /// A process that already ran.
     Seed(Box<Image>),
     /// Something that changes nothing of what is known about processes.
-    Act(Act),
+    Act(Box<Act>),
     /// Packets to closed ports; without a subject.
     Probe(Probe),
     /// A call into libpam.
@@ -158,7 +164,7 @@ pub struct Act {
 
 impl From<Act> for What {
     fn from(act: Act) -> Self {
-        Self::Act(act)
+        Self::Act(Box::new(act))
     }
 }
 
@@ -174,6 +180,17 @@ impl Act {
         Self { body, outcome, target: None }
     }
 
+    /// A deed whose result is not known.
+    fn of_unknown_result(body: Body) -> Self {
+        Self { body, outcome: Outcome::Unknown, target: None }
+    }
+
+    /// The same deed, done to the process that has `pid` now, where the record names none.
+    fn or_pid(self, pid: u32) -> Self {
+        let by_pid = || (pid != 0).then_some(Target { tgid: pid, tid: pid, start_boottime: 0, exec_id: 0, uid: 0 });
+        Self { target: self.target.or_else(by_pid), ..self }
+    }
+
     /// The same deed, done to `target`.
     fn to(self, target: &abi::Target) -> Self {
         Self { target: (target.tgid != 0).then(|| Target::from(target)), ..self }
@@ -187,7 +204,7 @@ pub struct Target {
     pub tgid: u32,
     /// Thread id.
     pub tid: u32,
-    /// Start of the process, boot clock, nanoseconds.
+    /// Start of the process, boot clock, nanoseconds; 0 where only its pid was told.
     pub start_boottime: u64,
     /// Image count.
     pub exec_id: u32,
@@ -294,6 +311,11 @@ pub struct Relay {
     pub truncated: bool,
 }
 
+/// An errno of a record, where 0 is success.
+fn errno(error: u32) -> Option<Errno> {
+    (error != 0).then_some(Errno(error as i32))
+}
+
 /// Reads one ring record.
 ///
 /// # Errors
@@ -322,6 +344,18 @@ pub fn project(bytes: &[u8]) -> Result<Observation, DecodeError> {
         Record::PamEnd(fixed, _) => pam::project_end(header, fixed.handle),
         Record::SshdLog(fixed, _) => pam::project_log(fixed),
         Record::Signal(fixed, _) => signal::project(fixed),
+        Record::Access(fixed, _) => access::project(fixed),
+        Record::Namespaces(fixed, _) => isolation::project_namespaces(fixed),
+        Record::Rename(fixed, _) => disguise::project_rename(fixed),
+        Record::Chroot(fixed, bytes) => isolation::project_chroot(fixed, bytes),
+        Record::Seccomp(fixed, _) => isolation::project_seccomp(fixed),
+        Record::Memfd(fixed, _) => memory::project_memfd(fixed),
+        Record::MemoryExec(fixed, _) => memory::project_memory_exec(fixed),
+        Record::Capabilities(fixed, _) => isolation::project_capabilities(fixed),
+        Record::Prctl(fixed, _) => disguise::project_prctl(fixed),
+        Record::IoUring(fixed, _) => io_uring::project(fixed),
+        Record::IoUringOp(fixed, _) => io_uring::project_op(fixed),
+        Record::CgroupMove(fixed, _) => isolation::project_cgroup_move(fixed),
     };
     Ok(Observation { kind, subject: Subject::from(header), what })
 }

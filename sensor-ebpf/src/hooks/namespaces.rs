@@ -1,0 +1,170 @@
+//! A task went into other namespaces by `unshare` or `setns`, or tried to. What `clone` makes is told by the fork.
+//!
+//! Both tiers compare the task's own namespaces before and after, so nothing that the caller could change is believed.
+
+use aya_ebpf::helpers::generated::bpf_get_current_pid_tgid;
+use aya_ebpf::macros::{fentry, fexit, tracepoint};
+use aya_ebpf::programs::{FEntryContext, FExitContext, TracePointContext};
+use bartizan_sensor_ebpf::abi::{Count, FLAG_32_BIT, Kind, NamespaceIds, Namespaces, Ring};
+use bartizan_sensor_ebpf::layout::ABSENT;
+
+use super::exec_failed::at_exit;
+use crate::kernel::call::Call;
+use crate::kernel::maps::NAMESPACES;
+use crate::kernel::{emit, field, offset, task};
+
+/// include/uapi/linux/sched.h: every `CLONE_NEW*`.
+const CLONE_NEW: u64 = 0x7e02_0080;
+
+/// arch/x86/entry/syscalls/syscall_64.tbl and syscall_32.tbl.
+const UNSHARE: u32 = 272;
+const UNSHARE_32: u32 = 310;
+
+#[inline(always)]
+fn ids(task: u64) -> NamespaceIds {
+    let proxy: u64 = field!(task, task_nsproxy);
+    let cred: u64 = field!(task, task_cred);
+    let mnt: u64 = field!(proxy, nsproxy_mnt_ns);
+    let pid: u64 = field!(proxy, nsproxy_pid_for_children);
+    let net: u64 = field!(proxy, nsproxy_net_ns);
+    let uts: u64 = field!(proxy, nsproxy_uts_ns);
+    let ipc: u64 = field!(proxy, nsproxy_ipc_ns);
+    let cgroup: u64 = field!(proxy, nsproxy_cgroup_ns);
+    let user: u64 = field!(cred, cred_user_ns);
+    let has_time = offset!(nsproxy_time_for_children) != u64::from(ABSENT) && offset!(timens_inum) != u64::from(ABSENT);
+    let time: u64 = if has_time { field!(proxy, nsproxy_time_for_children) } else { 0 };
+    NamespaceIds {
+        mnt: field!(mnt, mntns_inum),
+        pid: field!(pid, pidns_inum),
+        net: field!(net, netns_inum),
+        uts: field!(uts, utsns_inum),
+        ipc: field!(ipc, ipcns_inum),
+        cgroup: field!(cgroup, cgroupns_inum),
+        user: field!(user, userns_inum),
+        time: if time == 0 { 0 } else { field!(time, timens_inum) },
+    }
+}
+
+#[inline(always)]
+fn same(a: &NamespaceIds, b: &NamespaceIds) -> bool {
+    a.mnt == b.mnt
+        && a.pid == b.pid
+        && a.net == b.net
+        && a.uts == b.uts
+        && a.ipc == b.ipc
+        && a.cgroup == b.cgroup
+        && a.user == b.user
+        && a.time == b.time
+}
+
+#[inline(always)]
+fn is_unshare(call: Call) -> bool {
+    call.number() == if call.is_32_bit() { UNSHARE_32 } else { UNSHARE }
+}
+
+/// What the call asks for; `None` when it is none of namespaces.
+#[inline(always)]
+fn asked(call: Call) -> Option<u64> {
+    if !is_unshare(call) {
+        return Some(call.argument::<1>() & CLONE_NEW);
+    }
+    let flags = call.argument::<0>() & CLONE_NEW;
+    if flags == 0 { None } else { Some(flags) }
+}
+
+#[inline(always)]
+fn before() {
+    if asked(Call::now()).is_none() {
+        return;
+    }
+    // SAFETY: the helper takes nothing.
+    let thread = unsafe { bpf_get_current_pid_tgid() };
+    if NAMESPACES.insert(&thread, &ids(task::current()), 0).is_err() {
+        emit::count(Kind::Namespaces, Count::TableFull);
+    }
+}
+
+#[inline(always)]
+fn after(result: i64) {
+    let call = Call::now();
+    let Some(asked) = asked(call) else { return };
+    // SAFETY: the helper takes nothing.
+    let thread = unsafe { bpf_get_current_pid_tgid() };
+    let Some(before) = NAMESPACES.get_ptr(&thread) else { return };
+    let current = task::current();
+    let now = ids(current);
+    // SAFETY: the map is preallocated, and the entry is this thread's own.
+    let before = unsafe { *before };
+    let _ = NAMESPACES.remove(&thread);
+    // To go where one is already changes nothing.
+    if result >= 0 && same(&before, &now) {
+        return;
+    }
+    // SAFETY: every field is written.
+    unsafe {
+        emit::fixed(Kind::Namespaces, Ring::Priority, current, |record: *mut Namespaces| {
+            if call.is_32_bit() {
+                (*record).header.flags |= FLAG_32_BIT;
+            }
+            (*record).before = before;
+            (*record).after = now;
+            (*record).asked = asked;
+            (*record).call = call.number();
+            (*record).error = if result < 0 { (-result) as u32 } else { 0 };
+        });
+    }
+}
+
+/// Attached to the calls' own functions.
+#[fentry]
+fn fentry_unshare(_ctx: FEntryContext) -> i32 {
+    before();
+    0
+}
+
+#[fexit]
+fn fexit_unshare(ctx: FExitContext) -> i32 {
+    // (unsigned long flags), then the result
+    after(i64::from(ctx.arg::<i32>(1)));
+    0
+}
+
+#[fentry]
+fn fentry_setns(_ctx: FEntryContext) -> i32 {
+    before();
+    0
+}
+
+#[fexit]
+fn fexit_setns(ctx: FExitContext) -> i32 {
+    // (struct pt_regs *), then the result
+    after(ctx.arg::<u64>(1) as i64);
+    0
+}
+
+#[fentry]
+fn fentry_setns_32(_ctx: FEntryContext) -> i32 {
+    before();
+    0
+}
+
+#[fexit]
+fn fexit_setns_32(ctx: FExitContext) -> i32 {
+    after(ctx.arg::<u64>(1) as i64);
+    0
+}
+
+/// Attached at the entries of both calls.
+#[tracepoint]
+fn sys_enter_namespaces(_ctx: TracePointContext) -> u32 {
+    before();
+    0
+}
+
+/// Attached at the exits of both calls.
+#[tracepoint]
+fn sys_exit_namespaces(ctx: TracePointContext) -> u32 {
+    let (_, result) = at_exit(&ctx);
+    after(result);
+    0
+}

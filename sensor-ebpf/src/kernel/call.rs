@@ -1,0 +1,79 @@
+//! The system call that the running task is in.
+
+use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
+use bartizan_sensor_ebpf::layout::ABSENT;
+
+use super::{field, offset, read, task};
+
+/// arch/x86/include/asm/thread_info.h: the task came in by `int 0x80` or another 32-bit entry.
+const TS_COMPAT: u32 = 2;
+
+/// The registers that the running task came in with.
+#[derive(Clone, Copy)]
+pub(crate) struct Call {
+    regs: u64,
+    compat: bool,
+}
+
+/// Calls that make a new image, arch/x86/entry/syscalls/syscall_64.tbl and syscall_32.tbl.
+const EXECVE: u32 = 59;
+const EXECVEAT: u32 = 322;
+const EXECVE_32: u32 = 11;
+const EXECVEAT_32: u32 = 358;
+
+impl Call {
+    /// The call of the running task. Of a kernel thread it is nothing.
+    #[inline(always)]
+    pub(crate) fn now() -> Self {
+        // SAFETY: helpers without side effects on the running task.
+        let regs = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as u64;
+        let status: u32 = if offset!(task_thread_status) == u64::from(ABSENT) { 0 } else { field!(task::current(), task_thread_status) };
+        Self { regs, compat: status & TS_COMPAT != 0 }
+    }
+
+    /// Its number, in the table of [`Self::is_32_bit`].
+    #[inline(always)]
+    pub(crate) fn number(self) -> u32 {
+        let number: u64 = field!(self.regs, regs_orig_ax);
+        number as u32
+    }
+
+    /// Whether number and arguments are those of the 32-bit table.
+    #[inline(always)]
+    pub(crate) fn is_32_bit(self) -> bool {
+        self.compat
+    }
+
+    /// Whether it makes a new image.
+    #[inline(always)]
+    pub(crate) fn is_exec(self) -> bool {
+        let number = self.number();
+        if self.compat { matches!(number, EXECVE_32 | EXECVEAT_32) } else { matches!(number, EXECVE | EXECVEAT) }
+    }
+
+    /// Argument `N`, 0 to 4, as the registers still have it: an address in it may lead to memory that another thread has changed.
+    #[inline(always)]
+    pub(crate) fn argument<const N: usize>(self) -> u64 {
+        const { assert!(N < 5) };
+        let wide = match N {
+            0 => offset!(regs_di),
+            1 => offset!(regs_si),
+            2 => offset!(regs_dx),
+            3 => offset!(regs_r10),
+            _ => offset!(regs_r8),
+        };
+        let narrow = match N {
+            0 => offset!(regs_bx),
+            1 => offset!(regs_cx),
+            2 => offset!(regs_dx),
+            3 => offset!(regs_si),
+            _ => offset!(regs_di),
+        };
+        if self.compat {
+            let value: u32 = read(self.regs + narrow);
+            u64::from(value)
+        } else {
+            read(self.regs + wide)
+        }
+    }
+}
