@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
 use bartizan_tests::trigger::{Waiting, call, in_child};
-use bartizan_tests::{Sensor, SensorConfig, wait_for};
+use bartizan_tests::{Scene, Sensor, play, scenes, wait_for};
 use nix::libc;
 use serde_json::{Value, json};
 
@@ -50,9 +50,25 @@ fn claiming(code: i32) -> [i32; 32] {
     info
 }
 
+/// What both tiers must tell.
+const SCENES: &[(&str, Scene)] = scenes![
+    a_signal_to_another_process_is_told_whatever_call_sent_it,
+    signals_that_programs_talk_with_are_told_across_users_only_and_those_to_oneself_never,
+    whoever_reaches_into_another_process_is_told_and_whoever_only_looks_is_not,
+    who_may_not_reach_into_another_process_is_told_with_the_refusal,
+];
+
 #[test]
-fn a_signal_to_another_process_is_told_whatever_call_sent_it() {
-    let mut sensor = Sensor::start();
+fn in_the_best_tiers_of_this_kernel() {
+    play(Sensor::start(), SCENES);
+}
+
+#[test]
+fn in_the_fallback_tiers() {
+    play(Sensor::with().arg("--disable-hook").arg("process_access:fexit").start(), SCENES);
+}
+
+fn a_signal_to_another_process_is_told_whatever_call_sent_it(sensor: &mut Sensor) {
     let sleepers: Vec<Sleeper> = (0..6).map(|_| Sleeper::start(None)).collect();
     let pids: Vec<libc::c_long> = sleepers.iter().map(|sleeper| sleeper.pid().into()).collect();
     let term = libc::c_long::from(libc::SIGTERM);
@@ -100,9 +116,7 @@ fn a_signal_to_another_process_is_told_whatever_call_sent_it() {
     }
 }
 
-#[test]
-fn signals_that_programs_talk_with_are_told_across_users_only_and_those_to_oneself_never() {
-    let mut sensor = Sensor::start();
+fn signals_that_programs_talk_with_are_told_across_users_only_and_those_to_oneself_never(sensor: &mut Sensor) {
     let (own, other) = (Sleeper::start(None), Sleeper::start(Some(NOBODY)));
     let usr1 = libc::c_long::from(libc::SIGUSR1);
     assert_eq!(call(libc::SYS_kill, &[own.pid().into(), usr1, 0, 0]), 0);
@@ -112,16 +126,14 @@ fn signals_that_programs_talk_with_are_told_across_users_only_and_those_to_onese
     let asked = Sleeper::start(None);
     assert_eq!(call(libc::SYS_kill, &[asked.pid().into(), 0, 0, 0]), 0);
     sensor.settle();
-    let own = std::process::id().to_string();
-    let events = sensor.events_json(&["--kind", "process.signal", "--pid", &own]);
+    let me = std::process::id();
+    let mut events = sensor.events_json(&["--kind", "process.signal", "--pid", &me.to_string()]);
+    // Earlier scenes have signalled others.
+    let of_this_scene = [json!(own.pid()), json!(other.pid()), json!(asked.pid()), json!(me)];
+    events.retain(|event| of_this_scene.contains(&event["target"]["pid"]));
     let told: Vec<(&Value, &Value)> = events.iter().map(|event| (&event["target"]["pid"], &event["body"]["signal"])).collect();
     assert_eq!(told, [(&json!(other.pid()), &json!("SIGUSR1"))], "{events:#?}");
     assert_eq!(events[0]["target"]["uid"], NOBODY);
-}
-
-/// A sensor with the best tiers that this kernel has, and one held to the fallback tiers.
-fn both() -> [SensorConfig; 2] {
-    [Sensor::with(), Sensor::with().arg("--disable-hook").arg("process_access:fexit")]
 }
 
 /// `[how, error, target's pid]` of what `pid` did to others, in its order.
@@ -130,48 +142,40 @@ fn accesses(sensor: &Sensor, pid: u32) -> Vec<Value> {
     events.iter().map(|event| json!([event["body"]["how"], event["body"]["error"], event["target"]["pid"]])).collect()
 }
 
-#[test]
-fn whoever_reaches_into_another_process_is_told_and_whoever_only_looks_is_not() {
-    for config in both() {
-        let mut sensor = config.start();
-        let victim = Waiting::start();
-        let pid = libc::c_long::from(victim.pid());
-        let of_victim = CString::new(format!("/proc/{pid}/status")).expect("no NUL");
-        let mut word = 7_u64;
-        let own = libc::iovec { iov_base: (&raw mut word).cast(), iov_len: 8 };
-        let own = &raw const own as libc::c_long;
-        let attach = libc::c_long::from(libc::PTRACE_ATTACH);
-        let actor = in_child(|| {
-            assert_eq!(call(libc::SYS_ptrace, &[attach, pid]), 0);
-            assert_eq!(call(libc::SYS_wait4, &[pid, 0, libc::__WALL.into(), 0]), pid);
-            assert_eq!(call(libc::SYS_ptrace, &[libc::PTRACE_DETACH.into(), pid]), 0);
-            assert_eq!(call(libc::SYS_process_vm_writev, &[pid, own, 1, own, 1, 0]), 8);
-            assert_eq!(call(libc::SYS_process_vm_readv, &[pid, own, 1, own, 1, 0]), 8);
-            let pidfd = call(libc::SYS_pidfd_open, &[pid, 0]);
-            assert!(call(libc::SYS_pidfd_getfd, &[pidfd, 0, 0]) >= 0);
-            // Twins: the actor's own memory, and a look at what everybody may see.
-            assert_eq!(call(libc::SYS_process_vm_writev, &[std::process::id().into(), own, 1, own, 1, 0]), 8);
-            assert!(call(libc::SYS_open, &[of_victim.as_ptr() as libc::c_long, 0]) >= 0);
-        });
-        let traced = in_child(|| assert_eq!(call(libc::SYS_ptrace, &[libc::PTRACE_TRACEME.into()]), 0));
-        sensor.settle();
-        let expected = ["ptrace_attach", "vm_write", "vm_read", "get_fd"].map(|how| json!([how, null, pid]));
-        assert_eq!(accesses(&sensor, actor), expected);
-        assert_eq!(accesses(&sensor, traced), [json!(["ptrace_traceme", null, std::process::id()])]);
-    }
+fn whoever_reaches_into_another_process_is_told_and_whoever_only_looks_is_not(sensor: &mut Sensor) {
+    let victim = Waiting::start();
+    let pid = libc::c_long::from(victim.pid());
+    let of_victim = CString::new(format!("/proc/{pid}/status")).expect("no NUL");
+    let mut word = 7_u64;
+    let own = libc::iovec { iov_base: (&raw mut word).cast(), iov_len: 8 };
+    let own = &raw const own as libc::c_long;
+    let attach = libc::c_long::from(libc::PTRACE_ATTACH);
+    let actor = in_child(|| {
+        assert_eq!(call(libc::SYS_ptrace, &[attach, pid]), 0);
+        assert_eq!(call(libc::SYS_wait4, &[pid, 0, libc::__WALL.into(), 0]), pid);
+        assert_eq!(call(libc::SYS_ptrace, &[libc::PTRACE_DETACH.into(), pid]), 0);
+        assert_eq!(call(libc::SYS_process_vm_writev, &[pid, own, 1, own, 1, 0]), 8);
+        assert_eq!(call(libc::SYS_process_vm_readv, &[pid, own, 1, own, 1, 0]), 8);
+        let pidfd = call(libc::SYS_pidfd_open, &[pid, 0]);
+        assert!(call(libc::SYS_pidfd_getfd, &[pidfd, 0, 0]) >= 0);
+        // Twins: the actor's own memory, and a look at what everybody may see.
+        assert_eq!(call(libc::SYS_process_vm_writev, &[std::process::id().into(), own, 1, own, 1, 0]), 8);
+        assert!(call(libc::SYS_open, &[of_victim.as_ptr() as libc::c_long, 0]) >= 0);
+    });
+    let traced = in_child(|| assert_eq!(call(libc::SYS_ptrace, &[libc::PTRACE_TRACEME.into()]), 0));
+    sensor.settle();
+    let expected = ["ptrace_attach", "vm_write", "vm_read", "get_fd"].map(|how| json!([how, null, pid]));
+    assert_eq!(accesses(sensor, actor), expected);
+    assert_eq!(accesses(sensor, traced), [json!(["ptrace_traceme", null, std::process::id()])]);
 }
 
-#[test]
-fn who_may_not_reach_into_another_process_is_told_with_the_refusal() {
-    for config in both() {
-        let mut sensor = config.start();
-        let victim = Waiting::start();
-        let pid = libc::c_long::from(victim.pid());
-        let actor = in_child(|| {
-            assert_eq!(call(libc::SYS_setuid, &[NOBODY.into()]), 0);
-            assert_eq!(call(libc::SYS_ptrace, &[libc::PTRACE_SEIZE.into(), pid]), -libc::c_long::from(libc::EPERM));
-        });
-        sensor.settle();
-        assert_eq!(accesses(&sensor, actor), [json!(["ptrace_seize", libc::EPERM, pid])]);
-    }
+fn who_may_not_reach_into_another_process_is_told_with_the_refusal(sensor: &mut Sensor) {
+    let victim = Waiting::start();
+    let pid = libc::c_long::from(victim.pid());
+    let actor = in_child(|| {
+        assert_eq!(call(libc::SYS_setuid, &[NOBODY.into()]), 0);
+        assert_eq!(call(libc::SYS_ptrace, &[libc::PTRACE_SEIZE.into(), pid]), -libc::c_long::from(libc::EPERM));
+    });
+    sensor.settle();
+    assert_eq!(accesses(sensor, actor), [json!(["ptrace_seize", libc::EPERM, pid])]);
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use bartizan_tests::trigger::{Waiting, call, call_32, in_child, low_page};
-use bartizan_tests::{Sensor, SensorConfig};
+use bartizan_tests::{Scene, Sensor, SensorConfig, play, scenes};
 use nix::libc::{self, c_long};
 use serde_json::{Value, json};
 
@@ -22,10 +22,30 @@ const HOOKS: [&str; 7] = [
     "process_prctl",
 ];
 
-/// A sensor with the best tiers that this kernel has, and one held to the fallback tiers.
-fn both() -> [SensorConfig; 2] {
+/// What both tiers must tell.
+const SCENES: &[(&str, Scene)] = scenes![
+    other_namespaces_are_told_by_what_changed,
+    another_root_folder_is_told_as_the_kernel_sees_it,
+    filters_of_system_calls_are_told_whichever_call_set_them,
+    capabilities_are_told_before_and_after,
+    a_process_that_is_moved_into_another_control_group_is_the_target,
+    files_that_live_in_memory_are_told_with_the_kernel_s_name,
+    memory_that_becomes_executable_is_told_and_what_loaders_do_is_not,
+    a_compiler_that_goes_on_and_on_is_told_at_powers_of_two,
+    names_that_processes_give_themselves_and_others_are_told,
+    prctl_is_told_where_it_hides_or_rewrites,
+    what_goes_through_io_uring_is_told_though_no_system_call_opens_it,
+];
+
+#[test]
+fn in_the_best_tiers_of_this_kernel() {
+    play(Sensor::start(), SCENES);
+}
+
+#[test]
+fn in_the_fallback_tiers() {
     let without = |sensor: SensorConfig, hook: &&str| sensor.arg("--disable-hook").arg(&format!("{hook}:fexit"));
-    [Sensor::with(), HOOKS.iter().fold(Sensor::with(), without)]
+    play(HOOKS.iter().fold(Sensor::with(), without).start(), SCENES);
 }
 
 /// Whether 32-bit callers are seen by `hook`.
@@ -50,118 +70,102 @@ const UTS: c_long = libc::CLONE_NEWUTS as c_long;
 /// 32-bit table, arch/x86/entry/syscalls/syscall_32.tbl.
 const UNSHARE_32: u32 = 310;
 
-#[test]
-fn other_namespaces_are_told_by_what_changed() {
+fn other_namespaces_are_told_by_what_changed(sensor: &mut Sensor) {
     let file = fs::File::open("/proc/self/ns/uts").expect("this one");
     let fd = c_long::from(std::os::fd::AsRawFd::as_raw_fd(&file));
-    for config in both() {
-        let mut sensor = config.start();
-        let pid = in_child(|| {
-            assert_eq!(call(libc::SYS_unshare, &[UTS | libc::CLONE_FS as c_long]), 0);
-            assert_eq!(call(libc::SYS_setns, &[fd, UTS]), 0);
-            // Twins: to go where one is already, and what is no namespace.
-            assert_eq!(call(libc::SYS_setns, &[fd, UTS]), 0);
-            assert_eq!(call(libc::SYS_unshare, &[libc::CLONE_FS as c_long]), 0);
-            assert_eq!(call(libc::SYS_setns, &[-1, 0]), -c_long::from(libc::EBADF));
-        });
-        let narrow = in_child(|| assert_eq!(call_32(UNSHARE_32, &[UTS as u32]), 0));
-        sensor.settle();
-        let bodies = told(&sensor, "process.namespaces", pid);
-        let home = namespace("uts");
-        assert_eq!(bodies.len(), 3, "{bodies:#?}");
-        let made = bodies[0]["changed"][0]["to"].clone();
-        assert_ne!(made, home);
-        let change = |from: &Value, to: &Value| json!([{ "namespace": "uts", "from": from, "to": to }]);
-        assert_eq!(bodies[0], json!({ "call": "unshare", "asked": ["uts"], "changed": change(&json!(home), &made), "error": null }));
-        assert_eq!(bodies[1], json!({ "call": "setns", "asked": ["uts"], "changed": change(&made, &json!(home)), "error": null }));
-        assert_eq!(bodies[2], json!({ "call": "setns", "asked": [], "changed": [], "error": libc::EBADF }));
-        let expected = usize::from(sees_32_bit(&sensor, "process_namespaces"));
-        assert_eq!(told(&sensor, "process.namespaces", narrow).len(), expected, "a 32-bit caller");
-    }
+    let pid = in_child(|| {
+        assert_eq!(call(libc::SYS_unshare, &[UTS | libc::CLONE_FS as c_long]), 0);
+        assert_eq!(call(libc::SYS_setns, &[fd, UTS]), 0);
+        // Twins: to go where one is already, and what is no namespace.
+        assert_eq!(call(libc::SYS_setns, &[fd, UTS]), 0);
+        assert_eq!(call(libc::SYS_unshare, &[libc::CLONE_FS as c_long]), 0);
+        assert_eq!(call(libc::SYS_setns, &[-1, 0]), -c_long::from(libc::EBADF));
+    });
+    let narrow = in_child(|| assert_eq!(call_32(UNSHARE_32, &[UTS as u32]), 0));
+    sensor.settle();
+    let bodies = told(sensor, "process.namespaces", pid);
+    let home = namespace("uts");
+    assert_eq!(bodies.len(), 3, "{bodies:#?}");
+    let made = bodies[0]["changed"][0]["to"].clone();
+    assert_ne!(made, home);
+    let change = |from: &Value, to: &Value| json!([{ "namespace": "uts", "from": from, "to": to }]);
+    assert_eq!(bodies[0], json!({ "call": "unshare", "asked": ["uts"], "changed": change(&json!(home), &made), "error": null }));
+    assert_eq!(bodies[1], json!({ "call": "setns", "asked": ["uts"], "changed": change(&made, &json!(home)), "error": null }));
+    assert_eq!(bodies[2], json!({ "call": "setns", "asked": [], "changed": [], "error": libc::EBADF }));
+    let expected = usize::from(sees_32_bit(sensor, "process_namespaces"));
+    assert_eq!(told(sensor, "process.namespaces", narrow).len(), expected, "a 32-bit caller");
 }
 
-#[test]
-fn another_root_folder_is_told_as_the_kernel_sees_it() {
-    for config in both() {
-        let mut sensor = config.start();
-        let jail = sensor.folder().join("jail");
-        fs::create_dir(&jail).expect("a folder");
-        // By a symbolic link: the event names where it leads.
-        let link = sensor.folder().join("link");
-        std::os::unix::fs::symlink(&jail, &link).expect("a link");
-        let wanted = std::ffi::CString::new(link.to_str().expect("UTF-8")).expect("no NUL");
-        let nowhere = c"/no/such/folder";
-        let pid = in_child(|| {
-            assert_eq!(call(libc::SYS_chroot, &[nowhere.as_ptr() as c_long]), -c_long::from(libc::ENOENT));
-            assert_eq!(call(libc::SYS_chroot, &[wanted.as_ptr() as c_long]), 0);
-        });
-        sensor.settle();
-        let bodies = told(&sensor, "process.chroot", pid);
-        let meta = fs::metadata(&jail).expect("a folder");
-        let [failed, done] = bodies.as_slice() else { panic!("{bodies:#?}") };
-        assert_eq!(failed["path"], "/no/such/folder");
-        assert_eq!((&failed["error"], &failed["inode"]), (&json!(libc::ENOENT), &Value::Null));
-        assert_eq!((&done["call"], &done["error"], &done["inode"]), (&json!("chroot"), &Value::Null, &json!(meta.ino())));
-        let path = done["path"].as_str().expect("a path");
-        assert_eq!(path, fs::canonicalize(&jail).expect("a folder").to_str().expect("UTF-8"));
-    }
+fn another_root_folder_is_told_as_the_kernel_sees_it(sensor: &mut Sensor) {
+    let jail = sensor.folder().join("jail");
+    fs::create_dir(&jail).expect("a folder");
+    // By a symbolic link: the event names where it leads.
+    let link = sensor.folder().join("link");
+    std::os::unix::fs::symlink(&jail, &link).expect("a link");
+    let wanted = std::ffi::CString::new(link.to_str().expect("UTF-8")).expect("no NUL");
+    let nowhere = c"/no/such/folder";
+    let pid = in_child(|| {
+        assert_eq!(call(libc::SYS_chroot, &[nowhere.as_ptr() as c_long]), -c_long::from(libc::ENOENT));
+        assert_eq!(call(libc::SYS_chroot, &[wanted.as_ptr() as c_long]), 0);
+    });
+    sensor.settle();
+    let bodies = told(sensor, "process.chroot", pid);
+    let meta = fs::metadata(&jail).expect("a folder");
+    let [failed, done] = bodies.as_slice() else { panic!("{bodies:#?}") };
+    assert_eq!(failed["path"], "/no/such/folder");
+    assert_eq!((&failed["error"], &failed["inode"]), (&json!(libc::ENOENT), &Value::Null));
+    assert_eq!((&done["call"], &done["error"], &done["inode"]), (&json!("chroot"), &Value::Null, &json!(meta.ino())));
+    let path = done["path"].as_str().expect("a path");
+    assert_eq!(path, fs::canonicalize(&jail).expect("a folder").to_str().expect("UTF-8"));
 }
 
 /// `struct sock_filter`: return `SECCOMP_RET_ALLOW`.
 const ALLOW: [libc::sock_filter; 1] = [libc::sock_filter { code: 6, jt: 0, jf: 0, k: 0x7fff_0000 }];
 
-#[test]
-fn filters_of_system_calls_are_told_whichever_call_set_them() {
-    for config in both() {
-        let mut sensor = config.start();
-        let pid = in_child(|| {
-            let mut filter = ALLOW;
-            let program = libc::sock_fprog { len: 1, filter: filter.as_mut_ptr() };
-            let program = &raw const program as c_long;
-            assert_eq!(call(libc::SYS_prctl, &[libc::PR_SET_NO_NEW_PRIVS.into(), 1]), 0);
-            assert_eq!(call(libc::SYS_prctl, &[libc::PR_SET_SECCOMP.into(), 2, program]), 0);
-            assert_eq!(call(libc::SYS_seccomp, &[1, 0, program]), 0);
-            // A twin that asks for what there is, and one that is refused.
-            assert_eq!(call(libc::SYS_prctl, &[libc::PR_GET_SECCOMP.into()]), 2);
-            assert_eq!(call(libc::SYS_seccomp, &[1, 0, 0]), -c_long::from(libc::EFAULT));
-        });
-        sensor.settle();
-        let bodies = told(&sensor, "process.seccomp", pid);
-        let told: Vec<Value> = bodies.iter().map(|body| json!([body["mode"], body["filters"], body["error"]])).collect();
-        assert_eq!(told, [json!(["filter", 1, null]), json!(["filter", 2, null]), json!(["filter", 2, libc::EFAULT])], "{bodies:#?}");
-    }
+fn filters_of_system_calls_are_told_whichever_call_set_them(sensor: &mut Sensor) {
+    let pid = in_child(|| {
+        let mut filter = ALLOW;
+        let program = libc::sock_fprog { len: 1, filter: filter.as_mut_ptr() };
+        let program = &raw const program as c_long;
+        assert_eq!(call(libc::SYS_prctl, &[libc::PR_SET_NO_NEW_PRIVS.into(), 1]), 0);
+        assert_eq!(call(libc::SYS_prctl, &[libc::PR_SET_SECCOMP.into(), 2, program]), 0);
+        assert_eq!(call(libc::SYS_seccomp, &[1, 0, program]), 0);
+        // A twin that asks for what there is, and one that is refused.
+        assert_eq!(call(libc::SYS_prctl, &[libc::PR_GET_SECCOMP.into()]), 2);
+        assert_eq!(call(libc::SYS_seccomp, &[1, 0, 0]), -c_long::from(libc::EFAULT));
+    });
+    sensor.settle();
+    let bodies = told(sensor, "process.seccomp", pid);
+    let told: Vec<Value> = bodies.iter().map(|body| json!([body["mode"], body["filters"], body["error"]])).collect();
+    assert_eq!(told, [json!(["filter", 1, null]), json!(["filter", 2, null]), json!(["filter", 2, libc::EFAULT])], "{bodies:#?}");
 }
 
 /// include/uapi/linux/capability.h.
 const CAP_SYS_PTRACE: u32 = 19;
 const CAP_SYS_MODULE: u32 = 16;
 
-#[test]
-fn capabilities_are_told_before_and_after() {
-    for config in both() {
-        let mut sensor = config.start();
-        let pid = in_child(|| {
-            assert_eq!(call(libc::SYS_prctl, &[libc::PR_CAPBSET_DROP.into(), CAP_SYS_MODULE.into()]), 0);
-            // struct __user_cap_header_struct (version 3, this thread) and two __user_cap_data_struct.
-            let header: [u32; 2] = [0x2008_0522, 0];
-            let mut data = [0_u32; 6];
-            let (header, at) = (header.as_ptr() as c_long, data.as_mut_ptr() as c_long);
-            assert_eq!(call(libc::SYS_capget, &[header, at]), 0);
-            data[0] &= !(1 << CAP_SYS_PTRACE);
-            assert_eq!(call(libc::SYS_capset, &[header, at]), 0);
-            // A twin that changes nothing.
-            assert_eq!(call(libc::SYS_capset, &[header, at]), 0);
-        });
-        sensor.settle();
-        let bodies = told(&sensor, "process.capabilities", pid);
-        let [dropped, set] = bodies.as_slice() else { panic!("{bodies:#?}") };
-        let gone = |body: &Value, of: &str| {
-            let number = |side: &str| body[side][of].as_u64().expect("a set");
-            number("old") ^ number("new")
-        };
-        assert_eq!((&dropped["call"], gone(dropped, "bounding"), gone(dropped, "effective")), (&json!("prctl"), 1 << CAP_SYS_MODULE, 0));
-        assert_eq!((&set["call"], gone(set, "effective"), gone(set, "permitted")), (&json!("capset"), 1 << CAP_SYS_PTRACE, 0));
-    }
+fn capabilities_are_told_before_and_after(sensor: &mut Sensor) {
+    let pid = in_child(|| {
+        assert_eq!(call(libc::SYS_prctl, &[libc::PR_CAPBSET_DROP.into(), CAP_SYS_MODULE.into()]), 0);
+        // struct __user_cap_header_struct (version 3, this thread) and two __user_cap_data_struct.
+        let header: [u32; 2] = [0x2008_0522, 0];
+        let mut data = [0_u32; 6];
+        let (header, at) = (header.as_ptr() as c_long, data.as_mut_ptr() as c_long);
+        assert_eq!(call(libc::SYS_capget, &[header, at]), 0);
+        data[0] &= !(1 << CAP_SYS_PTRACE);
+        assert_eq!(call(libc::SYS_capset, &[header, at]), 0);
+        // A twin that changes nothing.
+        assert_eq!(call(libc::SYS_capset, &[header, at]), 0);
+    });
+    sensor.settle();
+    let bodies = told(sensor, "process.capabilities", pid);
+    let [dropped, set] = bodies.as_slice() else { panic!("{bodies:#?}") };
+    let gone = |body: &Value, of: &str| {
+        let number = |side: &str| body[side][of].as_u64().expect("a set");
+        number("old") ^ number("new")
+    };
+    assert_eq!((&dropped["call"], gone(dropped, "bounding"), gone(dropped, "effective")), (&json!("prctl"), 1 << CAP_SYS_MODULE, 0));
+    assert_eq!((&set["call"], gone(set, "effective"), gone(set, "permitted")), (&json!("capset"), 1 << CAP_SYS_PTRACE, 0));
 }
 
 /// Where the unified hierarchy is.
@@ -170,9 +174,7 @@ fn unified() -> &'static Path {
     if beside.join("cgroup.procs").exists() { beside } else { Path::new("/sys/fs/cgroup") }
 }
 
-#[test]
-fn a_process_that_is_moved_into_another_control_group_is_the_target() {
-    let mut sensor = Sensor::start();
+fn a_process_that_is_moved_into_another_control_group_is_the_target(sensor: &mut Sensor) {
     let name = format!("bartizan-test-{}", std::process::id());
     let group = unified().join(&name);
     fs::create_dir(&group).expect("a control group");
@@ -189,27 +191,23 @@ fn a_process_that_is_moved_into_another_control_group_is_the_target() {
     assert_eq!(event["target"]["pid"], pid);
 }
 
-#[test]
-fn files_that_live_in_memory_are_told_with_the_kernel_s_name() {
+fn files_that_live_in_memory_are_told_with_the_kernel_s_name(sensor: &mut Sensor) {
     let name = c"payload";
-    for config in both() {
-        let mut sensor = config.start();
-        let pid = in_child(|| assert!(call(libc::SYS_memfd_create, &[name.as_ptr() as c_long, libc::MFD_CLOEXEC.into()]) >= 0));
-        let page = low_page(b"narrow\0");
-        /// arch/x86/entry/syscalls/syscall_32.tbl.
-        const MEMFD_CREATE_32: u32 = 356;
-        let narrow = in_child(|| assert!(call_32(MEMFD_CREATE_32, &[page, 0]) >= 0));
-        sensor.settle();
-        let bodies = told(&sensor, "process.memfd", pid);
-        let [body] = bodies.as_slice() else { panic!("{bodies:#?}") };
-        let fields = (&body["name"], &body["flags"], &body["secret"]);
-        assert_eq!(fields, (&json!("memfd:payload"), &json!(libc::MFD_CLOEXEC), &json!(false)));
-        assert!(body["inode"].as_u64().is_some_and(|inode| inode > 0), "{body:#}");
-        let narrow = told(&sensor, "process.memfd", narrow);
-        let names: Vec<&Value> = narrow.iter().map(|body| &body["name"]).collect();
-        let expected: &[&str] = if sees_32_bit(&sensor, "process_memfd") { &["memfd:narrow"] } else { &[] };
-        assert_eq!(names, expected, "a 32-bit caller");
-    }
+    let pid = in_child(|| assert!(call(libc::SYS_memfd_create, &[name.as_ptr() as c_long, libc::MFD_CLOEXEC.into()]) >= 0));
+    let page = low_page(b"narrow\0");
+    /// arch/x86/entry/syscalls/syscall_32.tbl.
+    const MEMFD_CREATE_32: u32 = 356;
+    let narrow = in_child(|| assert!(call_32(MEMFD_CREATE_32, &[page, 0]) >= 0));
+    sensor.settle();
+    let bodies = told(sensor, "process.memfd", pid);
+    let [body] = bodies.as_slice() else { panic!("{bodies:#?}") };
+    let fields = (&body["name"], &body["flags"], &body["secret"]);
+    assert_eq!(fields, (&json!("memfd:payload"), &json!(libc::MFD_CLOEXEC), &json!(false)));
+    assert!(body["inode"].as_u64().is_some_and(|inode| inode > 0), "{body:#}");
+    let narrow = told(sensor, "process.memfd", narrow);
+    let names: Vec<&Value> = narrow.iter().map(|body| &body["name"]).collect();
+    let expected: &[&str] = if sees_32_bit(sensor, "process_memfd") { &["memfd:narrow"] } else { &[] };
+    assert_eq!(names, expected, "a 32-bit caller");
 }
 
 /// New private memory of one page.
@@ -219,62 +217,54 @@ fn page(prot: i32, flags: i32, fd: c_long) -> c_long {
     address
 }
 
-#[test]
-fn memory_that_becomes_executable_is_told_and_what_loaders_do_is_not() {
+fn memory_that_becomes_executable_is_told_and_what_loaders_do_is_not(sensor: &mut Sensor) {
     let (rw, rx, rwx) = (libc::PROT_READ | libc::PROT_WRITE, libc::PROT_READ | libc::PROT_EXEC, 7);
     let private = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
     let program = fs::File::open("/bin/sleep").expect("a program");
     let program = c_long::from(std::os::fd::AsRawFd::as_raw_fd(&program));
     let name = c"code";
-    for config in both() {
-        let mut sensor = config.start();
-        let written = in_child(|| {
-            let address = page(rw, private, -1);
-            // SAFETY: the page is new and can be written.
-            unsafe { (address as *mut u8).write(0xc3) };
-            assert_eq!(call(libc::SYS_mprotect, &[address, 4096, rx.into()]), 0);
-        });
-        let both_ways = in_child(|| drop(page(rwx, private, -1)));
-        let nameless = in_child(|| {
-            let fd = call(libc::SYS_memfd_create, &[name.as_ptr() as c_long, 0]);
-            assert_eq!(call(libc::SYS_ftruncate, &[fd, 4096]), 0);
-            page(rx, libc::MAP_SHARED, fd);
-        });
-        // Twins: what a loader does with a file that has a name, and what never could be written.
-        let loader = in_child(|| {
-            page(rx, libc::MAP_PRIVATE, program);
-            let data = page(rw, private, -1);
-            assert_eq!(call(libc::SYS_mprotect, &[data, 4096, libc::PROT_READ.into()]), 0);
-        });
-        sensor.settle();
-        let one = |pid: u32| {
-            let bodies = told(&sensor, "process.memory_exec", pid);
-            let [body] = bodies.as_slice() else { panic!("{bodies:#?}") };
-            json!([body["call"], body["before"], body["after"], body["len"], body["nameless"], body["times"]])
-        };
-        assert_eq!(one(written), json!(["mprotect", "rw-p", "r-xp", 4096, false, 1]));
-        assert_eq!(one(both_ways), json!(["mmap", "", "rwxp", 4096, false, 1]));
-        assert_eq!(one(nameless), json!(["mmap", "", "r-xs", 4096, true, 1]));
-        assert_eq!(told(&sensor, "process.memory_exec", loader), [] as [Value; 0]);
-    }
+    let written = in_child(|| {
+        let address = page(rw, private, -1);
+        // SAFETY: the page is new and can be written.
+        unsafe { (address as *mut u8).write(0xc3) };
+        assert_eq!(call(libc::SYS_mprotect, &[address, 4096, rx.into()]), 0);
+    });
+    let both_ways = in_child(|| drop(page(rwx, private, -1)));
+    let nameless = in_child(|| {
+        let fd = call(libc::SYS_memfd_create, &[name.as_ptr() as c_long, 0]);
+        assert_eq!(call(libc::SYS_ftruncate, &[fd, 4096]), 0);
+        page(rx, libc::MAP_SHARED, fd);
+    });
+    // Twins: what a loader does with a file that has a name, and what never could be written.
+    let loader = in_child(|| {
+        page(rx, libc::MAP_PRIVATE, program);
+        let data = page(rw, private, -1);
+        assert_eq!(call(libc::SYS_mprotect, &[data, 4096, libc::PROT_READ.into()]), 0);
+    });
+    sensor.settle();
+    let one = |pid: u32| {
+        let bodies = told(sensor, "process.memory_exec", pid);
+        let [body] = bodies.as_slice() else { panic!("{bodies:#?}") };
+        json!([body["call"], body["before"], body["after"], body["len"], body["nameless"], body["times"]])
+    };
+    assert_eq!(one(written), json!(["mprotect", "rw-p", "r-xp", 4096, false, 1]));
+    assert_eq!(one(both_ways), json!(["mmap", "", "rwxp", 4096, false, 1]));
+    assert_eq!(one(nameless), json!(["mmap", "", "r-xs", 4096, true, 1]));
+    assert_eq!(told(sensor, "process.memory_exec", loader), [] as [Value; 0]);
 }
 
-#[test]
-fn a_compiler_that_goes_on_and_on_is_told_at_powers_of_two() {
-    let mut sensor = Sensor::start();
+fn a_compiler_that_goes_on_and_on_is_told_at_powers_of_two(sensor: &mut Sensor) {
     let pid = in_child(|| {
         for _ in 0..100 {
             page(7, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1);
         }
     });
     sensor.settle();
-    let times: Vec<u64> = told(&sensor, "process.memory_exec", pid).iter().filter_map(|body| body["times"].as_u64()).collect();
+    let times: Vec<u64> = told(sensor, "process.memory_exec", pid).iter().filter_map(|body| body["times"].as_u64()).collect();
     assert_eq!(times, [1, 2, 4, 8, 16, 32, 64]);
 }
 
-#[test]
-fn names_that_processes_give_themselves_and_others_are_told() {
-    let mut sensor = Sensor::start();
+fn names_that_processes_give_themselves_and_others_are_told(sensor: &mut Sensor) {
     let name = c"kworker/0:1";
     let pid = in_child(|| {
         assert_eq!(call(libc::SYS_prctl, &[libc::PR_SET_NAME.into(), name.as_ptr() as c_long]), 0);
@@ -285,33 +275,29 @@ fn names_that_processes_give_themselves_and_others_are_told() {
     let thread = std::thread::Builder::new().name("worker".to_owned()).spawn(|| {}).expect("a thread");
     thread.join().expect("its end");
     sensor.settle();
-    let bodies = told(&sensor, "process.rename", pid);
+    let bodies = told(sensor, "process.rename", pid);
     let [body] = bodies.as_slice() else { panic!("{bodies:#?}") };
     assert_eq!(body["to"], "kworker/0:1");
-    assert_eq!(told(&sensor, "process.rename", std::process::id()), [] as [Value; 0]);
+    assert_eq!(told(sensor, "process.rename", std::process::id()), [] as [Value; 0]);
 }
 
-#[test]
-fn prctl_is_told_where_it_hides_or_rewrites() {
-    for config in both() {
-        let mut sensor = config.start();
-        let pid = in_child(|| {
-            assert_eq!(call(libc::SYS_prctl, &[libc::PR_SET_DUMPABLE.into(), 0]), 0);
-            assert_eq!(call(libc::SYS_prctl, &[libc::PR_SET_CHILD_SUBREAPER.into(), 1]), 0);
-            assert!(call(libc::SYS_prctl, &[libc::PR_SET_MM.into(), libc::PR_SET_MM_EXE_FILE.into(), -1, 0, 0]) < 0);
-            // A twin that only asks.
-            assert_eq!(call(libc::SYS_prctl, &[libc::PR_GET_DUMPABLE.into()]), 0);
-        });
-        sensor.settle();
-        let bodies = told(&sensor, "process.prctl", pid);
-        let told: Vec<Value> = bodies.iter().map(|body| json!([body["option"], body["part"], body["error"].is_null()])).collect();
-        let expected = [
-            json!(["PR_SET_DUMPABLE", null, true]),
-            json!(["PR_SET_CHILD_SUBREAPER", null, true]),
-            json!(["PR_SET_MM", "PR_SET_MM_EXE_FILE", false]),
-        ];
-        assert_eq!(told, expected, "{bodies:#?}");
-    }
+fn prctl_is_told_where_it_hides_or_rewrites(sensor: &mut Sensor) {
+    let pid = in_child(|| {
+        assert_eq!(call(libc::SYS_prctl, &[libc::PR_SET_DUMPABLE.into(), 0]), 0);
+        assert_eq!(call(libc::SYS_prctl, &[libc::PR_SET_CHILD_SUBREAPER.into(), 1]), 0);
+        assert!(call(libc::SYS_prctl, &[libc::PR_SET_MM.into(), libc::PR_SET_MM_EXE_FILE.into(), -1, 0, 0]) < 0);
+        // A twin that only asks.
+        assert_eq!(call(libc::SYS_prctl, &[libc::PR_GET_DUMPABLE.into()]), 0);
+    });
+    sensor.settle();
+    let bodies = told(sensor, "process.prctl", pid);
+    let told: Vec<Value> = bodies.iter().map(|body| json!([body["option"], body["part"], body["error"].is_null()])).collect();
+    let expected = [
+        json!(["PR_SET_DUMPABLE", null, true]),
+        json!(["PR_SET_CHILD_SUBREAPER", null, true]),
+        json!(["PR_SET_MM", "PR_SET_MM_EXE_FILE", false]),
+    ];
+    assert_eq!(told, expected, "{bodies:#?}");
 }
 
 /// include/uapi/linux/io_uring.h, `struct io_uring_params`: what is read of it here.
@@ -326,9 +312,7 @@ struct Params {
     cq: [u32; 10],
 }
 
-#[test]
-fn what_goes_through_io_uring_is_told_though_no_system_call_opens_it() {
-    let mut sensor = Sensor::start();
+fn what_goes_through_io_uring_is_told_though_no_system_call_opens_it(sensor: &mut Sensor) {
     let path = c"/etc/hostname";
     let pid = in_child(|| {
         // SAFETY: integers only.
@@ -355,8 +339,8 @@ fn what_goes_through_io_uring_is_told_though_no_system_call_opens_it() {
         assert_eq!(call(libc::SYS_io_uring_enter, &[ring, 1, 1, 1, 0, 0]), 1);
     });
     sensor.settle();
-    let rings = told(&sensor, "process.io_uring", pid);
+    let rings = told(sensor, "process.io_uring", pid);
     assert_eq!(rings, [json!({ "entries": 4, "flags": 0 })]);
-    let operations = told(&sensor, "process.io_uring_op", pid);
+    let operations = told(sensor, "process.io_uring_op", pid);
     assert_eq!(operations, [json!({ "op": "OPENAT", "fd": libc::AT_FDCWD, "path": "/etc/hostname", "to": null })]);
 }
