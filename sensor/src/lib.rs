@@ -12,6 +12,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod doctor;
+pub mod document;
 pub mod enrich;
 pub mod governor;
 mod host;

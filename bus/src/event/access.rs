@@ -1,12 +1,13 @@
 //! A process reaches into another one: the body of `process.access`.
 
 use minicbor::{Decode, Encode};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Errno;
 
 /// How a process reaches into another one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[cbor(index_only)]
 pub enum AccessHow {
@@ -40,7 +41,7 @@ pub enum AccessHow {
 }
 
 /// Body of `process.access`: a process asked for the memory, the registers or the descriptors of another one, the target.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, JsonSchema)]
 #[cbor(map)]
 pub struct Access {
     /// How.

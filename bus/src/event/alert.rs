@@ -3,13 +3,14 @@
 use std::net::IpAddr;
 
 use minicbor::{Decode, Encode};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{AlertId, EventId, EventTime, ExecId, InetSocket, Severity};
 use crate::subject::Subject;
 
 /// How sure the rule is that it saw what it names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[cbor(index_only)]
 pub enum Confidence {
@@ -25,7 +26,7 @@ pub enum Confidence {
 }
 
 /// Life of an alert.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[cbor(index_only)]
 pub enum Status {
@@ -38,7 +39,7 @@ pub enum Status {
 }
 
 /// One MITRE ATT&CK reference.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, JsonSchema)]
 #[cbor(map)]
 pub struct Attack {
     /// Tactic id, such as `TA0002`.
@@ -50,7 +51,7 @@ pub struct Attack {
 }
 
 /// Something that the alert is about.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Entity {
     /// A process image.
@@ -104,7 +105,7 @@ pub enum Entity {
 }
 
 /// One process in a lineage.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, JsonSchema)]
 #[cbor(map)]
 pub struct LineageEntry {
     /// The image's id.
@@ -212,7 +213,7 @@ impl Alert {
 }
 
 /// JSON rendering of an alert; `seq` is its sequence in the ALERTS stream.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct AlertJson<'a> {
     id: AlertId,
     revision: u32,

@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 
 use minicbor::{Decode, Encode};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::EventId;
 
 /// Where a statement about an authentication comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[cbor(index_only)]
 pub enum AuthSource {
@@ -24,7 +25,7 @@ pub enum AuthSource {
 /// Body of the `auth.*` kinds: one step of an authentication. The event's outcome says whether it succeeded.
 ///
 /// Strings come from clients and are what they sent: a user need not exist.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, JsonSchema)]
 #[cbor(map)]
 pub struct Auth {
     /// Who says so.

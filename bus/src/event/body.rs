@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use minicbor::{Decode, Encode};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 
 use super::{
@@ -11,7 +12,7 @@ use super::{
 };
 
 /// A kernel error number, positive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode, Serialize, JsonSchema)]
 #[serde(transparent)]
 #[cbor(transparent)]
 pub struct Errno(#[n(0)] pub i32);
@@ -26,19 +27,39 @@ impl Errno {
     }
 }
 
+/// One kind, for its documentation.
+#[derive(Debug, Clone)]
+pub struct KindDescription {
+    /// Its name.
+    pub name: &'static str,
+    /// What it tells, a sentence.
+    pub summary: &'static str,
+    /// Its body's fields.
+    pub body: Schema,
+}
+
 macro_rules! bodies {
-    ($( $(#[$doc:meta])* $index:literal $variant:ident($ty:ty) = $kind:literal; )*) => {
+    ($( $(#[doc = $doc:literal])* $index:literal $variant:ident($ty:ty) = $kind:literal; )*) => {
         /// The typed body of an event, one variant per kind.
-        #[derive(Debug, Clone, PartialEq, Encode, Decode, Serialize)]
+        #[derive(Debug, Clone, PartialEq, Encode, Decode, Serialize, JsonSchema)]
         #[serde(untagged)]
         #[expect(clippy::large_enum_variant, reason = "exec, the largest, is also the most frequent; boxing it would cost an allocation each")]
         pub enum Body {
-            $( $(#[$doc])* #[n($index)] $variant(#[n(0)] $ty), )*
+            $( $(#[doc = $doc])* #[n($index)] $variant(#[n(0)] $ty), )*
         }
 
         impl Body {
             /// Every kind's name, in index order.
             pub const KINDS: &'static [&'static str] = &[$($kind),*];
+
+            /// What there is to know of every kind, in index order. Types that bodies share go into `generator`.
+            pub fn describe(generator: &mut SchemaGenerator) -> Vec<KindDescription> {
+                vec![ $( KindDescription {
+                    name: $kind,
+                    summary: concat!($($doc),*).trim(),
+                    body: <$ty as JsonSchema>::json_schema(generator),
+                } ),* ]
+            }
 
             /// The kind's name: `<category>.<action>`.
             pub fn kind(&self) -> &'static str {
@@ -118,7 +139,7 @@ bodies! {
 }
 
 /// Body of `process.exec`. The event's subject is the new image, or on failure the image that tried.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode, Serialize, JsonSchema)]
 #[cbor(map)]
 pub struct Exec {
     /// Path that the caller asked for, before links and interpreters are resolved. On failure this was read from the
@@ -141,7 +162,7 @@ pub struct Exec {
 }
 
 /// Body of `process.fork`. The subject is the parent.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, JsonSchema)]
 #[cbor(map)]
 pub struct Fork {
     /// The new process, with its parent's image.
@@ -150,7 +171,7 @@ pub struct Fork {
 }
 
 /// Body of `process.exit`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode, Serialize, JsonSchema)]
 #[cbor(map)]
 pub struct Exit {
     /// Exit status, when the process ended by `exit`.
@@ -165,7 +186,7 @@ pub struct Exit {
 }
 
 /// Body of `process.seed`: the state that an exec event would have told.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode, Serialize, JsonSchema)]
 #[cbor(map)]
 pub struct Seed {
     /// File descriptors 0, 1 and 2 now.
@@ -181,7 +202,7 @@ pub struct Seed {
 }
 
 /// Body of `network.connect`.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, JsonSchema)]
 #[cbor(map)]
 pub struct Connect {
     /// The socket after the attempt. The local side is `None` when the attempt failed before the kernel chose one.
@@ -200,7 +221,7 @@ pub struct Connect {
 }
 
 /// Transport protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[cbor(index_only)]
 pub enum Transport {
@@ -216,7 +237,7 @@ pub enum Transport {
 }
 
 /// An IPv4 or IPv6 socket with its two ends. IPv4-mapped IPv6 addresses are given as IPv4.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode, Serialize, JsonSchema)]
 #[cbor(map)]
 pub struct InetSocket {
     /// Transport protocol.
@@ -243,7 +264,7 @@ pub struct InetSocket {
 }
 
 /// One standard stream of a process.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, JsonSchema)]
 #[cbor(map)]
 pub struct Stdio {
     /// Descriptor number: 0, 1 or 2.
@@ -255,7 +276,7 @@ pub struct Stdio {
 }
 
 /// What a file descriptor refers to.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum StdioEnd {
     /// Not open.
@@ -312,7 +333,7 @@ pub enum StdioEnd {
 }
 
 /// The parent stands between this process's stdio and the network.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, JsonSchema)]
 #[cbor(map)]
 pub struct Relay {
     /// Image of the process that holds the other ends: the parent.
@@ -333,7 +354,7 @@ pub struct Relay {
 }
 
 /// Body of `sensor.start`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode, Serialize, JsonSchema)]
 #[cbor(map)]
 pub struct Start {
     /// Version of the binary.
@@ -351,7 +372,7 @@ pub struct Start {
 }
 
 /// Body of `sensor.stop`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode, Serialize, JsonSchema)]
 #[cbor(map)]
 pub struct Stop {
     /// Why, in words.
@@ -360,7 +381,7 @@ pub struct Stop {
 }
 
 /// Body of `sensor.heartbeat`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode, Serialize, JsonSchema)]
 #[cbor(map)]
 pub struct Heartbeat {
     /// Seconds since this start of the sensor.
@@ -369,7 +390,7 @@ pub struct Heartbeat {
 }
 
 /// Losses of one kind.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, JsonSchema)]
 #[cbor(map)]
 pub struct KindLoss {
     /// Kind of the lost records, or the hook whose runs were skipped.
@@ -385,7 +406,7 @@ pub struct KindLoss {
 }
 
 /// Body of `sensor.loss`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode, Serialize, JsonSchema)]
 #[cbor(map)]
 pub struct Loss {
     /// What was lost since the last report.
@@ -394,7 +415,7 @@ pub struct Loss {
 }
 
 /// Body of `sensor.gap`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode, Serialize, JsonSchema)]
 #[cbor(map)]
 pub struct Gap {
     /// What happened, such as `sensor was not running`.

@@ -1,10 +1,11 @@
 //! What a task may do without being root: the body of `process.capabilities`.
 
 use minicbor::{Decode, Encode};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Capability sets of a task, one bit a capability (include/uapi/linux/capability.h).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode, Serialize, JsonSchema)]
 #[cbor(map)]
 pub struct CapabilitySets {
     /// What counts now.
@@ -29,7 +30,7 @@ pub struct CapabilitySets {
 
 /// Body of `process.capabilities`: a system call other than those for user and group ids changed the capabilities of the calling thread.
 /// What goes with a change of ids is in `process.credentials`, what a file gives at exec in `process.exec`.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, JsonSchema)]
 #[cbor(map)]
 pub struct Capabilities {
     /// `capset`, `prctl`, `unshare`, `setns`, or another by its number.

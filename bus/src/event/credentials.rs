@@ -1,10 +1,11 @@
 //! Changes of identity: the body of `process.credentials`.
 
 use minicbor::{Decode, Encode};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// The eight ids of a task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode, Serialize, JsonSchema)]
 #[cbor(map)]
 pub struct Ids {
     /// Real user id.
@@ -35,7 +36,7 @@ pub struct Ids {
 
 /// Body of `process.credentials`: a system call of the setuid or setgid family changed at least one id of the calling thread. What a
 /// setuid file gives at exec is in `process.exec`.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, JsonSchema)]
 #[cbor(map)]
 pub struct Credentials {
     /// `setuid`, `setreuid`, `setresuid`, `setfsuid`, or the same with `gid`.

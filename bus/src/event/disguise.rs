@@ -1,12 +1,13 @@
 //! A process changes what others see of it: the bodies of `process.rename` and `process.prctl`.
 
 use minicbor::{Decode, Encode};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Errno;
 
 /// Body of `process.rename`: a process got another name, other than by exec. The target is whose name it is where another process wrote it.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, JsonSchema)]
 #[cbor(map)]
 pub struct Rename {
     /// Before.
@@ -18,7 +19,7 @@ pub struct Rename {
 }
 
 /// Body of `process.prctl`: an option that hides or rewrites what a process is.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, JsonSchema)]
 #[cbor(map)]
 pub struct Prctl {
     /// `PR_SET_DUMPABLE`, `PR_SET_MM`, `PR_SET_CHILD_SUBREAPER` or `PR_SET_PTRACER`.

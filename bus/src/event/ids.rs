@@ -1,9 +1,11 @@
 //! Identifiers. All are fixed-size values with one textual form; none is a bare string.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
 use minicbor::{Decode, Encode};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 
 /// First eight bytes of the kernel's random boot id (`/proc/sys/kernel/random/boot_id`).
@@ -97,6 +99,20 @@ impl Serialize for ExecId {
     }
 }
 
+impl JsonSchema for ExecId {
+    fn schema_name() -> Cow<'static, str> {
+        "ExecId".into()
+    }
+
+    fn json_schema(_generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "description": "Names one image of one process for ever: boot, start, pid and count of images, joined by `-`.",
+            "pattern": "^[0-9a-f]+-[0-9a-f]+-[0-9]+-[0-9]+$",
+        })
+    }
+}
+
 /// Names one event for ever. Derived from the kernel record (boot, time, CPU, sequence), so reading it again gives the
 /// same id. Text form: 40 hex digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
@@ -157,6 +173,20 @@ macro_rules! hex_id {
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.collect_str(self)
+            }
+        }
+
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_generator: &mut SchemaGenerator) -> Schema {
+                json_schema!({
+                    "type": "string",
+                    "description": concat!("An ", $what, ": hex digits, for ever the same for the same thing."),
+                    "pattern": "^[0-9a-f]+$",
+                })
             }
         }
     };

@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 
 use minicbor::{Decode, Encode};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{InetSocket, Transport};
 
 /// Body of `network.accept`: a program took a connection that a peer made. The subject is the accepting process.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, JsonSchema)]
 #[cbor(map)]
 pub struct Accept {
     /// The new socket: local is the side that was connected to.
@@ -17,7 +18,7 @@ pub struct Accept {
 }
 
 /// Body of `network.listen`: a TCP socket begins to take connections.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, JsonSchema)]
 #[cbor(map)]
 pub struct Listen {
     /// The socket. A missing local address is every address of the host; a missing port is one that the kernel chooses next.
@@ -30,7 +31,7 @@ pub struct Listen {
 
 /// Body of `network.probe`: packets of one source, with the same flags, that reached ports on which nothing listens, gathered over at most a second or until
 /// [`PROBE_PORTS`] ports. The event's time is that of the last packet. It has no subject: packets come in softirq.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, JsonSchema)]
 #[cbor(map)]
 pub struct Probe {
     /// Transport protocol.

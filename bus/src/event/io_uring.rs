@@ -1,10 +1,11 @@
 //! Calls without system calls: the bodies of `process.io_uring` and `process.io_uring_op`.
 
 use minicbor::{Decode, Encode};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Body of `process.io_uring`: a ring was made.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, JsonSchema)]
 #[cbor(map)]
 pub struct IoUring {
     /// Entries of the submission queue.
@@ -17,7 +18,7 @@ pub struct IoUring {
 
 /// Body of `process.io_uring_op`: an operation that opens, connects or changes names was handed to the kernel by a ring. Its result is not
 /// known here; what it does to files and connections is told by their kinds where the tier sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, JsonSchema)]
 #[cbor(map)]
 pub struct IoUringOp {
     /// `IORING_OP_*` without the prefix, such as `OPENAT`.

@@ -2,12 +2,13 @@
 //! `process.cgroup_move`.
 
 use minicbor::{Decode, Encode};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Errno;
 
 /// A kind of namespace, by the name that `/proc/<pid>/ns` has for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[cbor(index_only)]
 pub enum NamespaceKind {
@@ -38,7 +39,7 @@ pub enum NamespaceKind {
 }
 
 /// One namespace that changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, Serialize, JsonSchema)]
 #[cbor(map)]
 pub struct NamespaceChange {
     /// Its kind.
@@ -53,7 +54,7 @@ pub struct NamespaceChange {
 }
 
 /// Body of `process.namespaces`: a task went into other namespaces by `unshare` or `setns`, or was refused.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, JsonSchema)]
 #[cbor(map)]
 pub struct Namespaces {
     /// `unshare` or `setns`.
@@ -71,7 +72,7 @@ pub struct Namespaces {
 }
 
 /// Body of `process.chroot`: a process got another root folder by `chroot` or `pivot_root`, or was refused.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, JsonSchema)]
 #[cbor(map)]
 pub struct Chroot {
     /// `chroot` or `pivot_root`.
@@ -96,7 +97,7 @@ pub struct Chroot {
 }
 
 /// What a filter of system calls does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[cbor(index_only)]
 pub enum SeccompMode {
@@ -115,7 +116,7 @@ pub enum SeccompMode {
 }
 
 /// Body of `process.seccomp`: a filter of system calls was put on a task, or refused.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, JsonSchema)]
 #[cbor(map)]
 pub struct Seccomp {
     /// Mode of the task now.
@@ -139,7 +140,7 @@ pub struct Seccomp {
 }
 
 /// Body of `process.cgroup_move`: a process, the target, was moved into another control group.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, JsonSchema)]
 #[cbor(map)]
 pub struct CgroupMove {
     /// Id of the control group.

@@ -1,10 +1,11 @@
 //! Code that no file holds: the bodies of `process.memfd` and `process.memory_exec`.
 
 use minicbor::{Decode, Encode};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Body of `process.memfd`: a file was made that lives in memory alone.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, JsonSchema)]
 #[cbor(map)]
 pub struct Memfd {
     /// Its name as the kernel keeps it, such as `memfd:x`.
@@ -25,7 +26,7 @@ pub struct Memfd {
 }
 
 /// What may be done with memory, as letters: `rwx` and `s` for shared.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, JsonSchema)]
 #[cbor(map)]
 pub struct MemoryExec {
     /// `mmap`, `mprotect` or another call that ends there.

@@ -31,8 +31,8 @@ pub use access::{Access, AccessHow};
 pub use alert::{Alert, AlertJson, Attack, Confidence, Entity, LineageEntry, Status};
 pub use auth::{Auth, AuthSource};
 pub use body::{
-    Body, Connect, Errno, Exec, Exit, Fork, Gap, Heartbeat, InetSocket, KindLoss, Loss, Relay, Seed, Start, Stdio, StdioEnd, Stop,
-    Transport,
+    Body, Connect, Errno, Exec, Exit, Fork, Gap, Heartbeat, InetSocket, KindDescription, KindLoss, Loss, Relay, Seed, Start, Stdio,
+    StdioEnd, Stop, Transport,
 };
 pub use capabilities::{Capabilities, CapabilitySets};
 pub use codec::{CodecError, SCHEMA_VERSION, decode_alert, decode_event, decode_match, encode_alert, encode_event, encode_match};
@@ -48,6 +48,7 @@ pub use process::{Cgroup, ExeFile, Process};
 pub use signal::{Signal, SignalResult};
 
 use minicbor::{Decode, Encode};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::subject::Subject;
@@ -75,7 +76,7 @@ impl EventTime {
 }
 
 /// How much an operator should care. Ordered: `Info < Low < Medium < High < Critical`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Encode, Decode, Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Encode, Decode, Serialize, JsonSchema, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cbor(index_only)]
 pub enum Severity {
@@ -111,7 +112,7 @@ impl Severity {
 }
 
 /// Whether the observed action succeeded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Encode, Decode, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[cbor(index_only)]
 pub enum Outcome {
@@ -173,23 +174,34 @@ impl SecurityEvent {
 }
 
 /// JSON rendering of a stored event: the event's fields, its kind and its stream sequence in one object.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct EventJson<'a> {
+    /// Unique for ever; the same kernel record always gives the same id.
     id: EventId,
     /// Sequence in the EVENTS stream, when the event was read from it.
     #[serde(skip_serializing_if = "Option::is_none")]
     seq: Option<u64>,
+    /// RFC 3339, UTC, nanoseconds.
     time: String,
+    /// `CLOCK_BOOTTIME` in nanoseconds: orders events of one boot.
     boot_ns: u64,
+    /// Host name at the time of the event.
     host: &'a str,
+    /// What happened: one of the kinds below.
     kind: &'static str,
+    /// Severity of the event itself, before any detector.
     severity: Severity,
+    /// Whether the action succeeded.
     outcome: Outcome,
+    /// The process that acted.
     process: Option<&'a Process>,
+    /// Why there is no acting process.
     #[serde(skip_serializing_if = "Option::is_none")]
     no_subject: Option<&'a str>,
+    /// The process that it was done to, where it was done to one.
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<&'a Process>,
+    /// The fields of the kind.
     body: &'a Body,
 }
 

@@ -1,6 +1,7 @@
 //! What correlation says: several alerts that make one story.
 
 use minicbor::{Decode, Encode};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{AlertId, Attack, Confidence, Entity, EventId, EventTime, MatchId, Severity};
@@ -97,7 +98,7 @@ impl PatternMatch {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct MatchStepJson<'a> {
     name: &'a str,
     alert: AlertId,
@@ -110,7 +111,7 @@ struct MatchStepJson<'a> {
 }
 
 /// JSON rendering of a match; `seq` is its sequence in the MATCHES stream.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct PatternMatchJson<'a> {
     id: MatchId,
     revision: u32,

@@ -1,12 +1,13 @@
 //! The subject of an event: one process with the image it runs.
 
 use minicbor::{Decode, Encode};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{EventId, ExecId};
 
 /// One process at the time of an event. Field terms follow ECS where ECS has one.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, JsonSchema)]
 #[cbor(map)]
 pub struct Process {
     /// Names this image for ever.
@@ -94,7 +95,7 @@ pub struct Process {
 }
 
 /// The executed file.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, JsonSchema)]
 #[cbor(map)]
 pub struct ExeFile {
     /// Resolved path in the process's mount tree. A deleted file keeps the path it had.
@@ -121,7 +122,7 @@ pub struct ExeFile {
 }
 
 /// The control group of a process.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, JsonSchema)]
 #[cbor(map)]
 pub struct Cgroup {
     /// cgroup v2 id (the kernfs inode of the unified hierarchy).

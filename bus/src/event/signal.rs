@@ -1,10 +1,11 @@
 //! What processes do to each other: the body of `process.signal`.
 
 use minicbor::{Decode, Encode};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// What became of a signal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[cbor(index_only)]
 pub enum SignalResult {
@@ -26,7 +27,7 @@ pub enum SignalResult {
 }
 
 /// Body of `process.signal`: a process sent a signal to another process. The event's subject is the sender, its target is who gets it.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, JsonSchema)]
 #[cbor(map)]
 pub struct Signal {
     /// Its name, such as `SIGKILL` or `SIGRTMIN+1`.

@@ -14,6 +14,7 @@ use super::log::Log;
 use super::out::{Out, Stop};
 use super::paint::Paint;
 use super::{Common, View};
+use crate::document;
 
 /// Show what happened, oldest first. Works with and without a running Bartizan.
 #[derive(Debug, clap::Args)]
@@ -29,9 +30,17 @@ pub(crate) struct Args {
     #[arg(long = "kind", value_name = "KIND", value_parser = parse_kind)]
     kinds: Vec<String>,
 
-    /// Only events of this process (for process.fork also as the child); repeatable
+    /// Only events of this process, also as the target or the child; repeatable
     #[arg(long = "pid", value_name = "PID")]
     pids: Vec<u32>,
+
+    /// Print what there is to know of every kind (docs/events.md) and nothing else
+    #[arg(long, conflicts_with_all = ["kinds", "pids", "since", "schema"])]
+    reference: bool,
+
+    /// Print the JSON Schema of `events --json` and nothing else
+    #[arg(long, conflicts_with_all = ["kinds", "pids", "since"])]
+    schema: bool,
 }
 
 /// A kind, or a category that some kind has.
@@ -60,15 +69,23 @@ impl Filter {
             _ => None,
         };
         let subject = event.process.as_ref().map(|process| process.pid);
+        let target = event.target.as_ref().map(|process| process.pid);
         since_ns.is_none_or(|since| event.time.wall_ns >= since)
             && (kinds.is_empty() || kinds.iter().any(|wanted| is_kind(wanted, event.kind())))
-            && (pids.is_empty() || [subject, child].into_iter().flatten().any(|pid| pids.contains(&pid)))
+            && (pids.is_empty() || [subject, target, child].into_iter().flatten().any(|pid| pids.contains(&pid)))
     }
 }
 
 /// Runs the verb.
 pub(crate) fn run(common: &Common, args: &Args) -> Result<Exit, Stop> {
-    let Args { view, since, kinds, pids } = args;
+    let Args { view, since, kinds, pids, reference, schema } = args;
+    if *reference || *schema {
+        let mut out = Out::stdout();
+        let text = if *reference { document::events() } else { schema_text()? };
+        text.lines().try_for_each(|line| out.line(line))?;
+        out.flush()?;
+        return Ok(Exit::Ok);
+    }
     let mut log = Log::open(&common.data_dir()?, StreamName::Events)?;
     let since_ns = since.map(Since::resolve_now);
     if let Some(since) = since_ns {
@@ -111,6 +128,11 @@ pub(crate) fn run(common: &Common, args: &Args) -> Result<Exit, Stop> {
             None => log.wait(&out)?,
         }
     }
+}
+
+fn schema_text() -> Result<String, Failure> {
+    serde_json::to_string_pretty(&document::schema())
+        .map_err(|error| Failure::new(Exit::Failed, format_args!("the schema cannot be written as JSON: {error}")))
 }
 
 struct Shown {

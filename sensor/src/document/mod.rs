@@ -1,0 +1,225 @@
+//! What there is to know of every event kind, out of the code: the text of docs/events.md and the JSON Schema of events.
+//!
+//! Fields and their words are those of the types, hooks and tiers those of the hook table. What is added here is what no type can
+//! say: how a kind is evaded, and what covers that.
+
+mod evasions;
+
+use std::fmt::Write;
+
+use bartizan_bus::event::{Body, EventJson, KindDescription};
+use schemars::generate::SchemaSettings;
+use schemars::{Schema, SchemaGenerator};
+use serde_json::{Map, Value};
+
+use crate::capture::hooks::{Attach, CgroupPlace, Hook, Tier, hooks};
+use evasions::EVASIONS;
+
+/// Where the schema puts the types that several others use.
+const DEFINITIONS: &str = "#/$defs/";
+
+/// The type that has a form for each kind.
+const BODY: &str = "Body";
+
+/// JSON Schema of what `bartizan events --json` prints on a line.
+pub fn schema() -> Schema {
+    SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<EventJson<'static>>()
+}
+
+/// The text of docs/events.md.
+pub fn events() -> String {
+    let mut generator = SchemaGenerator::new(SchemaSettings::draft2020_12().for_serialize());
+    let kinds = Body::describe(&mut generator);
+    let event = <EventJson<'static> as schemars::JsonSchema>::json_schema(&mut generator);
+    let mut out = String::from(HEAD);
+    out.push_str("| kind | what it tells |\n|---|---|\n");
+    for KindDescription { name, summary, body: _ } in &kinds {
+        line(&mut out, format_args!("| [`{name}`](#{}) | {summary} |", name.replace(['.'], "")));
+    }
+    out.push_str("\n## Every event\n\n");
+    fields(&mut out, event.as_value());
+    for kind in &kinds {
+        self::kind(&mut out, kind);
+    }
+    out.push_str("\n## Types\n");
+    for (name, schema) in generator.definitions().iter().filter(|(name, _)| *name != BODY) {
+        line(&mut out, format_args!("\n### {name}\n"));
+        if let Some(text) = schema.get("description").and_then(Value::as_str) {
+            line(&mut out, format_args!("{}\n", one_line(text)));
+        }
+        fields(&mut out, schema);
+    }
+    out
+}
+
+const HEAD: &str = "\
+# Events
+
+Generated from the code by `bartizan events --reference`; a test compares. `bartizan events --schema` prints the JSON Schema.
+
+Linux 5.17 with BTF is the floor of everything. A hook is carried by the best of its tiers that the kernel has: `fexit` (functions of the kernel; needs
+BPF trampolines), `tp_btf` (tracepoints with types), `cgroup`, `syscall_tracepoint`, `uprobe`, `iter`. `bartizan status` and the event
+`sensor.start` say which ones are in force and what they cannot see.
+
+";
+
+fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
+    // Writing into a `String` has no failure.
+    let _ = writeln!(out, "{text}");
+}
+
+/// In the words of JSON, and without line breaks.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ").replace("`None`", "null")
+}
+
+/// The section of one kind.
+fn kind(out: &mut String, kind: &KindDescription) {
+    let KindDescription { name, summary, body } = kind;
+    line(out, format_args!("\n## {name}\n"));
+    let text = body.get("description").and_then(Value::as_str).map_or_else(|| (*summary).to_owned(), one_line);
+    line(out, format_args!("{text}\n"));
+    fields(out, body.as_value());
+    let carried: Vec<&Hook> = hooks().filter(|hook| hook.kinds.contains(name)).collect();
+    if !carried.is_empty() {
+        line(out, format_args!("\n| hook | tier | at | not seen |\n|---|---|---|---|"));
+    }
+    for hook in carried {
+        for tier in hook.tiers {
+            let Tier { name, programs: _, blind } = tier;
+            let places = places(tier);
+            line(out, format_args!("| `{}` | `{name}` | {places} | {} |", hook.name, blind.unwrap_or("")));
+        }
+    }
+    let evasions: Vec<_> = EVASIONS.iter().filter(|(kind, _, _)| kind == name).collect();
+    if !evasions.is_empty() {
+        line(out, format_args!("\n| evaded by | covered by |\n|---|---|"));
+        evasions.iter().for_each(|(_, how, cover)| line(out, format_args!("| {how} | {cover} |")));
+    }
+}
+
+/// Where the programs of a tier are, each place once.
+fn places(tier: &Tier) -> String {
+    let mut places: Vec<String> = Vec::new();
+    for spec in tier.programs {
+        let place = match spec.attach {
+            Attach::TpBtf(name, _) => format!("`{name}`"),
+            Attach::Fexit(name, _) => format!("return of `{name}`"),
+            Attach::Fentry(name, _) => format!("entry of `{name}`"),
+            Attach::Tracepoint(_, name) => format!("`{name}`"),
+            Attach::Cgroup(CgroupPlace::Sysctl) => "`/proc/sys`".to_owned(),
+            Attach::Cgroup(CgroupPlace::Ingress) => "packets in".to_owned(),
+            Attach::Cgroup(CgroupPlace::Egress) => "packets out".to_owned(),
+            Attach::Cgroup(CgroupPlace::SockCreate) => "new INET sockets".to_owned(),
+            Attach::IterTask => "task iterator".to_owned(),
+            Attach::Uprobe { library, symbol, .. } => format!("`{symbol}` of {}", library.soname()),
+        };
+        let place = if spec.optional { format!("{place} (where there is one)") } else { place };
+        if !places.contains(&place) {
+            places.push(place);
+        }
+    }
+    if places.is_empty() { "`/proc`".to_owned() } else { places.join(", ") }
+}
+
+/// The fields of an object, the values of an enumeration, or the forms of a choice.
+fn fields(out: &mut String, schema: &Value) {
+    if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
+        return table(out, properties);
+    }
+    let Some(forms) = ["oneOf", "anyOf"].iter().find_map(|key| schema.get(*key)).and_then(Value::as_array) else {
+        let values = schema.get("enum").and_then(Value::as_array);
+        let values: Vec<String> = values.into_iter().flatten().map(|value| format!("`{value}`")).collect();
+        if !values.is_empty() {
+            line(out, format_args!("{}", values.join(", ")));
+        }
+        return;
+    };
+    for form in forms {
+        let text = form.get("description").and_then(Value::as_str).map(one_line).unwrap_or_default();
+        match form.get("const").or_else(|| form.pointer("/properties/type/const")) {
+            Some(value) => line(out, format_args!("- `{}`: {text}", value.as_str().unwrap_or_default())),
+            None => line(out, format_args!("- {}", type_of(form))),
+        }
+        if let Some(properties) = form.get("properties").and_then(Value::as_object) {
+            for (name, property) in properties.iter().filter(|(name, _)| *name != "type") {
+                let text = property.get("description").and_then(Value::as_str).map(one_line).unwrap_or_default();
+                line(out, format_args!("  - `{name}` ({}): {text}", type_of(property)));
+            }
+        }
+    }
+}
+
+fn table(out: &mut String, properties: &Map<String, Value>) {
+    line(out, format_args!("| field | type | meaning |\n|---|---|---|"));
+    for (name, property) in properties {
+        let text = property.get("description").and_then(Value::as_str).map(one_line).unwrap_or_default();
+        line(out, format_args!("| `{name}` | {} | {} |", type_of(property), text.replace('|', "\\|")));
+    }
+}
+
+/// A type in words.
+fn type_of(schema: &Value) -> String {
+    if let Some(name) = schema.get("$ref").and_then(Value::as_str) {
+        let name = name.strip_prefix(DEFINITIONS).unwrap_or(name);
+        if name == BODY {
+            return "the fields of its kind, below".to_owned();
+        }
+        return format!("[{name}](#{})", name.to_lowercase());
+    }
+    if let Some(forms) = schema.get("anyOf").and_then(Value::as_array) {
+        let forms: Vec<String> = forms.iter().map(type_of).filter(|form| form != "null").collect();
+        return format!("{} or null", forms.join(" or "));
+    }
+    match schema.get("type") {
+        Some(Value::String(name)) if name == "array" => {
+            format!("list of {}", schema.get("items").map(type_of).unwrap_or_else(|| "anything".to_owned()))
+        }
+        Some(Value::String(name)) => format_name(name, schema),
+        Some(Value::Array(names)) => {
+            let names: Vec<String> = names.iter().filter_map(Value::as_str).map(|name| format_name(name, schema)).collect();
+            names.join(" or ")
+        }
+        _ => "anything".to_owned(),
+    }
+}
+
+fn format_name(name: &str, schema: &Value) -> String {
+    match (name, schema.get("format").and_then(Value::as_str)) {
+        ("null" | "boolean", _) | (_, None) => name.to_owned(),
+        (_, Some(format)) => format.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_is_what_the_code_says() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/events.md");
+        let page = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(page == events(), "docs/events.md is not what the code says; write it with `bartizan events --reference > docs/events.md`");
+    }
+
+    #[test]
+    fn every_evasion_is_about_a_kind_and_every_kind_of_the_kernel_has_fields() {
+        for (kind, how, cover) in EVASIONS {
+            assert!(Body::KINDS.contains(kind), "{kind}");
+            assert!(!how.is_empty() && !cover.is_empty());
+        }
+        let mut generator = SchemaGenerator::default();
+        for kind in Body::describe(&mut generator) {
+            assert!(kind.body.get("properties").is_some(), "{} has no fields", kind.name);
+        }
+    }
+
+    #[test]
+    fn the_schema_takes_what_is_printed() {
+        let schema = schema();
+        let properties = schema.get("properties").and_then(Value::as_object).expect("fields");
+        for field in ["id", "time", "kind", "process", "target", "body"] {
+            assert!(properties.contains_key(field), "{field}");
+        }
+    }
+}
