@@ -14,6 +14,8 @@ pub mod control;
 pub mod daemon;
 pub mod doctor;
 pub mod enrich;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod governor;
 mod host;
 pub mod intake;

@@ -22,7 +22,7 @@ pub use read::{ReadError, Reader};
 pub use totals::Totals;
 pub use write::{WriteError, Writer};
 
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use format::{BlockKind, LEVEL, block_head, prelude};
 
 #[cfg(test)]
