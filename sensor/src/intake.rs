@@ -237,3 +237,101 @@ impl Sink for Intake {
         false
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bartizan_bus::event::BootId;
+    use bartizan_bus::{Bus, BusConfig, StreamName};
+    use bartizan_sensor_ebpf::abi::{ABI_VERSION, Exit};
+    use zerocopy::{FromZeros, IntoBytes};
+
+    use super::*;
+    use crate::project::Image;
+
+    struct Place {
+        _folder: tempfile::TempDir,
+        bus: Bus,
+        tally: Arc<Tally>,
+        intake: Intake,
+    }
+
+    impl Place {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let bus = Bus::open(folder.path(), &BusConfig::default()).unwrap();
+            let tally = Arc::new(Tally::default());
+            let enricher = Enricher::new(BootId(9), "host".into(), 1_000, 64);
+            let intake = Intake::new(enricher, bus.stream(StreamName::Events).clone(), Arc::clone(&tally), None);
+            Self { _folder: folder, bus, tally, intake }
+        }
+
+        fn stored(&self) -> u64 {
+            self.bus.stream(StreamName::Events).info().messages
+        }
+    }
+
+    fn exit(ktime: u64) -> Exit {
+        let mut record = Exit::new_zeroed();
+        (record.header.abi, record.header.kind, record.header.len) = (ABI_VERSION, Kind::Exit as u16, size_of::<Exit>() as u32);
+        (record.header.ktime, record.header.tgid) = (ktime, 7);
+        record
+    }
+
+    fn seed(tgid: u32, ticks: u64) -> Input<'static> {
+        let subject = Subject { tgid, start_boottime: ticks * bartizan_bus::event::NS_PER_TICK, ..Subject::nobody(1) };
+        Input::Seed(Found::Proc { subject, image: Box::new(Image::default()) })
+    }
+
+    #[test]
+    fn a_record_waits_for_its_time() {
+        let mut place = Place::new();
+        assert!(place.intake.take(Input::Record(exit(50).as_bytes())));
+        assert!(place.intake.take(Input::Due(49)) && place.intake.waits());
+        assert_eq!(place.stored(), 0);
+        assert!(place.intake.take(Input::Due(50)) && !place.intake.waits());
+        assert_eq!(place.stored(), 1);
+    }
+
+    #[test]
+    fn a_record_is_read_wherever_it_lies() {
+        let mut place = Place::new();
+        let mut bytes = vec![0; 9];
+        bytes.extend_from_slice(exit(50).as_bytes());
+        for start in 1..=9 {
+            let mut bytes = bytes.clone();
+            bytes.drain(..9 - start);
+            assert!(place.intake.take(Input::Record(&bytes[start..])), "{start}");
+        }
+        assert!(place.tally.counts().decode_error.is_none());
+    }
+
+    #[test]
+    fn bytes_that_are_no_record_are_counted() {
+        let mut place = Place::new();
+        assert!(!place.intake.take(Input::Record(&[1, 2, 3])));
+        assert!(!place.intake.take(Input::Seed(Found::Iterator { record: vec![4], cmdline: Vec::new() })));
+        let counts = place.tally.counts();
+        assert_eq!(counts.own_losses().get(&("unknown".to_owned(), "decode")), Some(&2));
+        assert_eq!(counts.decode_error.as_deref(), Some("record of 3 bytes where at least 64 are needed"));
+    }
+
+    #[test]
+    fn what_a_closed_stream_does_not_take_is_counted_and_told() {
+        let mut place = Place::new();
+        place.bus.close().unwrap();
+        assert!(!place.intake.take(Input::Heartbeat { now: 1, uptime_s: 1 }));
+        assert_eq!(place.tally.counts().own_losses().get(&("sensor.heartbeat".to_owned(), "bus_error")), Some(&1));
+    }
+
+    #[test]
+    fn those_that_ended_unseen_are_given_up() {
+        let mut place = Place::new();
+        for (tgid, ticks) in [(5, 10), (6, 20), (7, 30)] {
+            assert!(place.intake.take(seed(tgid, ticks)));
+        }
+        // One lives, one is gone, and one pid is another process now.
+        assert!(place.intake.take(Input::Alive(vec![(7, 31), (5, 10)])));
+        let living: Vec<u32> = place.intake.enricher.table().living().iter().map(|id| id.pid).collect();
+        assert_eq!(living, [5]);
+    }
+}

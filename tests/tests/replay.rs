@@ -166,6 +166,11 @@ fn without_root(folder: &Folder, file: &Path, config: &str, alerts: &str) {
     command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(&program).arg("run").arg("--replay").arg(&copy);
     run(command.arg("--config").arg(&config_copy).arg("--data-dir").arg(&data)).ok();
     assert_eq!(stored("alerts", &data, &[]).stdout, alerts);
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(&program).arg("record").arg(data.join("b.rec"));
+    let refused = run(command.arg("--config").arg(&config_copy));
+    assert!(refused.sentence().contains("bartizan record must be root") && refused.code == FAILED, "{refused}");
+    assert!(!data.join("b.rec").exists(), "a refused recorder makes no file");
 }
 
 #[test]

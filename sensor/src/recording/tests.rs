@@ -2,7 +2,8 @@
 
 use std::io::Cursor;
 
-use bartizan_bus::event::{BootId, EventId, ExecId, Gap, KindLoss, Start, Stdio, StdioEnd};
+use bartizan_bus::event::{BootId, EventId, ExecId, Gap, KindLoss, Start, Stdio, StdioEnd, decode_event};
+use bartizan_bus::{LogReader, StreamName};
 use bartizan_sensor_ebpf::abi::{ABI_VERSION, Exit, Kind, PROBE_PORTS, ProbeGathered, ProbeSource};
 use proptest::prelude::*;
 use zerocopy::{FromZeros, IntoBytes};
@@ -10,6 +11,7 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::format::{BlockKind, FORMAT, PRELUDE, block_head, prelude, prelude_of};
 use super::*;
 use crate::capture::seed::Found;
+use crate::config::Config;
 use crate::intake::{Input, Sink};
 use crate::project::{ExeInode, Image, Relay, Subject};
 
@@ -25,7 +27,7 @@ fn header() -> Header {
 }
 
 /// An exit at this time.
-pub(crate) fn exit_record(ktime: u64, tgid: u32) -> Vec<u8> {
+fn exit_record(ktime: u64, tgid: u32) -> Vec<u8> {
     let mut record = Exit::new_zeroed();
     record.header.abi = ABI_VERSION;
     record.header.kind = Kind::Exit as u16;
@@ -273,6 +275,53 @@ fn a_full_disk_ends_the_recording_and_is_told() {
     assert!(!writer.take(Input::Second));
     let error = writer.finish().map(drop).unwrap_err();
     assert!(matches!(error, WriteError::Io(_)), "{error}");
+}
+
+/// Every event and every alert of a data folder, as they are stored.
+fn stored(data_dir: &std::path::Path) -> Vec<(u64, Vec<u8>)> {
+    let mut all = Vec::new();
+    for stream in [StreamName::Events, StreamName::Alerts] {
+        let mut reader = LogReader::open(data_dir, stream).unwrap();
+        while let Some(record) = reader.next().unwrap() {
+            all.push((record.seq, record.payload.to_vec()));
+        }
+    }
+    all
+}
+
+#[test]
+fn two_replays_give_the_same_events_byte_by_byte() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.rec");
+    // The second ring's records come behind the first one's, and are older.
+    let records = [exit_record(300, 4), exit_record(301, 5), exit_record(120, 6), exit_record(121, 42)];
+    std::fs::write(&path, written(&inputs(&records)).0).unwrap();
+    let recording = replay::Recording::check(&path, false).unwrap();
+    assert!(recording.damage.is_none());
+    let [first, second] = ["one", "two"].map(|name| {
+        let config = Config { data_dir: folder.path().join(name), ..Config::default() };
+        let replayed = replay::replay(&config, &recording, Box::new(|_, _| {})).unwrap();
+        // The first seed's record is three bytes, which are none.
+        assert_eq!((replayed.interrupted, replayed.counts.own_losses().values().sum::<u64>()), (false, 1));
+        assert_eq!(replayed.kept.0, replayed.kept.1);
+        stored(&config.data_dir)
+    });
+    assert_eq!(first, second);
+    let events: Vec<_> = first.iter().map(|(_, bytes)| decode_event(bytes).unwrap()).collect();
+    let kinds: Vec<_> = events.iter().map(|event| event.kind()).collect();
+    // What is own is published at once; records are, in the order of their time, when that has come.
+    let exits = ["process.exit"; 4];
+    let expected =
+        [&["sensor.start", "process.seed", "network.probe"][..], &exits, &["sensor.heartbeat", "sensor.loss", "sensor.stop"]].concat();
+    assert_eq!(kinds, expected);
+    let pids: Vec<_> =
+        events.iter().filter(|event| event.kind() == "process.exit").map(|event| event.process.as_ref().unwrap().pid).collect();
+    assert_eq!(pids, [6, 42, 4, 5]);
+    assert_eq!(events[0].time.wall_ns, 5_000 + header().wall_offset);
+    assert_eq!(events[3].id, EventId::from_kernel(header().boot, 120, 0, 0));
+    // The wall clock stepped in between, and the seed's user has its name.
+    assert_eq!(events[3].time.wall_ns, 120 - 5);
+    assert_eq!(events[1].process.as_ref().unwrap().user.as_deref(), Some("root"));
 }
 
 fn any_input() -> impl Strategy<Value = (u8, Vec<u8>, u64, u64)> {
