@@ -17,7 +17,7 @@ pub fn recording(data: &[u8]) {
     let Ok(mut reader) = Reader::new(Cursor::new(&file)) else { return };
     let mut given = 0;
     loop {
-        match reader.next() {
+        match reader.next_input() {
             Ok(Some(input)) => {
                 given += 1;
                 let mut bytes = Vec::new();
@@ -28,7 +28,7 @@ pub fn recording(data: &[u8]) {
             }
             Ok(None) => break,
             Err(_) => {
-                assert!(matches!(reader.next(), Ok(None)), "nothing comes behind an error");
+                assert!(matches!(reader.next_input(), Ok(None)), "nothing comes behind an error");
                 break;
             }
         }

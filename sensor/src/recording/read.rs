@@ -130,7 +130,7 @@ impl<R: Read> Reader<R> {
     ///
     /// # Errors
     /// [`ReadError`].
-    pub fn next(&mut self) -> Result<Option<Input<'_>>, ReadError> {
+    pub fn next_input(&mut self) -> Result<Option<Input<'_>>, ReadError> {
         while self.given >= self.plain.len() {
             if self.ended || !self.block().inspect_err(|_| self.ended = true)? {
                 return Ok(None);

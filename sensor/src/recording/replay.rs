@@ -93,7 +93,7 @@ impl Recording {
     pub fn check(path: &Path, allow_damaged: bool) -> Result<Self, ReplayError> {
         let mut reader = open(path)?;
         let damage = loop {
-            match reader.next() {
+            match reader.next_input() {
                 Ok(Some(_)) => {}
                 Ok(None) => break None,
                 Err(error) if allow_damaged && error.leaves_the_rest() => break Some(error),
@@ -273,7 +273,7 @@ fn feed(
     };
     while reader.totals().inputs < inputs {
         // What the stream does not take is counted.
-        match reader.next()? {
+        match reader.next_input()? {
             Some(input) => intake.take(input),
             None => break,
         };

@@ -101,12 +101,12 @@ fn read(bytes: &[u8]) -> (u64, Result<(), ReadError>) {
         Err(error) => return (0, Err(error)),
     };
     loop {
-        match reader.next() {
+        match reader.next_input() {
             Ok(Some(_)) => {}
             Ok(None) => return (reader.totals().inputs, Ok(())),
             Err(error) => {
                 let inputs = reader.totals().inputs;
-                assert!(matches!(reader.next(), Ok(None)), "something comes after {error}");
+                assert!(matches!(reader.next_input(), Ok(None)), "something comes after {error}");
                 return (inputs, Err(error));
             }
         }
@@ -121,9 +121,9 @@ fn what_is_written_is_read() {
     let mut reader = Reader::new(Cursor::new(&bytes)).unwrap();
     assert_eq!(*reader.header(), header());
     for input in &inputs {
-        assert_eq!(reader.next().unwrap().as_ref(), Some(input));
+        assert_eq!(reader.next_input().unwrap().as_ref(), Some(input));
     }
-    assert_eq!(reader.next().unwrap(), None);
+    assert_eq!(reader.next_input().unwrap(), None);
     assert_eq!(reader.offset(), bytes.len() as u64);
     let expected = Totals { last: 5_000, ..totals.clone() };
     assert_eq!(*reader.totals(), expected, "the latest time is the beginning at least");
