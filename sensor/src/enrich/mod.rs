@@ -284,7 +284,7 @@ impl Enricher {
             start_wall_ns: Some(clock::event_time(id.start_ns, self.wall_offset).wall_ns),
             ..Process::of(id)
         });
-        Some(Process { tid: target.tid, uid: target.uid, user: self.users.name(target.uid).map(str::to_owned), ..process })
+        Some(Process { tid: target.tid, uid: target.uid, user: self.users.get(&target.uid).cloned(), ..process })
     }
 
     /// The child of `parent`: its image under another id.
