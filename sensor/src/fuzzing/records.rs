@@ -18,7 +18,8 @@ const PIECES: usize = 64;
 /// kind was chosen, length, kind and ABI are put right, so that the content is reached.
 pub fn records(data: &[u8]) {
     let mut enricher = Enricher::new(BootId(1), "host".to_owned(), 1_000, 64);
-    if data.first().is_some_and(|first| first & 1 == 1) {
+    // Making one takes longer than everything else here, so that few inputs ask for it.
+    if data.first().is_some_and(|first| first & 7 == 1) {
         let redactor = Redactor::new(&RedactionConfig::default(), Key::from_bytes([7; 32]));
         enricher = enricher.redacting(Some(redactor.expect("the default patterns are sound")));
     }
