@@ -23,6 +23,8 @@ mod match_block;
 mod matches;
 mod out;
 mod paint;
+mod record;
+mod replay;
 mod run;
 #[cfg(test)]
 pub(crate) mod samples;
@@ -124,6 +126,7 @@ impl View {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Run(run::Args),
+    Record(record::Args),
     Events(events::Args),
     Alerts(alerts::Args),
     Matches(matches::Args),
@@ -151,6 +154,7 @@ pub fn main() -> ExitCode {
     }
     let done = match verb {
         Verb::Run(args) => run::run(common, args).map_err(Stop::Failed),
+        Verb::Record(args) => record::run(common, args),
         Verb::Events(args) => events::run(common, args),
         Verb::Alerts(args) => alerts::run(common, args),
         Verb::Matches(args) => matches::run(common, args),
@@ -213,8 +217,17 @@ mod tests {
 
     #[test]
     fn every_verb_takes_config_and_data_dir_on_either_side() {
-        for verb in [&["run"][..], &["events"], &["alerts"], &["matches"], &["status"], &["doctor"], &["version"], &["completions", "bash"]]
-        {
+        for verb in [
+            &["run"][..],
+            &["record", "/f"],
+            &["events"],
+            &["alerts"],
+            &["matches"],
+            &["status"],
+            &["doctor"],
+            &["version"],
+            &["completions", "bash"],
+        ] {
             let common = &["--config", "/c", "--data-dir", "/d"][..];
             for words in [[verb, common], [common, verb]] {
                 let read = Cli::try_parse_from([&["bartizan"], words[0], words[1]].concat()).expect("it is understood");

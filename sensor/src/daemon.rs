@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bartizan_bus::budget::Budget;
 use bartizan_bus::edge::Edge;
-use bartizan_bus::event::{Alert, Body, Gap, Start};
+use bartizan_bus::event::{Alert, Gap, Start};
 use bartizan_bus::{Bus, OpenError, ReadError, Stream, StreamInfo, StreamName, Subscription, SubscriptionConfig};
 use bartizan_detectors::correlate::{self, CorrelateConfig, CorrelateError, CorrelateStatus};
 use bartizan_detectors::{EngineError, EngineStatus};
@@ -28,6 +28,7 @@ use crate::enrich::users::Users;
 use crate::enrich::{Enricher, clock};
 use crate::governor::Governor;
 use crate::host::{host_name, kernel_release};
+use crate::intake::Intake;
 use crate::logins::LoginsFile;
 use crate::metrics;
 use crate::pipeline::{Pipeline, Reseed, Shared};
@@ -40,6 +41,9 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Inode of the initial pid namespace: `PROC_PID_INIT_INO`, include/linux/proc_ns.h.
 pub(crate) const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
+/// The host's user names.
+pub(crate) const USERS: &str = "/etc/passwd";
+
 /// At a stop, longest wait for detectors and correlation to judge the last events.
 const LAST_EVENTS: Duration = Duration::from_secs(3);
 
@@ -47,13 +51,13 @@ const LAST_EVENTS: Duration = Duration::from_secs(3);
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
     /// Not root.
-    #[error("bartizan run must be root, because it loads eBPF programs: start it with sudo (a developer types `cargo xtask run`)")]
-    NotRoot,
+    #[error("bartizan {0} must be root, because it loads eBPF programs: start it with sudo (a developer types `cargo xtask run`)")]
+    NotRoot(&'static str),
     /// In a container's pid namespace.
     #[error(
-        "bartizan run must be in the host's pid namespace, because the kernel names processes by its ids: start it outside of the container, or give the container the host's (--pid=host)"
+        "bartizan {0} must be in the host's pid namespace, because the kernel names processes by its ids: start it outside of the container, or give the container the host's (--pid=host)"
     )]
-    PidNamespace,
+    PidNamespace(&'static str),
     /// A hook that does not exist.
     #[error("there is no hook {name:?}; --disable-hook and sensor.disable_hooks take: {}", known.join(", "))]
     UnknownHook {
@@ -117,18 +121,7 @@ pub type OnAlert = Box<dyn Fn(&Alert, u64) + Send>;
 /// [`DaemonError`] when it cannot start, or when a part fails for good.
 pub fn run(config: Config, on_alert: OnAlert) -> Result<(), DaemonError> {
     let started = Instant::now();
-    for name in &config.sensor.disable_hooks {
-        if !is_hook_name(name) {
-            return Err(DaemonError::UnknownHook { name: name.clone(), known: hook_names() });
-        }
-    }
-    if !nix::unistd::geteuid().is_root() {
-        return Err(DaemonError::NotRoot);
-    }
-    // Where /proc is not mounted, the bus will say so.
-    if std::fs::metadata("/proc/self/ns/pid").is_ok_and(|namespace| namespace.ino() != INITIAL_PID_NAMESPACE) {
-        return Err(DaemonError::PidNamespace);
-    }
+    may_capture("run", &config.sensor.disable_hooks)?;
     let budget = config.events_budget();
     let bus = Bus::open(&config.data_dir, &config.bus(&budget))?;
     let redactor = redactor(&config.redaction, &config.data_dir)?;
@@ -152,6 +145,23 @@ pub fn run(config: Config, on_alert: OnAlert) -> Result<(), DaemonError> {
     runtime.shutdown_timeout(Duration::from_secs(5));
     let closed = bus.close().map_err(|source| DaemonError::System { what: "cannot sync the streams at the end", source });
     result.and(closed)
+}
+
+/// Whether this process is who and where it must be to capture, and every disabled hook is one. `verb`: who asks.
+pub(crate) fn may_capture(verb: &'static str, disabled: &[String]) -> Result<(), DaemonError> {
+    for name in disabled {
+        if !is_hook_name(name) {
+            return Err(DaemonError::UnknownHook { name: name.clone(), known: hook_names() });
+        }
+    }
+    if !nix::unistd::geteuid().is_root() {
+        return Err(DaemonError::NotRoot(verb));
+    }
+    // Where /proc is not mounted, whoever reads it next will say so.
+    if std::fs::metadata("/proc/self/ns/pid").is_ok_and(|namespace| namespace.ino() != INITIAL_PID_NAMESPACE) {
+        return Err(DaemonError::PidNamespace(verb));
+    }
+    Ok(())
 }
 
 /// What was opened before anything runs.
@@ -200,16 +210,26 @@ fn serve_nats(config: &Config, bus: &Bus) -> Served {
 }
 
 /// What has been judged, and what there is to judge.
-struct Judged {
-    detectors: EngineStatus,
-    events: Stream,
-    correlation: Option<CorrelateStatus>,
-    alerts: Stream,
+pub(crate) struct Judged {
+    pub(crate) detectors: EngineStatus,
+    pub(crate) events: Stream,
+    pub(crate) correlation: Option<CorrelateStatus>,
+    pub(crate) alerts: Stream,
 }
 
 impl Judged {
+    /// The last event that there is.
+    pub(crate) fn last(&self) -> u64 {
+        self.events.info().last_seq
+    }
+
+    /// How many events are not judged.
+    pub(crate) fn behind(&self) -> u64 {
+        self.last().saturating_sub(self.detectors.info().acked_seq)
+    }
+
     /// Whether the events up to `last` are, and every alert that there is.
-    fn through(&self, last: u64) -> bool {
+    pub(crate) fn through(&self, last: u64) -> bool {
         let Self { detectors, events: _, correlation, alerts } = self;
         let correlated = || correlation.as_ref().is_none_or(|correlation| correlation.info().acked_seq >= alerts.info().last_seq);
         detectors.info().acked_seq >= last && correlated()
@@ -227,22 +247,19 @@ impl Daemon {
         let gap = gap_before(&bus);
 
         let seeds = if seed_wanted { seed::take(seeds, clock::boot_now()) } else { seed::Seeds::default() };
-        if let Some(problem) = &seeds.problem {
-            tracing::warn!("{problem}; processes older than the sensor were read from /proc instead");
-        }
-        let enricher = Enricher::new(
-            clock::boot_id().map_err(DaemonError::Host)?,
-            host_name(),
-            clock::wall_offset(),
-            Users::new("/etc/passwd"),
-            config.sensor.process_table,
-        );
+        let enricher =
+            Enricher::new(clock::boot_id().map_err(DaemonError::Host)?, host_name(), clock::wall_offset(), config.sensor.process_table);
         let redactions = redactor.as_ref().map(Redactor::counts);
         let enricher = enricher.redacting(redactor);
+        let logins = LoginsFile::new(&config.data_dir);
+        let known_logins = logins.load().unwrap_or_else(|problem| {
+            tracing::warn!("{problem}");
+            Vec::new()
+        });
         let mut pipeline = Pipeline {
             rings: Rings::new(priority, bulk),
-            enricher,
-            events,
+            sink: Intake::new(enricher, events, Arc::clone(&shared.tally), Some(logins)),
+            users: Users::new(USERS),
             shared: Arc::clone(&shared),
             heartbeat: config.sensor.heartbeat,
             told: Losses::new(),
@@ -253,9 +270,8 @@ impl Daemon {
             libraries,
             governor: Governor::new(config.sensor.cpu_limit),
             shed,
-            logins: LoginsFile::new(&config.data_dir),
         };
-        pipeline.begin(start, gap, seeds);
+        pipeline.begin(start, gap, known_logins, seeds);
 
         let _entered = runtime.enter();
         let (shutdown, stopping) = watch::channel(false);
@@ -323,7 +339,7 @@ impl Daemon {
         });
         let capture = thread::Builder::new()
             .name("capture".to_owned())
-            .spawn(move || pipeline.run(started))
+            .spawn(move || drop(pipeline.run(started)))
             .map_err(|source| DaemonError::System { what: "cannot start the capture thread", source })?;
         // Before the ready line: whoever waits for that may ask to stop at once.
         let listen = |kind| signal(kind).map_err(|source| DaemonError::System { what: "cannot listen for signals", source });
@@ -354,7 +370,7 @@ impl Daemon {
         shared.stop();
         let captured = capture.join().map_err(|_| DaemonError::Panicked("the capture thread"));
         // What capture stored last is judged now rather than at the next start, unless that takes too long.
-        let last = judged.events.info().last_seq;
+        let last = judged.last();
         let patience = Instant::now();
         while watched.is_ok() && !judged.through(last) && patience.elapsed() < LAST_EVENTS {
             thread::sleep(LOOK);
@@ -384,7 +400,7 @@ async fn ended(thread: &thread::JoinHandle<()>) {
     }
 }
 
-async fn detect(
+pub(crate) async fn detect(
     bus: Bus,
     config: bartizan_detectors::Config,
     data_dir: PathBuf,
@@ -397,7 +413,7 @@ async fn detect(
     }
 }
 
-async fn correlate(
+pub(crate) async fn correlate(
     bus: Bus,
     config: CorrelateConfig,
     data_dir: PathBuf,
@@ -408,7 +424,7 @@ async fn correlate(
 }
 
 /// Tells `on_alert` of every alert that is stored from now on.
-async fn announce(mut alerts: Subscription, on_alert: OnAlert, mut stopping: watch::Receiver<bool>) -> Result<(), DaemonError> {
+pub(crate) async fn announce(mut alerts: Subscription, on_alert: OnAlert, mut stopping: watch::Receiver<bool>) -> Result<(), DaemonError> {
     loop {
         let received = tokio::select! {
             // In this order: what was raised last is shown, and that ends because `on_alert` never waits.
@@ -459,13 +475,13 @@ fn gap(info: &StreamInfo, from: i64, to: i64) -> Gap {
     Gap { reason, from_wall_ns: Some(from), to_wall_ns: Some(to), missing_sequences: (lost > 0).then_some(lost) }
 }
 
-fn start_event(hooks: &[HookReport]) -> Body {
-    Body::Start(Start {
+pub(crate) fn start_event(hooks: &[HookReport]) -> Start {
+    Start {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         kernel: kernel_release(),
         hooks: hooks.iter().filter_map(|report| report.tier.map(|tier| format!("{} ({})", report.hook.name, tier.name))).collect(),
         blind: crate::report::blind(hooks, &[]).iter().map(|blind| format!("{}: {}", blind.what, blind.why)).collect(),
-    })
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! The sensor: capture, projection, enrichment, and the `bartizan` program around them.
 //!
 //! The way of the data is [`capture`] (kernel hooks to ordered records) → [`project`] (record to owned values) → [`enrich`]
-//! (who a pid is) → [`pipeline`] (events into the bus, losses counted). [`daemon`] puts it together with the bus, the
+//! (who a pid is) → the bus. [`pipeline`] drives capture, [`intake`] is the seam behind it: what goes in there makes events, or goes to a
+//! file and back ([`recording`]). [`daemon`] puts it together with the bus, the
 //! detectors and the forwarders; [`cli`], [`config`], [`control`] and [`status`] are what an operator meets.
 
 mod allocator;
@@ -14,12 +15,16 @@ pub mod daemon;
 pub mod doctor;
 pub mod document;
 pub mod enrich;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod governor;
 mod host;
+pub mod intake;
 pub mod logins;
 mod metrics;
 pub mod pipeline;
 pub mod project;
+pub mod recording;
 pub mod redact;
 mod report;
 pub mod status;

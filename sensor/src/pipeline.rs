@@ -1,4 +1,4 @@
-//! The capture thread: rings → events → EVENTS, with everything that is lost on the way counted.
+//! The capture thread: kernel → [`Input`]s → a [`Sink`], with everything that is lost on the way counted.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,18 +7,20 @@ use std::time::{Duration, Instant};
 
 use aya::Ebpf;
 use aya::maps::{Array, MapData, PerCpuArray};
-use bartizan_bus::event::{Body, ExecId, Gap, Heartbeat, KindLoss, Loss, SecurityEvent, Severity, Stop};
-use bartizan_bus::{PublishError, Stream};
+use bartizan_bus::event::{EventId, ExecId, Gap, KindLoss, Start};
 
 use crate::capture::libraries::{Libraries, LibraryReport};
 use crate::capture::load::{self, HookReport, PendingMap, PendingValue};
 use crate::capture::loss::{self, KernelCounts, Losses};
 use crate::capture::probes;
-use crate::capture::rings::{Reading, Rings};
+use crate::capture::rings::{HOLD, Rings};
 use crate::capture::seed::{self, Seeds};
-use crate::enrich::{Enricher, clock};
+use crate::enrich::auth::Transactions;
+use crate::enrich::clock;
+use crate::enrich::table::Table;
+use crate::enrich::users::Users;
 use crate::governor::{Governor, GovernorReport};
-use crate::logins::LoginsFile;
+use crate::intake::{Input, Sink};
 use crate::status::{RECENT_LOSS_SECONDS, SKIPPED};
 
 /// Longest wait for the rings: how late a bulk record (which wakes nobody), a stop or a tick may be seen.
@@ -34,8 +36,6 @@ const RESEED: Duration = Duration::from_secs(10);
 /// A connection attempt without a result for longer than this has lost it. The kernel gives up after about two minutes
 /// (`net.ipv4.tcp_syn_retries` = 6).
 const ATTEMPT_MAX: Duration = Duration::from_secs(30 * 60);
-/// Events published at once, at most.
-const PUBLISH_BATCH: usize = 1024;
 
 /// Numbers that the capture thread shares with `status`.
 #[derive(Debug, Clone, Default)]
@@ -77,14 +77,15 @@ pub struct Shared {
     counters: PerCpuArray<MapData, u64>,
     /// Every hook, with handles of the attached programs.
     pub hooks: Vec<HookReport>,
-    counts: Mutex<Counts>,
+    /// What else is counted.
+    pub tally: Arc<Tally>,
     stop: AtomicBool,
 }
 
 impl Shared {
     /// Nothing counted yet.
     pub fn new(counters: PerCpuArray<MapData, u64>, hooks: Vec<HookReport>) -> Self {
-        Self { counters, hooks, counts: Mutex::default(), stop: AtomicBool::new(false) }
+        Self { counters, hooks, tally: Arc::default(), stop: AtomicBool::new(false) }
     }
 
     /// The numbers now: the kernel is asked, so that a loss is in them the moment it happened.
@@ -103,12 +104,66 @@ impl Shared {
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.tally.lock()
+    }
+}
+
+/// [`Counts`] that several may add to.
+#[derive(Debug, Default)]
+pub struct Tally(Mutex<Counts>);
+
+impl Tally {
+    fn lock(&self) -> MutexGuard<'_, Counts> {
         // The counts are plain numbers: a panic in between leaves none of them wrong.
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The numbers as far as user space knows them.
+    pub fn counts(&self) -> Counts {
+        self.lock().clone()
+    }
+
+    /// Events of these kinds are stored.
+    pub(crate) fn received(&self, kinds: impl Iterator<Item = &'static str>) {
+        let mut counts = self.lock();
+        kinds.for_each(|kind| *counts.received.entry(kind).or_default() += 1);
+    }
+
+    /// Events of these kinds are lost, because the stream did not take them.
+    pub(crate) fn unpublished(&self, kinds: impl Iterator<Item = &'static str>, reason: &'static str, error: String) {
+        let mut counts = self.lock();
+        kinds.for_each(|kind| *counts.own.entry((kind.to_owned(), reason)).or_default() += 1);
+        if counts.publish_error.as_ref() != Some(&error) {
+            tracing::error!("events are lost: {error}");
+            counts.publish_error = Some(error);
+        }
+    }
+
+    /// So many records are no records of this build, and lost.
+    pub(crate) fn undecodable(&self, count: u64, error: String) {
+        let mut counts = self.lock();
+        *counts.own.entry(("unknown".to_owned(), "decode")).or_default() += count;
+        if counts.decode_error.is_none() {
+            tracing::error!("a record could not be decoded and is lost; others like it are only counted: {error}");
+            counts.decode_error = Some(error);
+        }
+    }
+
+    /// Sizes of the tables.
+    pub(crate) fn sizes(&self, table: &Table, transactions: &Transactions) {
+        let mut counts = self.lock();
+        counts.table = (table.len(), table.max(), table.evicted());
+        counts.transactions = transactions.table();
+        counts.said_again = transactions.said_again();
     }
 }
 
 impl Counts {
+    /// Losses of user space: what could not be decoded, or not be stored.
+    pub fn own_losses(&self) -> &Losses {
+        &self.own
+    }
+
     /// Brings the sums up to date with the kernel's counters.
     fn take(&mut self, kernel: KernelCounts) {
         let KernelCounts { emitted: _, filtered_self, pending_full, mut lost } = kernel;
@@ -134,13 +189,13 @@ impl Counts {
 }
 
 /// What the thread needs.
-pub struct Pipeline {
+pub struct Pipeline<S> {
     /// Reader of the rings.
     pub rings: Rings,
-    /// Makes events.
-    pub enricher: Enricher,
-    /// Where they go.
-    pub events: Stream,
+    /// Where everything goes.
+    pub sink: S,
+    /// The host's user names.
+    pub users: Users,
     /// Shared numbers.
     pub shared: Arc<Shared>,
     /// Between two heartbeats.
@@ -161,8 +216,6 @@ pub struct Pipeline {
     pub governor: Governor,
     /// Where the kernel is told to leave bulk kinds out.
     pub shed: Array<MapData, u32>,
-    /// Logins for the next run.
-    pub logins: LoginsFile,
 }
 
 /// When seeds are taken again after records of identity were lost.
@@ -176,33 +229,23 @@ pub struct Reseed {
     pub last: Option<Instant>,
 }
 
-impl Pipeline {
-    /// Publishes what is known at the beginning: a gap since the last run, the start, the seeds.
-    pub fn begin(&mut self, start: Body, gap: Option<Gap>, seeds: Seeds) {
-        let now = clock::boot_now();
-        let mut events = Vec::new();
-        if let Some(gap) = gap {
-            events.push(self.enricher.own(now, Severity::Low, Body::Gap(gap)));
-        }
-        events.push(self.enricher.own(now, Severity::Info, start));
-        let Seeds { found, problem: _ } = seeds;
+impl<S: Sink> Pipeline<S> {
+    /// Tells what is known at the beginning: a gap since the last run, the start, logins that an earlier run left, the seeds.
+    pub fn begin(&mut self, start: Start, gap: Option<Gap>, logins: Vec<(ExecId, EventId)>, seeds: Seeds) {
         self.shared.lock().libraries = self.libraries.report();
-        match self.logins.load() {
-            Ok(logins) => self.enricher.remember_logins(logins),
-            Err(problem) => tracing::warn!("{problem}"),
-        }
-        events.extend(found.into_iter().filter_map(|seed| self.enricher.event(seed.observation, seed.approximate)));
-        self.publish(events);
-        self.account();
+        self.sink.take(Input::Begin { now: clock::boot_now(), start, gap });
+        self.refresh_users();
+        self.sink.take(Input::Logins(logins));
+        self.take_seeds(seeds);
+        self.second();
     }
 
-    /// Runs until [`Shared::stop`], then drains.
-    pub fn run(mut self, started: Instant) {
+    /// Runs until [`Shared::stop`], or until the sink can take nothing any more, then drains. Gives the sink back.
+    pub fn run(mut self, started: Instant) -> S {
         let (mut ticked, mut beaten, mut reconciled, mut governed) = (Instant::now(), Instant::now(), Instant::now(), Instant::now());
-        while !self.shared.stop.load(Ordering::Acquire) {
-            self.rings.wait(WAIT);
-            let reading = self.rings.read(clock::boot_now());
-            self.take(reading);
+        while !self.shared.stop.load(Ordering::Acquire) && !self.sink.is_broken() {
+            self.rings.wait(if self.sink.waits() { HOLD.min(WAIT) } else { WAIT });
+            self.read(clock::boot_now());
             if governed.elapsed() >= GOVERN {
                 governed = Instant::now();
                 self.govern();
@@ -213,14 +256,11 @@ impl Pipeline {
             }
             if beaten.elapsed() >= self.heartbeat {
                 beaten = Instant::now();
-                let body = Body::Heartbeat(Heartbeat { uptime_s: started.elapsed().as_secs() });
-                let event = self.enricher.own(clock::boot_now(), Severity::Info, body);
-                self.publish(vec![event]);
+                self.sink.take(Input::Heartbeat { now: clock::boot_now(), uptime_s: started.elapsed().as_secs() });
             }
             if reconciled.elapsed() >= RECONCILE {
                 reconciled = Instant::now();
-                let gone = gone(self.enricher.table().living());
-                self.enricher.forget(&gone);
+                self.reconcile();
                 self.expire_attempts();
                 self.look_for_libraries(true);
             }
@@ -228,87 +268,38 @@ impl Pipeline {
         // Nothing new from here on, so the rings come to an end.
         self.programs = None;
         self.take_probes();
-        loop {
-            let reading = self.rings.drain();
-            if reading.is_empty() {
-                break;
-            }
-            self.take(reading);
-        }
+        while self.read(u64::MAX) > 0 {}
         self.tick();
-        let stop = self.enricher.own(clock::boot_now(), Severity::Info, Body::Stop(Stop { reason: "asked to stop".to_owned() }));
-        self.publish(vec![stop]);
-        self.account();
+        self.sink.take(Input::Stop { now: clock::boot_now() });
+        self.second();
+        self.sink
     }
 
-    fn take(&mut self, reading: Reading) {
-        let Reading { records, undecodable } = reading;
-        if let Some((count, error)) = undecodable {
-            let mut counts = self.shared.lock();
-            *counts.own.entry(("unknown".to_owned(), "decode")).or_default() += count;
-            if counts.decode_error.is_none() {
-                tracing::error!("a record could not be decoded and is lost; others like it are only counted: {error}");
-                counts.decode_error = Some(error);
-            }
-        }
-        if records.is_empty() {
-            return;
-        }
-        let events = records.into_iter().filter_map(|record| self.enricher.event(record, false)).collect();
-        self.publish(events);
-    }
-
-    /// Appends `events` in order. What the stream does not take is counted by kind. Returns whether it took all.
-    fn publish(&mut self, events: Vec<SecurityEvent>) -> bool {
-        let mut stored = true;
-        let events: Vec<Arc<SecurityEvent>> = events.into_iter().map(Arc::new).collect();
-        let mut events = events.as_slice();
-        while !events.is_empty() {
-            let (batch, rest) = events.split_at(events.len().min(PUBLISH_BATCH));
-            events = rest;
-            match self.events.append_typed(batch) {
-                Ok(_) => {
-                    let mut counts = self.shared.lock();
-                    for event in batch {
-                        *counts.received.entry(event.kind()).or_default() += 1;
-                    }
-                }
-                Err(error) => {
-                    stored = false;
-                    let reason = if matches!(error, PublishError::Full { .. }) { "disk_full" } else { "bus_error" };
-                    let error = error.to_string();
-                    let mut counts = self.shared.lock();
-                    for event in batch {
-                        *counts.own.entry((event.kind().to_owned(), reason)).or_default() += 1;
-                    }
-                    if counts.publish_error.as_ref() != Some(&error) {
-                        tracing::error!("events are lost: {error}");
-                        counts.publish_error = Some(error);
-                    }
-                }
-            }
-        }
-        stored
+    /// Hands on what the rings hold; how many records that were.
+    fn read(&mut self, now: u64) -> usize {
+        let Self { rings, sink, .. } = self;
+        let reading = rings.read(now, |record| {
+            sink.take(Input::Record(record));
+        });
+        sink.take(Input::Due(reading.due));
+        reading.taken
     }
 
     /// Once a second: clocks, names, counters, and an event for what was lost.
     fn tick(&mut self) {
-        self.enricher.set_wall_offset(clock::wall_offset());
-        self.enricher.refresh_users();
+        self.sink.take(Input::WallOffset(clock::wall_offset()));
+        self.refresh_users();
         self.take_probes();
         self.look_for_libraries(false);
-        self.remember_logins();
-        self.account();
+        self.second();
         let all = self.shared.counts().lost;
         let new = loss::since(&self.told, &all);
         if !new.is_empty() {
             let lost =
                 new.iter().map(|((kind, reason), count)| KindLoss { kind: kind.clone(), reason: (*reason).to_owned(), count: *count });
-            let body = Body::Loss(Loss { lost: lost.collect() });
             tracing::warn!(?new, "records were lost, or runs of a program were skipped");
-            let event = self.enricher.own(clock::boot_now(), Severity::Medium, body);
             // What could not be told is told with the next loss that can.
-            if self.publish(vec![event]) {
+            if self.sink.take(Input::Lost { now: clock::boot_now(), lost: lost.collect() }) {
                 self.told = all;
             }
             self.reseed.due |= new.keys().any(|(kind, reason)| *reason != SKIPPED && is_identity(kind));
@@ -325,12 +316,33 @@ impl Pipeline {
             return;
         }
         let iterator = self.programs.as_mut().and_then(load::seed_iterator);
-        let Seeds { found, problem } = seed::take(iterator, clock::boot_now());
+        self.take_seeds(seed::take(iterator, clock::boot_now()));
+    }
+
+    fn take_seeds(&mut self, seeds: Seeds) {
+        let Seeds { found, problem } = seeds;
         if let Some(problem) = problem {
             tracing::warn!("{problem}; running processes were read from /proc instead");
         }
-        let events = found.into_iter().filter_map(|seed| self.enricher.event(seed.observation, seed.approximate)).collect();
-        self.publish(events);
+        for seed in found {
+            self.sink.take(Input::Seed(seed));
+        }
+    }
+
+    fn refresh_users(&mut self) {
+        if let Some(names) = self.users.refresh() {
+            self.sink.take(Input::Users(names));
+        }
+    }
+
+    /// Tells which processes there are, so that those whose exit was not seen can be given up.
+    fn reconcile(&mut self) {
+        match alive() {
+            Ok(alive) => {
+                self.sink.take(Input::Alive(alive));
+            }
+            Err(error) => tracing::warn!(%error, "/proc does not say which processes there are; ended ones are kept until the next look"),
+        }
     }
 
     /// Removes attempts whose result will not come any more: the program run that would have told it was skipped.
@@ -348,7 +360,9 @@ impl Pipeline {
     /// Puts what the kernel gathered of packets to closed ports among the records.
     fn take_probes(&mut self) {
         match probes::take(&self.probes) {
-            Ok(gathered) => gathered.into_iter().for_each(|record| self.rings.add(record)),
+            Ok(gathered) => gathered.into_iter().for_each(|(key, value)| {
+                self.sink.take(Input::Probe(key, value));
+            }),
             Err(error) => {
                 *self.shared.lock().own.entry(("network.probe".to_owned(), "map")).or_default() += 1;
                 tracing::error!(%error, "packets to closed ports cannot be taken from the kernel; they are lost");
@@ -365,15 +379,6 @@ impl Pipeline {
         self.shared.lock().libraries = self.libraries.report();
     }
 
-    /// Keeps what the next run would not know.
-    fn remember_logins(&mut self) {
-        if let Some(logins) = self.enricher.logins()
-            && let Err(error) = self.logins.store(logins)
-        {
-            tracing::warn!(%error, "which process belongs to which login is not saved; after a restart of Bartizan open sessions are not known");
-        }
-    }
-
     /// Keeps Bartizan below its CPU ceiling.
     fn govern(&mut self) {
         let Some(shed) = self.governor.step(clock::boot_now(), clock::own_cpu()) else { return };
@@ -386,14 +391,10 @@ impl Pipeline {
         }
     }
 
-    /// Shares the size of the tables.
-    fn account(&mut self) {
-        let (table, transactions) = (self.enricher.table(), self.enricher.transactions());
-        let mut counts = self.shared.lock();
-        counts.table = (table.len(), table.max(), table.evicted());
-        counts.transactions = transactions.table();
-        counts.said_again = transactions.said_again();
-        counts.governor = self.governor.report();
+    /// A second is over, or the first one begins.
+    fn second(&mut self) {
+        self.sink.take(Input::Second);
+        self.shared.lock().governor = self.governor.report();
     }
 }
 
@@ -402,13 +403,22 @@ fn is_identity(kind: &str) -> bool {
     matches!(kind, "process.exec" | "process.fork" | "process.seed")
 }
 
-/// Those of `ids` whose process is no more.
-fn gone(ids: Vec<ExecId>) -> Vec<ExecId> {
-    let alive = |id: &ExecId| {
-        let stat = procfs::process::Process::new(id.pid as i32).and_then(|process| process.stat());
-        stat.is_ok_and(|stat| stat.starttime == id.start_ticks())
-    };
-    ids.into_iter().filter(|id| !alive(id)).collect()
+/// Every process that there is: its pid and its start in ticks.
+///
+/// # Errors
+/// /proc cannot be read.
+fn alive() -> Result<Vec<(u32, u64)>, procfs::ProcError> {
+    let mut alive = Vec::new();
+    for process in procfs::process::all_processes()? {
+        match process.and_then(|process| process.stat()) {
+            Ok(stat) => alive.push((stat.pid.cast_unsigned(), stat.starttime)),
+            // It has ended meanwhile.
+            Err(procfs::ProcError::NotFound(_)) => {}
+            Err(procfs::ProcError::Io(error, _)) if error.raw_os_error() == Some(libc::ESRCH) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(alive)
 }
 
 #[cfg(test)]

@@ -207,6 +207,7 @@ pub struct CapabilitySets {
 /// Whose packets are gathered: the key of the map `PROBES`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "decode", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
 pub struct ProbeSource {
     /// Source address, network order; IPv4 in the first four bytes.
     pub source: [u8; 16],
@@ -220,7 +221,8 @@ pub struct ProbeSource {
 
 /// What was gathered: the value of the map `PROBES`.
 #[repr(C)]
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "decode", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
 pub struct ProbeGathered {
     /// Boot clock of the first packet, nanoseconds.
     pub first: u64,

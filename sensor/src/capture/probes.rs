@@ -5,28 +5,22 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use aya::maps::MapData;
 use aya_obj::generated::{bpf_attr, bpf_cmd};
-use bartizan_sensor_ebpf::abi::{Kind, ProbeGathered, ProbeSource};
-
-use crate::project::probe::gather;
-use crate::project::{Observation, Subject, What};
+use bartizan_sensor_ebpf::abi::{ProbeGathered, ProbeSource};
 
 /// Sources taken at once, at most: the map holds no more (`PROBES` in the kernel's maps.rs).
 const SOURCES: usize = 8192;
 
-/// Takes out everything: an observation for each source, at the time of its last packet. Each entry is read and removed in one step, so no packet is counted twice or lost in
+/// Takes out everything, one entry a source. Each entry is read and removed in one step, so no packet is counted twice or lost in
 /// between, but for those that a CPU is just adding to an entry that is being removed.
 ///
 /// # Errors
 /// The errno of the first call that failed for another reason than the end of the map. What was taken until then is lost to the caller.
-pub fn take(map: &MapData) -> io::Result<Vec<Observation>> {
+pub fn take(map: &MapData) -> io::Result<Vec<(ProbeSource, ProbeGathered)>> {
     let mut taken = Vec::new();
     for _ in 0..SOURCES {
         let Some(key) = first_key(map)? else { break };
         match take_one(map, &key)? {
-            Some(value) if value.packets > 0 => {
-                let subject = Subject::nobody(value.last);
-                taken.push(Observation { kind: Kind::Probe, subject, what: What::Probe(gather(&key, &value)) });
-            }
+            Some(value) if value.packets > 0 => taken.push((key, value)),
             // Somebody else was faster, or it was sent the moment before.
             Some(_) | None => {}
         }

@@ -1,26 +1,20 @@
-//! Reads the two rings and gives their records in the order of kernel time.
+//! Reads the two rings, and brings their records into the order of kernel time.
 //!
 //! Each ring is in the order of its reservations; between the two, a record is held for at most [`HOLD`], so that the other
 //! ring's earlier records can overtake it.
 
+use std::mem::offset_of;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
+use bartizan_sensor_ebpf::abi::Header;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::project::{Observation, project};
+use crate::project::Observation;
 
 /// How long a record waits for earlier ones of the other ring.
 pub const HOLD: Duration = Duration::from_millis(2);
-
-impl Reading {
-    /// Nothing was found.
-    pub fn is_empty(&self) -> bool {
-        let Self { records, undecodable } = self;
-        records.is_empty() && undecodable.is_none()
-    }
-}
 
 /// Records taken from one ring before the other gets its turn.
 const BATCH: usize = 4096;
@@ -29,67 +23,76 @@ const BATCH: usize = 4096;
 pub struct Rings {
     priority: RingBuf<MapData>,
     bulk: RingBuf<MapData>,
-    merge: Merge,
 }
 
 /// What one reading found.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reading {
-    /// Records, in the order of their time.
-    pub records: Vec<Observation>,
-    /// Records that could not be decoded, with the first error.
-    pub undecodable: Option<(u64, String)>,
+    /// Records.
+    pub taken: usize,
+    /// Boot clock, nanoseconds: nothing that is still to come is older, so that what was read up to here has its place.
+    pub due: u64,
 }
 
 impl Rings {
     /// A reader of both.
     pub fn new(priority: RingBuf<MapData>, bulk: RingBuf<MapData>) -> Self {
-        Self { priority, bulk, merge: Merge::default() }
+        Self { priority, bulk }
     }
 
-    /// Waits until something is there, or `timeout` has passed, or held records are due.
+    /// Waits until something is there, or `timeout` has passed.
     pub fn wait(&self, timeout: Duration) {
-        let timeout = if self.merge.is_empty() { timeout } else { HOLD.min(timeout) };
         let mut fds = [PollFd::new(self.priority.as_fd(), PollFlags::POLLIN), PollFd::new(self.bulk.as_fd(), PollFlags::POLLIN)];
         // An interrupted wait is as good as an ended one.
         let _ = poll(&mut fds, PollTimeout::try_from(timeout).unwrap_or(PollTimeout::ZERO));
     }
 
-    /// Adds a record that did not come through a ring, in its place by time: it must not overtake what still waits in the rings.
-    pub fn add(&mut self, record: Observation) {
-        self.merge.push(record);
-    }
-
-    /// Takes what is there and gives what is due at `now` (boot clock, nanoseconds, read before the call).
-    pub fn read(&mut self, now: u64) -> Reading {
-        let mut reading = Reading::default();
-        let mut limit = now.saturating_sub(HOLD.as_nanos() as u64);
+    /// Takes what is there and hands it to `each`, ring by ring, as the kernel wrote it. `now`: boot clock, nanoseconds, read before the
+    /// call; [`u64::MAX`] holds nothing back, for the end, again and again until nothing is found.
+    pub fn read(&mut self, now: u64, mut each: impl FnMut(&[u8])) -> Reading {
+        let mut reading = Reading { taken: 0, due: now.saturating_sub(HOLD.as_nanos() as u64) };
+        if now == u64::MAX {
+            reading.due = u64::MAX;
+        }
         for ring in [&mut self.priority, &mut self.bulk] {
             let mut taken = 0;
             let mut last = None;
             while taken < BATCH {
                 let Some(item) = ring.next() else { break };
                 taken += 1;
-                match project(&item) {
-                    Ok(record) => {
-                        last = Some(record.subject.ktime);
-                        self.merge.push(record);
-                    }
-                    Err(error) => reading.undecodable.get_or_insert_with(|| (0, error.to_string())).0 += 1,
-                }
+                last = record_time(&item).or(last);
+                each(&item);
             }
             // There may be more behind a full batch: nothing later than its last record is due yet.
             if let (BATCH, Some(last)) = (taken, last) {
-                limit = limit.min(last);
+                reading.due = reading.due.min(last);
             }
+            reading.taken += taken;
         }
-        reading.records = self.merge.due(limit);
         reading
     }
+}
 
-    /// Takes what is there without holding anything back: for the end, again and again until nothing is found.
-    pub fn drain(&mut self) -> Reading {
-        self.read(u64::MAX)
+/// Boot clock of a record, nanoseconds; `None` where the bytes are too short for it.
+pub fn record_time(record: &[u8]) -> Option<u64> {
+    let bytes = record.get(offset_of!(Header, ktime)..)?.first_chunk()?;
+    Some(u64::from_ne_bytes(*bytes))
+}
+
+/// Memory for one record at the alignment that decoding asks for: a ring gives it, a file does not.
+#[derive(Debug, Default)]
+pub struct Aligned(Vec<u64>);
+
+impl Aligned {
+    /// `record`, aligned to eight bytes; valid until the next call.
+    pub fn copy(&mut self, record: &[u8]) -> &[u8] {
+        let words = record.len().div_ceil(8);
+        if self.0.len() < words {
+            self.0.resize(words, 0);
+        }
+        let bytes = zerocopy::IntoBytes::as_mut_bytes(self.0.as_mut_slice());
+        bytes[..record.len()].copy_from_slice(record);
+        &bytes[..record.len()]
     }
 }
 

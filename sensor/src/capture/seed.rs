@@ -11,9 +11,10 @@ use std::os::unix::fs::MetadataExt;
 
 use aya::programs::iter::IterLink;
 use bartizan_bus::event::{InetSocket, NS_PER_TICK, Stdio, StdioEnd, Transport};
-use bartizan_sensor_ebpf::abi::{ARGV_MAX, Header, Kind, RELAY_SOCKETS};
+use bartizan_sensor_ebpf::abi::{ARGV_MAX, DecodeError, Header, Kind, RELAY_SOCKETS};
 use procfs::process::{FDTarget, Process as Proc};
 
+use super::rings::Aligned;
 use crate::project::{ExeInode, Image, Observation, Subject, What, escape_bytes, project};
 
 /// `PF_KTHREAD`, include/linux/sched.h.
@@ -28,78 +29,103 @@ pub struct Seeds {
     pub problem: Option<String>,
 }
 
-/// One seed and whether its id is approximate.
-#[derive(Debug)]
-pub struct Found {
-    /// What is known of the process.
-    pub observation: Observation,
-    /// It comes from /proc.
-    pub approximate: bool,
+/// One seed, as it came.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Found {
+    /// From the task iterator.
+    Iterator {
+        /// Its record.
+        record: Vec<u8>,
+        /// What `/proc/<pid>/cmdline` said, at most one byte more than [`ARGV_MAX`].
+        cmdline: Vec<u8>,
+    },
+    /// From /proc: its id is approximate.
+    Proc {
+        /// Who it is.
+        subject: Subject,
+        /// What it runs.
+        image: Box<Image>,
+    },
+}
+
+impl Found {
+    /// What is known of the process, and whether its id is approximate.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when the record is none of this ABI.
+    pub fn observation(self) -> Result<(Observation, bool), DecodeError> {
+        match self {
+            Self::Iterator { record, cmdline } => Ok((exact(&record, &cmdline)?, false)),
+            Self::Proc { subject, image } => Ok((Observation { kind: Kind::Seed, subject, what: What::Seed(image) }, true)),
+        }
+    }
+}
+
+fn exact(record: &[u8], cmdline: &[u8]) -> Result<Observation, DecodeError> {
+    let mut observation = project(Aligned::default().copy(record))?;
+    if let What::Seed(image) = &mut observation.what {
+        (image.argv, image.argv_truncated) = split_argv(cmdline);
+    }
+    Ok(observation)
 }
 
 /// Takes the seeds; `now` is the boot clock in nanoseconds.
 ///
 /// /proc is asked for what the iterator did not tell: a 6.18 kernel was seen whose iterator passes over pid 1.
 pub fn take(iterator: Option<IterLink>, now: u64) -> Seeds {
-    let (exact, problem) = match iterator.map(iterate) {
-        Some(Ok(observations)) => (observations, None),
+    let (mut seeds, problem) = match iterator.map(iterate) {
+        Some(Ok(seeds)) => (seeds, None),
         Some(Err(problem)) => (Vec::new(), Some(problem)),
         None => (Vec::new(), None),
     };
-    let told: HashSet<u32> = exact.iter().map(|seed| seed.subject.tgid).chain([std::process::id()]).collect();
-    let mut found: Vec<Found> = exact.into_iter().map(|observation| Found { observation, approximate: false }).collect();
-    found.extend(from_proc(now, &told).into_iter().map(|observation| Found { observation, approximate: true }));
     let own = std::process::id();
-    found.retain(|seed| seed.observation.subject.tgid != own);
-    found.sort_by_key(|seed| (seed.observation.subject.start_boottime, seed.observation.subject.tgid));
-    Seeds { found, problem }
+    let told: HashSet<u32> = seeds.iter().map(|(subject, _)| subject.tgid).chain([own]).collect();
+    seeds.extend(from_proc(now, &told));
+    seeds.retain(|(subject, _)| subject.tgid != own);
+    seeds.sort_by_key(|(subject, _)| (subject.start_boottime, subject.tgid));
+    Seeds { found: seeds.into_iter().map(|(_, found)| found).collect(), problem }
 }
 
 /// Reads the iterator's file: records back to back.
-fn iterate(link: IterLink) -> Result<Vec<Observation>, String> {
+fn iterate(link: IterLink) -> Result<Vec<(Subject, Found)>, String> {
     let mut file = link.into_file().map_err(|error| format!("the task iterator cannot be opened: {error}"))?;
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).map_err(|error| format!("the task iterator cannot be read: {error}"))?;
-    let mut observations = Vec::new();
+    let mut seeds = Vec::new();
     let mut offset = 0;
     while offset + size_of::<Header>() <= bytes.len() {
         let len = u32::from_le_bytes([bytes[offset], bytes[offset + 1], bytes[offset + 2], bytes[offset + 3]]) as usize;
         let Some(slice) = bytes.get(offset..offset + len).filter(|slice| !slice.is_empty()) else {
             return Err(format!("the task iterator's record at byte {offset} is cut off"));
         };
-        // Records are decoded in place only when aligned; the file's bytes need not be.
-        let mut words = vec![0_u64; len.div_ceil(8)];
-        zerocopy::IntoBytes::as_mut_bytes(words.as_mut_slice())[..len].copy_from_slice(slice);
-        let aligned = &zerocopy::IntoBytes::as_bytes(words.as_slice())[..len];
-        let mut observation = project(aligned).map_err(|error| format!("the task iterator's record at byte {offset}: {error}"))?;
-        add_argv(&mut observation);
-        observations.push(observation);
+        let subject = exact(slice, &[]).map_err(|error| format!("the task iterator's record at byte {offset}: {error}"))?.subject;
+        seeds.push((subject, Found::Iterator { record: slice.to_vec(), cmdline: cmdline(subject.tgid) }));
         offset += len;
     }
-    Ok(observations)
+    Ok(seeds)
 }
 
-fn add_argv(observation: &mut Observation) {
-    if let What::Seed(image) = &mut observation.what {
-        (image.argv, image.argv_truncated) = argv(observation.subject.tgid);
-    }
-}
-
-/// Argument vector of a process from /proc, bounded like that of an exec record.
-fn argv(pid: u32) -> (Vec<String>, bool) {
-    let Ok(file) = fs::File::open(format!("/proc/{pid}/cmdline")) else { return (Vec::new(), false) };
+/// What /proc gives as the argument vector of a process, as far as it is kept, and a byte more where there is more.
+fn cmdline(pid: u32) -> Vec<u8> {
     let mut bytes = Vec::new();
-    // A process that ends while it is read has no arguments any more.
-    let _ = file.take(ARGV_MAX as u64 + 1).read_to_end(&mut bytes);
-    let truncated = bytes.len() > ARGV_MAX;
-    bytes.truncate(ARGV_MAX);
-    let body = bytes.strip_suffix(&[0]).unwrap_or(&bytes);
+    if let Ok(file) = fs::File::open(format!("/proc/{pid}/cmdline")) {
+        // A process that ends while it is read has no arguments any more.
+        let _ = file.take(ARGV_MAX as u64 + 1).read_to_end(&mut bytes);
+    }
+    bytes
+}
+
+/// An argument vector, bounded like that of an exec record, and whether it was cut.
+fn split_argv(cmdline: &[u8]) -> (Vec<String>, bool) {
+    let truncated = cmdline.len() > ARGV_MAX;
+    let bytes = &cmdline[..cmdline.len().min(ARGV_MAX)];
+    let body = bytes.strip_suffix(&[0]).unwrap_or(bytes);
     let argv = if body.is_empty() { Vec::new() } else { body.split(|byte| *byte == 0).map(escape_bytes).collect() };
     (argv, truncated)
 }
 
 /// Every process that /proc shows, but those that were `told`. One that ends meanwhile is left out: its exit needs no seed.
-fn from_proc(now: u64, told: &HashSet<u32>) -> Vec<Observation> {
+fn from_proc(now: u64, told: &HashSet<u32>) -> Vec<(Subject, Found)> {
     let Ok(processes) = procfs::process::all_processes() else { return Vec::new() };
     let processes: Vec<Proc> = processes.flatten().collect();
     if processes.iter().all(|proc| told.contains(&(proc.pid() as u32))) {
@@ -116,7 +142,7 @@ fn from_proc(now: u64, told: &HashSet<u32>) -> Vec<Observation> {
         .collect()
 }
 
-fn one(proc: &Proc, now: u64, starts: &HashMap<u32, u64>, sockets: &HashMap<u64, InetSocket>) -> Option<Observation> {
+fn one(proc: &Proc, now: u64, starts: &HashMap<u32, u64>, sockets: &HashMap<u64, InetSocket>) -> Option<(Subject, Found)> {
     let stat = proc.stat().ok()?;
     let status = proc.status().ok()?;
     let pid = proc.pid() as u32;
@@ -130,7 +156,7 @@ fn one(proc: &Proc, now: u64, starts: &HashMap<u32, u64>, sockets: &HashMap<u64,
         let text = fs::read_to_string(format!("/proc/{pid}/{name}")).ok()?;
         text.trim().parse::<u32>().ok().filter(|id| *id != u32::MAX)
     };
-    let (argv, argv_truncated) = argv(pid);
+    let (argv, argv_truncated) = split_argv(&cmdline(pid));
     let image = Image {
         name: stat.comm.clone(),
         exe,
@@ -172,7 +198,7 @@ fn one(proc: &Proc, now: u64, starts: &HashMap<u32, u64>, sockets: &HashMap<u64,
         cgroup_id: 0,
         kernel_thread: stat.flags & PF_KTHREAD != 0,
     };
-    Some(Observation { kind: Kind::Seed, subject, what: What::Seed(Box::new(image)) })
+    Some((subject, Found::Proc { subject, image: Box::new(image) }))
 }
 
 /// `stat(2)` packs device numbers as glibc does; the kernel's own form is major << 20 | minor.

@@ -1,6 +1,7 @@
 //! `bartizan run`: the sensor itself.
 
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -14,6 +15,7 @@ use super::alert_block::AlertBlocks;
 use super::escape::escape;
 use super::exit::{Exit, Failure, chain};
 use super::paint::{ColorChoice, Paint};
+use super::replay;
 use crate::config::Config;
 use crate::daemon::{self, DaemonError, OnAlert};
 
@@ -26,11 +28,22 @@ pub(crate) struct Args {
     /// Do not attach this kernel hook; repeatable, and added to `sensor.disable_hooks` of the configuration
     #[arg(long = "disable-hook", value_name = "NAME")]
     disable_hooks: Vec<String>,
+
+    /// Instead of the kernel, take what `bartizan record` wrote to FILE, judge it, and end; needs no root
+    #[arg(long, value_name = "FILE", conflicts_with = "disable_hooks")]
+    replay: Option<PathBuf>,
+
+    /// With --replay: of a damaged or cut recording, replay what is good before that
+    #[arg(long, requires = "replay")]
+    allow_damaged: bool,
 }
 
 /// Runs the verb.
 pub(crate) fn run(common: &Common, args: &Args) -> Result<Exit, Failure> {
     crate::allocator::give_memory_back();
+    if let Some(file) = &args.replay {
+        return replay::run(common, file, args.allow_damaged);
+    }
     let mut config = common.config()?;
     disable(&mut config, &args.disable_hooks);
     daemon::run(config, announcer()).map(|()| Exit::Ok).map_err(|error| Failure::new(exit(&error), chain(&error)))
@@ -71,7 +84,7 @@ fn shower(mut out: impl Write + Send + 'static) -> impl Fn(String) + Send {
 }
 
 /// An alert on one line: what, who, and the lineage from the oldest known ancestor down.
-fn line(alert: &Alert) -> String {
+pub(super) fn line(alert: &Alert) -> String {
     let lineage: Vec<String> = alert.lineage.iter().rev().map(|entry| format!("{}({})", escape(&entry.name), entry.pid)).collect();
     format!(
         "{} {} {} on {}: {}; lineage {}; id {}",
@@ -90,7 +103,8 @@ fn exit(error: &DaemonError) -> Exit {
     if matches!(error, DaemonError::UnknownHook { .. }) { Exit::Usage } else { Exit::Failed }
 }
 
-fn disable(config: &mut Config, hooks: &[String]) {
+/// Adds hooks of the command line to those that the configuration leaves out.
+pub(super) fn disable(config: &mut Config, hooks: &[String]) {
     for hook in hooks {
         if !config.sensor.disable_hooks.contains(hook) {
             config.sensor.disable_hooks.push(hook.clone());

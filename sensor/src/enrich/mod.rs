@@ -6,9 +6,10 @@
 //!   attached, so the rings may still hold the forks and execs of what was seeded.
 //! - **What is not known stays `None`.** A subject that was never seen is its pid, its start and its credentials.
 //! - **Secrets are replaced first** ([`crate::redact`]): the table and what comes of it never hold them.
-//! - **Nothing here reads a clock or a file**, except [`users`] and [`clock`], which the caller drives.
+//! - **Nothing here reads a clock or a file**, except [`users`] and [`clock`], which the caller drives: the same observations give the same
+//!   events, live and from a recording.
 
-mod auth;
+pub mod auth;
 pub mod clock;
 pub mod container;
 pub mod table;
@@ -24,7 +25,7 @@ use crate::project::{Act, Child, Image, NO_CPU, Observation, Subject, Target, Wh
 use crate::redact::Redactor;
 use auth::{Caller, Step, Transactions, Who};
 use table::Table;
-use users::Users;
+use users::Names;
 
 /// Sequence numbers of the sensor's own events; the upper half, because seeds from /proc use pids in the lower.
 const OWN_SEQUENCES: u32 = 1 << 31;
@@ -42,7 +43,7 @@ pub struct Enricher {
     host: String,
     wall_offset: i64,
     table: Table,
-    users: Users,
+    users: Names,
     redactor: Option<Redactor>,
     own: u32,
     transactions: Transactions,
@@ -54,13 +55,13 @@ pub struct Enricher {
 
 impl Enricher {
     /// An enricher with an empty table for at most `max_processes`.
-    pub fn new(boot: BootId, host: String, wall_offset: i64, users: Users, max_processes: usize) -> Self {
+    pub fn new(boot: BootId, host: String, wall_offset: i64, max_processes: usize) -> Self {
         Self {
             boot,
             host,
             wall_offset,
             table: Table::new(max_processes),
-            users,
+            users: Names::new(),
             redactor: None,
             own: OWN_SEQUENCES,
             transactions: Transactions::default(),
@@ -79,9 +80,9 @@ impl Enricher {
         self.wall_offset = offset;
     }
 
-    /// Re-reads user names if they changed.
-    pub fn refresh_users(&mut self) {
-        self.users.refresh();
+    /// User names are these from now on.
+    pub fn set_users(&mut self, names: Names) {
+        self.users = names;
     }
 
     /// The process table.
@@ -267,7 +268,7 @@ impl Enricher {
         process.ppid = Some(subject.ppid).filter(|ppid| *ppid != 0);
         process.uid = subject.uid;
         process.euid = subject.euid;
-        process.user = self.users.name(subject.uid).map(str::to_owned);
+        process.user = self.users.get(&subject.uid).cloned();
         process
     }
 
@@ -283,7 +284,7 @@ impl Enricher {
             start_wall_ns: Some(clock::event_time(id.start_ns, self.wall_offset).wall_ns),
             ..Process::of(id)
         });
-        Some(Process { tid: target.tid, uid: target.uid, user: self.users.name(target.uid).map(str::to_owned), ..process })
+        Some(Process { tid: target.tid, uid: target.uid, user: self.users.get(&target.uid).cloned(), ..process })
     }
 
     /// The child of `parent`: its image under another id.
@@ -336,7 +337,7 @@ impl Enricher {
             uid: subject.uid,
             euid: subject.euid,
             gid: Some(image.gid),
-            user: self.users.name(subject.uid).map(str::to_owned),
+            user: self.users.get(&subject.uid).cloned(),
             loginuid: image.loginuid,
             audit_session: image.audit_session,
             tty: image.tty.clone(),
@@ -383,7 +384,7 @@ mod tests {
     use super::*;
 
     fn enricher() -> Enricher {
-        Enricher::new(BootId(9), "host".into(), 1_000, Users::new("/nonexistent"), 64)
+        Enricher::new(BootId(9), "host".into(), 1_000, 64)
     }
 
     fn subject(ktime: u64, tgid: u32, start: u64, exec_id: u32) -> Subject {

@@ -1,0 +1,337 @@
+//! What goes in, and what becomes of it: the one seam between the kernel and everything behind it.
+//!
+//! Invariants worth naming:
+//!
+//! - **An [`Input`] is all that the events depend on.** What was read from a clock, a ring, a map or a file comes in as one, so that the
+//!   same inputs give the same events, live and from a recording.
+//! - **Whoever captures does not know who takes**: [`Intake`] makes events of inputs, [`crate::recording::Writer`] writes them to a file.
+//! - **Nothing is lost without a count**: bytes that are no record, events that the stream does not take.
+
+use std::sync::Arc;
+
+use bartizan_bus::event::{Body, EventId, ExecId, Gap, Heartbeat, KindLoss, Loss, SecurityEvent, Severity, Start, Stop};
+use bartizan_bus::{PublishError, Stream};
+use bartizan_sensor_ebpf::abi::{Kind, ProbeGathered, ProbeSource};
+
+use crate::capture::rings::{Aligned, Merge};
+use crate::capture::seed::Found;
+use crate::enrich::Enricher;
+use crate::enrich::users::Names;
+use crate::logins::LoginsFile;
+use crate::pipeline::Tally;
+use crate::project::probe::gather;
+use crate::project::{Observation, Subject, What, project};
+
+/// Events published at once, at most.
+const PUBLISH_BATCH: usize = 1024;
+
+/// One thing that capture learned. Times are of the boot clock, in nanoseconds.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input<'a> {
+    /// The sensor has attached its hooks.
+    Begin {
+        /// When.
+        now: u64,
+        /// What it sees.
+        start: Start,
+        /// What EVENTS cannot speak for.
+        gap: Option<Gap>,
+    },
+    /// Logins that processes of an earlier run belong to.
+    Logins(Vec<(ExecId, EventId)>),
+    /// Every user name, from now on.
+    Users(Names),
+    /// What has to be added to the boot clock to get Unix time, nanoseconds.
+    WallOffset(i64),
+    /// A process that already runs.
+    Seed(Found),
+    /// A record of a ring, as the kernel wrote it.
+    Record(&'a [u8]),
+    /// Packets to closed ports, as they lay in the kernel's map.
+    Probe(ProbeSource, ProbeGathered),
+    /// Records up to this time have their place: none that is older will come.
+    Due(u64),
+    /// Time goes on.
+    Heartbeat {
+        /// When.
+        now: u64,
+        /// Seconds that the sensor runs.
+        uptime_s: u64,
+    },
+    /// Records were lost since the last of these.
+    Lost {
+        /// When that was found out.
+        now: u64,
+        /// How many, by kind and reason.
+        lost: Vec<KindLoss>,
+    },
+    /// Every process that there is: its pid, and its start in ticks of /proc.
+    Alive(Vec<(u32, u64)>),
+    /// A second is over.
+    Second,
+    /// The end: nothing comes after it.
+    Stop {
+        /// When.
+        now: u64,
+    },
+}
+
+/// Takes what capture learns.
+pub trait Sink: Send {
+    /// Takes one input. No where it could not be kept.
+    fn take(&mut self, input: Input<'_>) -> bool;
+
+    /// Whether records wait for their time.
+    fn waits(&self) -> bool;
+
+    /// Whether nothing can be taken any more: capture is to end.
+    fn is_broken(&self) -> bool;
+}
+
+/// Makes events of inputs and puts them into EVENTS.
+pub struct Intake {
+    merge: Merge,
+    aligned: Aligned,
+    enricher: Enricher,
+    events: Stream,
+    tally: Arc<Tally>,
+    logins: Option<LoginsFile>,
+}
+
+impl Intake {
+    /// Events go to `events`, counts to `tally`. `logins`: where logins are kept for the next run, if there is to be one.
+    pub fn new(enricher: Enricher, events: Stream, tally: Arc<Tally>, logins: Option<LoginsFile>) -> Self {
+        Self { merge: Merge::default(), aligned: Aligned::default(), enricher, events, tally, logins }
+    }
+
+    /// Whether `bytes`, if it is a record, was put among those that wait.
+    fn record(&mut self, bytes: &[u8]) -> bool {
+        // A ring's memory is aligned; a file's need not be.
+        let bytes = if bytes.as_ptr().align_offset(align_of::<u64>()) == 0 { bytes } else { self.aligned.copy(bytes) };
+        match project(bytes) {
+            Ok(record) => {
+                self.merge.push(record);
+                true
+            }
+            Err(error) => {
+                self.tally.undecodable(1, error.to_string());
+                false
+            }
+        }
+    }
+
+    fn due(&mut self, limit: u64) -> bool {
+        let records = self.merge.due(limit);
+        let events = records.into_iter().filter_map(|record| self.enricher.event(record, false)).collect();
+        self.publish(events)
+    }
+
+    fn seed(&mut self, found: Found) -> bool {
+        match found.observation() {
+            Ok((observation, approximate)) => {
+                let event = self.enricher.event(observation, approximate);
+                self.publish(event.into_iter().collect())
+            }
+            Err(error) => {
+                self.tally.undecodable(1, error.to_string());
+                false
+            }
+        }
+    }
+
+    fn own(&mut self, now: u64, severity: Severity, body: Body) -> bool {
+        let event = self.enricher.own(now, severity, body);
+        self.publish(vec![event])
+    }
+
+    /// Ends those whose exit was never seen.
+    fn forget_all_but(&mut self, mut alive: Vec<(u32, u64)>) {
+        alive.sort_unstable();
+        let mut gone = self.enricher.table().living();
+        gone.retain(|id| alive.binary_search(&(id.pid, id.start_ticks())).is_err());
+        // The table is in no order of its own, and who ended first makes room first.
+        gone.sort_unstable();
+        self.enricher.forget(&gone);
+    }
+
+    /// Appends `events` in order. What the stream does not take is counted by kind. Returns whether it took all.
+    fn publish(&mut self, events: Vec<SecurityEvent>) -> bool {
+        let mut stored = true;
+        let events: Vec<Arc<SecurityEvent>> = events.into_iter().map(Arc::new).collect();
+        let mut events = events.as_slice();
+        while !events.is_empty() {
+            let (batch, rest) = events.split_at(events.len().min(PUBLISH_BATCH));
+            events = rest;
+            let kinds = batch.iter().map(|event| event.kind());
+            match self.events.append_typed(batch) {
+                Ok(_) => self.tally.received(kinds),
+                Err(error) => {
+                    stored = false;
+                    let reason = if matches!(error, PublishError::Full { .. }) { "disk_full" } else { "bus_error" };
+                    self.tally.unpublished(kinds, reason, error.to_string());
+                }
+            }
+        }
+        stored
+    }
+
+    /// Keeps what the next run would not know.
+    fn remember_logins(&mut self) {
+        if let Some(file) = &mut self.logins
+            && let Some(logins) = self.enricher.logins()
+            && let Err(error) = file.store(logins)
+        {
+            tracing::warn!(%error, "which process belongs to which login is not saved; after a restart of Bartizan open sessions are not known");
+        }
+    }
+}
+
+impl Sink for Intake {
+    fn take(&mut self, input: Input<'_>) -> bool {
+        match input {
+            Input::Begin { now, start, gap } => {
+                let told = gap.is_none_or(|gap| self.own(now, Severity::Low, Body::Gap(gap)));
+                self.own(now, Severity::Info, Body::Start(start)) && told
+            }
+            Input::Logins(logins) => {
+                self.enricher.remember_logins(logins);
+                true
+            }
+            Input::Users(names) => {
+                self.enricher.set_users(names);
+                true
+            }
+            Input::WallOffset(offset) => {
+                self.enricher.set_wall_offset(offset);
+                true
+            }
+            Input::Seed(found) => self.seed(found),
+            Input::Record(bytes) => self.record(bytes),
+            Input::Probe(key, value) => {
+                let what = What::Probe(gather(&key, &value));
+                self.merge.push(Observation { kind: Kind::Probe, subject: Subject::nobody(value.last), what });
+                true
+            }
+            Input::Due(limit) => self.due(limit),
+            Input::Heartbeat { now, uptime_s } => self.own(now, Severity::Info, Body::Heartbeat(Heartbeat { uptime_s })),
+            Input::Lost { now, lost } => self.own(now, Severity::Medium, Body::Loss(Loss { lost })),
+            Input::Alive(alive) => {
+                self.forget_all_but(alive);
+                true
+            }
+            Input::Second => {
+                self.remember_logins();
+                self.tally.sizes(self.enricher.table(), self.enricher.transactions());
+                true
+            }
+            Input::Stop { now } => self.own(now, Severity::Info, Body::Stop(Stop { reason: "asked to stop".to_owned() })),
+        }
+    }
+
+    fn waits(&self) -> bool {
+        !self.merge.is_empty()
+    }
+
+    /// A stream that takes nothing now may take something later.
+    fn is_broken(&self) -> bool {
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bartizan_bus::event::BootId;
+    use bartizan_bus::{Bus, BusConfig, StreamName};
+    use bartizan_sensor_ebpf::abi::{ABI_VERSION, Exit};
+    use zerocopy::{FromZeros, IntoBytes};
+
+    use super::*;
+    use crate::project::Image;
+
+    struct Place {
+        _folder: tempfile::TempDir,
+        bus: Bus,
+        tally: Arc<Tally>,
+        intake: Intake,
+    }
+
+    impl Place {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let bus = Bus::open(folder.path(), &BusConfig::default()).unwrap();
+            let tally = Arc::new(Tally::default());
+            let enricher = Enricher::new(BootId(9), "host".into(), 1_000, 64);
+            let intake = Intake::new(enricher, bus.stream(StreamName::Events).clone(), Arc::clone(&tally), None);
+            Self { _folder: folder, bus, tally, intake }
+        }
+
+        fn stored(&self) -> u64 {
+            self.bus.stream(StreamName::Events).info().messages
+        }
+    }
+
+    fn exit(ktime: u64) -> Exit {
+        let mut record = Exit::new_zeroed();
+        (record.header.abi, record.header.kind, record.header.len) = (ABI_VERSION, Kind::Exit as u16, size_of::<Exit>() as u32);
+        (record.header.ktime, record.header.tgid) = (ktime, 7);
+        record
+    }
+
+    fn seed(tgid: u32, ticks: u64) -> Input<'static> {
+        let subject = Subject { tgid, start_boottime: ticks * bartizan_bus::event::NS_PER_TICK, ..Subject::nobody(1) };
+        Input::Seed(Found::Proc { subject, image: Box::new(Image::default()) })
+    }
+
+    #[test]
+    fn a_record_waits_for_its_time() {
+        let mut place = Place::new();
+        assert!(place.intake.take(Input::Record(exit(50).as_bytes())));
+        assert!(place.intake.take(Input::Due(49)) && place.intake.waits());
+        assert_eq!(place.stored(), 0);
+        assert!(place.intake.take(Input::Due(50)) && !place.intake.waits());
+        assert_eq!(place.stored(), 1);
+    }
+
+    #[test]
+    fn a_record_is_read_wherever_it_lies() {
+        let mut place = Place::new();
+        let mut bytes = vec![0; 9];
+        bytes.extend_from_slice(exit(50).as_bytes());
+        for start in 1..=9 {
+            let mut bytes = bytes.clone();
+            bytes.drain(..9 - start);
+            assert!(place.intake.take(Input::Record(&bytes[start..])), "{start}");
+        }
+        assert!(place.tally.counts().decode_error.is_none());
+    }
+
+    #[test]
+    fn bytes_that_are_no_record_are_counted() {
+        let mut place = Place::new();
+        assert!(!place.intake.take(Input::Record(&[1, 2, 3])));
+        assert!(!place.intake.take(Input::Seed(Found::Iterator { record: vec![4], cmdline: Vec::new() })));
+        let counts = place.tally.counts();
+        assert_eq!(counts.own_losses().get(&("unknown".to_owned(), "decode")), Some(&2));
+        assert_eq!(counts.decode_error.as_deref(), Some("record of 3 bytes where at least 64 are needed"));
+    }
+
+    #[test]
+    fn what_a_closed_stream_does_not_take_is_counted_and_told() {
+        let mut place = Place::new();
+        place.bus.close().unwrap();
+        assert!(!place.intake.take(Input::Heartbeat { now: 1, uptime_s: 1 }));
+        assert_eq!(place.tally.counts().own_losses().get(&("sensor.heartbeat".to_owned(), "bus_error")), Some(&1));
+    }
+
+    #[test]
+    fn those_that_ended_unseen_are_given_up() {
+        let mut place = Place::new();
+        for (tgid, ticks) in [(5, 10), (6, 20), (7, 30)] {
+            assert!(place.intake.take(seed(tgid, ticks)));
+        }
+        // One lives, one is gone, and one pid is another process now.
+        assert!(place.intake.take(Input::Alive(vec![(7, 31), (5, 10)])));
+        let living: Vec<u32> = place.intake.enricher.table().living().iter().map(|id| id.pid).collect();
+        assert_eq!(living, [5]);
+    }
+}

@@ -1,0 +1,134 @@
+//! An [`Input`] as CBOR: an array of its number and its parts. Numbers are never reused.
+
+use bartizan_bus::event::{EventId, ExecId, KindLoss};
+use bartizan_sensor_ebpf::abi::{ProbeGathered, ProbeSource};
+use minicbor::decode::Error as DecodeError;
+use minicbor::encode::Error as EncodeError;
+use minicbor::{Decoder, Encoder};
+use std::convert::Infallible;
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::image::{SavedImage, SavedSubject};
+use crate::capture::seed::Found;
+use crate::enrich::users::Names;
+use crate::intake::Input;
+
+const BEGIN: u8 = 0;
+const LOGINS: u8 = 1;
+const USERS: u8 = 2;
+const WALL_OFFSET: u8 = 3;
+const SEED: u8 = 4;
+const PROC_SEED: u8 = 5;
+const RECORD: u8 = 6;
+const PROBE: u8 = 7;
+const DUE: u8 = 8;
+const HEARTBEAT: u8 = 9;
+const LOST: u8 = 10;
+const ALIVE: u8 = 11;
+const SECOND: u8 = 12;
+const STOP: u8 = 13;
+
+/// Appends `input` to `bytes`.
+///
+/// # Errors
+/// Memory never runs out in a way that is told, so none in practice.
+pub fn encode(input: &Input<'_>, bytes: &mut Vec<u8>) -> Result<(), EncodeError<Infallible>> {
+    let e = &mut Encoder::new(bytes);
+    match input {
+        Input::Begin { now, start, gap } => {
+            begin(e, BEGIN, 3)?;
+            e.u64(*now)?.encode(start)?.encode(gap)?;
+        }
+        Input::Logins(logins) => {
+            begin(e, LOGINS, 1)?;
+            e.encode(logins)?;
+        }
+        Input::Users(names) => {
+            begin(e, USERS, 1)?;
+            e.encode(names)?;
+        }
+        Input::WallOffset(offset) => {
+            begin(e, WALL_OFFSET, 1)?;
+            e.i64(*offset)?;
+        }
+        Input::Seed(Found::Iterator { record, cmdline }) => {
+            begin(e, SEED, 2)?;
+            e.bytes(record)?.bytes(cmdline)?;
+        }
+        Input::Seed(Found::Proc { subject, image }) => {
+            begin(e, PROC_SEED, 2)?;
+            e.encode(SavedSubject::from(subject))?.encode(SavedImage::from(image.as_ref()))?;
+        }
+        Input::Record(record) => {
+            begin(e, RECORD, 1)?;
+            e.bytes(record)?;
+        }
+        Input::Probe(key, value) => {
+            begin(e, PROBE, 2)?;
+            e.bytes(key.as_bytes())?.bytes(value.as_bytes())?;
+        }
+        Input::Due(limit) => {
+            begin(e, DUE, 1)?;
+            e.u64(*limit)?;
+        }
+        Input::Heartbeat { now, uptime_s } => {
+            begin(e, HEARTBEAT, 2)?;
+            e.u64(*now)?.u64(*uptime_s)?;
+        }
+        Input::Lost { now, lost } => {
+            begin(e, LOST, 2)?;
+            e.u64(*now)?.encode(lost)?;
+        }
+        Input::Alive(alive) => {
+            begin(e, ALIVE, 1)?;
+            e.encode(alive)?;
+        }
+        Input::Second => begin(e, SECOND, 0)?,
+        Input::Stop { now } => {
+            begin(e, STOP, 1)?;
+            e.u64(*now)?;
+        }
+    }
+    Ok(())
+}
+
+/// The array's length and the input's number.
+fn begin(e: &mut Encoder<&mut Vec<u8>>, number: u8, parts: u64) -> Result<(), EncodeError<Infallible>> {
+    e.array(parts + 1)?.u8(number)?;
+    Ok(())
+}
+
+/// Reads one input from the beginning of `bytes`; how many of them it took. A record is borrowed and need not be aligned.
+///
+/// # Errors
+/// The bytes are none.
+pub fn decode(bytes: &[u8]) -> Result<(Input<'_>, usize), DecodeError> {
+    let mut d = Decoder::new(bytes);
+    let parts = d.array()?.and_then(|items| items.checked_sub(1)).ok_or_else(|| DecodeError::message("no array of a known length"))?;
+    let number = d.u8()?;
+    let input = match (number, parts) {
+        (BEGIN, 3) => Input::Begin { now: d.u64()?, start: d.decode()?, gap: d.decode()? },
+        (LOGINS, 1) => Input::Logins(d.decode::<Vec<(ExecId, EventId)>>()?),
+        (USERS, 1) => Input::Users(d.decode::<Names>()?),
+        (WALL_OFFSET, 1) => Input::WallOffset(d.i64()?),
+        (SEED, 2) => Input::Seed(Found::Iterator { record: d.bytes()?.to_vec(), cmdline: d.bytes()?.to_vec() }),
+        (PROC_SEED, 2) => {
+            Input::Seed(Found::Proc { subject: d.decode::<SavedSubject>()?.into(), image: Box::new(d.decode::<SavedImage>()?.into()) })
+        }
+        (RECORD, 1) => Input::Record(d.bytes()?),
+        (PROBE, 2) => Input::Probe(plain::<ProbeSource>(d.bytes()?)?, plain::<ProbeGathered>(d.bytes()?)?),
+        (DUE, 1) => Input::Due(d.u64()?),
+        (HEARTBEAT, 2) => Input::Heartbeat { now: d.u64()?, uptime_s: d.u64()? },
+        (LOST, 2) => Input::Lost { now: d.u64()?, lost: d.decode::<Vec<KindLoss>>()? },
+        (ALIVE, 1) => Input::Alive(d.decode::<Vec<(u32, u64)>>()?),
+        (SECOND, 0) => Input::Second,
+        (STOP, 1) => Input::Stop { now: d.u64()? },
+        _ => return Err(DecodeError::message(format!("no input has number {number} with {parts} parts"))),
+    };
+    Ok((input, d.position()))
+}
+
+/// A value of a kernel's map.
+fn plain<T: FromBytes>(bytes: &[u8]) -> Result<T, DecodeError> {
+    T::read_from_bytes(bytes).map_err(|_| DecodeError::message("a value of a map has another length"))
+}
