@@ -33,6 +33,7 @@ use crate::metrics;
 use crate::pipeline::{Pipeline, Reseed, Shared};
 use crate::redact::{Key, KeyError, RedactionConfig, Redactor, RedactorError};
 use crate::report::Reporter;
+use crate::watch::Watch;
 
 /// Between two looks at the stop whether everything is judged.
 const LOOK: Duration = Duration::from_millis(20);
@@ -254,6 +255,7 @@ impl Daemon {
             governor: Governor::new(config.sensor.cpu_limit),
             shed,
             logins: LoginsFile::new(&config.data_dir),
+            watch: Watch::default(),
         };
         pipeline.begin(start, gap, seeds);
 

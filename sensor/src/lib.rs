@@ -22,3 +22,4 @@ pub mod project;
 pub mod redact;
 mod report;
 pub mod status;
+pub mod watch;

@@ -19,7 +19,8 @@ use crate::capture::seed::{self, Seeds};
 use crate::enrich::{Enricher, clock};
 use crate::governor::{Governor, GovernorReport};
 use crate::logins::LoginsFile;
-use crate::status::{RECENT_LOSS_SECONDS, SKIPPED};
+use crate::status::{KernelStatus, RECENT_LOSS_SECONDS, SKIPPED};
+use crate::watch::{Reading as KernelReading, Watch};
 
 /// Longest wait for the rings: how late a bulk record (which wakes nobody), a stop or a tick may be seen.
 const WAIT: Duration = Duration::from_millis(50);
@@ -27,6 +28,8 @@ const WAIT: Duration = Duration::from_millis(50);
 const TICK: Duration = Duration::from_secs(1);
 /// Between two looks at the processor time that Bartizan uses.
 const GOVERN: Duration = Duration::from_millis(200);
+/// Between two looks at what Bartizan needs of the kernel.
+const LOOK: Duration = Duration::from_secs(2);
 /// Between two comparisons of the process table with /proc, and two searches for libraries that processes have mapped.
 const RECONCILE: Duration = Duration::from_secs(60);
 /// Between two takings of seeds after losses, at least.
@@ -62,6 +65,8 @@ pub struct Counts {
     pub libraries: Vec<LibraryReport>,
     /// The CPU ceiling.
     pub governor: GovernorReport,
+    /// What Bartizan needs of the kernel.
+    pub kernel: KernelStatus,
     /// Authentications under way, the most that are held, and those that made room.
     pub transactions: (usize, usize, u64),
     /// Lines of sshd's log that said what PAM had told, and were left out.
@@ -163,6 +168,8 @@ pub struct Pipeline {
     pub shed: Array<MapData, u32>,
     /// Logins for the next run.
     pub logins: LoginsFile,
+    /// What Bartizan needs of the kernel.
+    pub watch: Watch,
 }
 
 /// When seeds are taken again after records of identity were lost.
@@ -193,12 +200,14 @@ impl Pipeline {
         }
         events.extend(found.into_iter().filter_map(|seed| self.enricher.event(seed.observation, seed.approximate)));
         self.publish(events);
+        self.look_at_kernel();
         self.account();
     }
 
     /// Runs until [`Shared::stop`], then drains.
     pub fn run(mut self, started: Instant) {
         let (mut ticked, mut beaten, mut reconciled, mut governed) = (Instant::now(), Instant::now(), Instant::now(), Instant::now());
+        let mut looked = Instant::now();
         while !self.shared.stop.load(Ordering::Acquire) {
             self.rings.wait(WAIT);
             let reading = self.rings.read(clock::boot_now());
@@ -210,6 +219,10 @@ impl Pipeline {
             if ticked.elapsed() >= TICK {
                 ticked = Instant::now();
                 self.tick();
+            }
+            if looked.elapsed() >= LOOK {
+                looked = Instant::now();
+                self.look_at_kernel();
             }
             if beaten.elapsed() >= self.heartbeat {
                 beaten = Instant::now();
@@ -383,6 +396,21 @@ impl Pipeline {
             ),
             Ok(()) => tracing::info!("Bartizan is below its CPU ceiling again: everything is taken"),
             Err(error) => tracing::error!(%error, "the kernel cannot be told to leave bulk kinds out"),
+        }
+    }
+
+    /// Whether the kernel still calls the programs, and what it allows.
+    fn look_at_kernel(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        let traced: Vec<&'static str> =
+            shared.hooks.iter().filter(|report| report.is_called_by_ftrace()).map(|report| report.hook.name).collect();
+        let now = clock::boot_now();
+        let seen = self.watch.look(KernelReading::now(), &traced);
+        let events: Vec<SecurityEvent> = seen.into_iter().map(|(severity, body)| self.enricher.own(now, severity, body)).collect();
+        let silenced = if self.watch.silent() { traced.into_iter().map(str::to_owned).collect() } else { Vec::new() };
+        shared.lock().kernel = KernelStatus { lockdown: self.watch.lockdown().map(str::to_owned), silenced };
+        if !events.is_empty() {
+            self.publish(events);
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod accept;
 mod access;
+mod bpf;
 mod calls;
 mod connect;
 mod credentials;
@@ -10,16 +11,19 @@ mod exec;
 mod exit;
 mod fd;
 mod fork;
+mod hardening;
 mod io_uring;
 mod isolation;
 mod memory;
+mod module;
 pub mod pam;
 pub mod probe;
 mod seed;
 mod signal;
+mod sysctl;
 mod text;
 
-use bartizan_bus::event::{Body, Errno, Exit, InetSocket, Outcome, Probe, Stdio};
+use bartizan_bus::event::{Body, Errno, Exit, InetSocket, Outcome, Probe, Severity, Stdio};
 use bartizan_sensor_ebpf::abi::{self, DecodeError, FLAG_KERNEL_THREAD, Header, Kind, Record, decode};
 
 pub use pam::Pam;
@@ -160,6 +164,8 @@ pub struct Act {
     pub outcome: Outcome,
     /// To whom, where it is done to a process.
     pub target: Option<Target>,
+    /// How much it matters in itself, before any detector has judged it.
+    pub severity: Severity,
 }
 
 impl From<Act> for What {
@@ -171,18 +177,18 @@ impl From<Act> for What {
 impl Act {
     /// A deed that succeeded, or else would not be told.
     fn done(body: Body) -> Self {
-        Self { body, outcome: Outcome::Success, target: None }
+        Self { body, outcome: Outcome::Success, target: None, severity: Severity::Info }
     }
 
     /// A deed that ended with `result`, a return value of the kernel: an errno below zero.
     fn ended(body: Body, result: i64) -> Self {
         let outcome = if result < 0 { Outcome::Failure } else { Outcome::Success };
-        Self { body, outcome, target: None }
+        Self { outcome, ..Self::done(body) }
     }
 
     /// A deed whose result is not known.
     fn of_unknown_result(body: Body) -> Self {
-        Self { body, outcome: Outcome::Unknown, target: None }
+        Self { outcome: Outcome::Unknown, ..Self::done(body) }
     }
 
     /// The same deed, done to the process that has `pid` now, where the record names none.
@@ -356,6 +362,15 @@ pub fn project(bytes: &[u8]) -> Result<Observation, DecodeError> {
         Record::IoUring(fixed, _) => io_uring::project(fixed),
         Record::IoUringOp(fixed, _) => io_uring::project_op(fixed),
         Record::CgroupMove(fixed, _) => isolation::project_cgroup_move(fixed),
+        Record::Sysctl(fixed, _) => sysctl::project(fixed),
+        Record::BpfLoad(fixed, _) => bpf::project_load(fixed),
+        Record::BpfUnload(fixed, _) => bpf::project_unload(fixed),
+        Record::BpfAttach(fixed, _) => bpf::project_attach(fixed),
+        Record::Module(fixed, bytes) => module::project(fixed, bytes),
+        Record::Kexec(fixed, bytes) => module::project_kexec(fixed, bytes),
+        Record::Lockdown(fixed, _) => hardening::project_lockdown(fixed),
+        Record::KernelProbe(fixed, _) => hardening::project_probe(fixed),
+        Record::Helper(fixed, _) => hardening::project_helper(fixed),
     };
     Ok(Observation { kind, subject: Subject::from(header), what })
 }
