@@ -374,3 +374,47 @@ pub fn project(bytes: &[u8]) -> Result<Observation, DecodeError> {
     };
     Ok(Observation { kind, subject: Subject::from(header), what })
 }
+
+#[cfg(test)]
+mod tests {
+    use bartizan_bus::event::{decode_event, encode_event};
+    use bartizan_sensor_ebpf::abi::{ABI_VERSION, KINDS};
+    use proptest::prelude::*;
+    use zerocopy::IntoBytes;
+
+    use super::*;
+    use crate::cli::samples;
+
+    /// A record of `kind`, as long as one at least is, whose bytes behind the header are `body` over and over.
+    fn record(kind: &abi::KindInfo, (begin, end): ([u8; 16], [u8; 32]), body: &[u8], more: usize) -> Vec<u64> {
+        let len = (kind.fixed + more).next_multiple_of(8);
+        let mut bytes = vec![0; len];
+        bytes.iter_mut().zip(body.iter().cycle()).for_each(|(to, from)| *to = *from);
+        // Length, kind and flags; time; sequence, processor and ABI; the rest.
+        bytes[..4].copy_from_slice(&u32::try_from(len).expect("small").to_le_bytes());
+        bytes[4..6].copy_from_slice(&(kind.kind as u16).to_le_bytes());
+        bytes[6..22].copy_from_slice(&begin);
+        bytes[22..24].copy_from_slice(&ABI_VERSION.to_le_bytes());
+        bytes[24..56].copy_from_slice(&end);
+        bytes.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().expect("eight bytes"))).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_record_holds_it_becomes_an_event_that_is_stored_and_read_back(
+            header: ([u8; 16], [u8; 32]),
+            body in proptest::collection::vec(any::<u8>(), 1..200),
+            more in 0_usize..300,
+        ) {
+            for kind in KINDS {
+                let words = record(kind, header, &body, more);
+                let observation = project(words.as_bytes());
+                prop_assert!(observation.is_ok(), "{}: {observation:?}", kind.name);
+                if let Ok(Observation { what: What::Act(act), .. }) = observation {
+                    let event = samples::event(samples::process(7, "x", &[]), act.body);
+                    prop_assert_eq!(decode_event(&encode_event(&event)).ok(), Some(event), "{}", kind.name);
+                }
+            }
+        }
+    }
+}
