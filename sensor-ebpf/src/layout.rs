@@ -247,7 +247,6 @@ layout! {
     sock_type = Member("sock", "sk_type");
     module_name(optional) = Member("module", "name");
     module_taints(optional) = Member("module", "taints");
-    module_args(optional) = Member("module", "args");
     module_sig_ok(optional) = Member("module", "sig_ok");
     reading_module(optional) = Enumerator("READING_MODULE");
     reading_kexec(optional) = Enumerator("READING_KEXEC_IMAGE");

@@ -52,7 +52,7 @@ pub struct Module {
     /// It is loaded from the caller's memory (`init_module`) and from no file.
     #[n(6)]
     pub from_memory: bool,
-    /// Its parameters; `None` without any.
+    /// Its parameters, told of loads; `None` without any. From the memory of the caller, who could have changed them meanwhile.
     #[n(7)]
     pub args: Option<String>,
     /// `args` were longer than what is kept.

@@ -4,7 +4,7 @@
 //! tells which file it came from, or that it came from memory (`security_kernel_read_file`, `security_kernel_load_data`: in the same thread
 //! before), and loads that fail (`load_module`).
 
-use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_probe_read_kernel_str};
+use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_probe_read_kernel_str, bpf_probe_read_user_str};
 use aya_ebpf::macros::{btf_tracepoint, fexit};
 use aya_ebpf::programs::{BtfTracePointContext, FExitContext};
 use bartizan_sensor_ebpf::abi::{
@@ -13,8 +13,15 @@ use bartizan_sensor_ebpf::abi::{
 };
 use bartizan_sensor_ebpf::layout::ABSENT;
 
+use crate::kernel::call::Call;
 use crate::kernel::maps::{KERNEL_READS, KERNEL_SCRATCH, KernelRead, PRIORITY, Scratch};
 use crate::kernel::{copy, emit, field, offset, path, tail, task, zero};
+
+/// arch/x86/entry/syscalls/syscall_64.tbl and syscall_32.tbl.
+const INIT_MODULE: u32 = 175;
+const FINIT_MODULE: u32 = 313;
+const INIT_MODULE_32: u32 = 128;
+const FINIT_MODULE_32: u32 = 350;
 
 /// Indices of the programs' scratches.
 const LOAD: u32 = 0;
@@ -108,14 +115,27 @@ unsafe fn describe(record: *mut Module, module: u64) {
     unsafe {
         copy((&raw mut (*record).name).cast(), MODULE_NAME_MAX as u32, module + offset!(module_name));
         (*record).taints = field!(module, module_taints);
-        let args: u64 = field!(module, module_args);
-        let len = bpf_probe_read_kernel_str((&raw mut (*record).args).cast(), MODULE_ARGS_MAX as u32, args as *const _);
-        if len >= MODULE_ARGS_MAX as i64 {
-            (*record).header.flags |= FLAG_ARGV_TRUNCATED;
-        }
         if offset!(module_sig_ok) != u64::from(ABSENT) {
             let signed: u8 = field!(module, module_sig_ok);
             (*record).known |= if signed != 0 { MODULE_SIGNED } else { MODULE_UNSIGNED };
+        }
+    }
+}
+
+/// The parameters, from the caller's memory: of the kernel's own copy its parser has made many texts by now.
+#[inline(always)]
+unsafe fn arguments(record: *mut Module) {
+    let call = Call::now();
+    let args = match (call.is_32_bit(), call.number()) {
+        (false, INIT_MODULE) | (true, INIT_MODULE_32) => call.argument::<2>(),
+        (false, FINIT_MODULE) | (true, FINIT_MODULE_32) => call.argument::<1>(),
+        _ => return,
+    };
+    // SAFETY: by contract.
+    unsafe {
+        let len = bpf_probe_read_user_str((&raw mut (*record).args).cast(), MODULE_ARGS_MAX as u32, args as *const _);
+        if len >= MODULE_ARGS_MAX as i64 {
+            (*record).header.flags |= FLAG_ARGV_TRUNCATED;
         }
     }
 }
@@ -134,6 +154,7 @@ fn loaded(module: u64) {
     // SAFETY: the scratch begins with the record; the map is preallocated.
     unsafe {
         describe(record, module);
+        arguments(record);
         if let Some(known) = KERNEL_READS.get_ptr_mut(&thread()) {
             copy((&raw mut (*known).name).cast(), MODULE_NAME_MAX as u32, module + offset!(module_name));
             origin(scratch, known);
