@@ -34,6 +34,7 @@ use crate::metrics;
 use crate::pipeline::{Pipeline, Reseed, Shared};
 use crate::redact::{Key, KeyError, RedactionConfig, Redactor, RedactorError};
 use crate::report::Reporter;
+use crate::watch::Watch;
 
 /// Between two looks at the stop whether everything is judged.
 const LOOK: Duration = Duration::from_millis(20);
@@ -270,6 +271,7 @@ impl Daemon {
             libraries,
             governor: Governor::new(config.sensor.cpu_limit),
             shed,
+            watch: Watch::default(),
         };
         pipeline.begin(start, gap, known_logins, seeds);
 

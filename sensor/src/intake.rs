@@ -58,6 +58,15 @@ pub enum Input<'a> {
         /// Seconds that the sensor runs.
         uptime_s: u64,
     },
+    /// What the sensor found out about the kernel by itself.
+    Own {
+        /// When.
+        now: u64,
+        /// How bad.
+        severity: Severity,
+        /// What.
+        body: Body,
+    },
     /// Records were lost since the last of these.
     Lost {
         /// When that was found out.
@@ -214,6 +223,7 @@ impl Sink for Intake {
             }
             Input::Due(limit) => self.due(limit),
             Input::Heartbeat { now, uptime_s } => self.own(now, Severity::Info, Body::Heartbeat(Heartbeat { uptime_s })),
+            Input::Own { now, severity, body } => self.own(now, severity, body),
             Input::Lost { now, lost } => self.own(now, Severity::Medium, Body::Loss(Loss { lost })),
             Input::Alive(alive) => {
                 self.forget_all_but(alive);

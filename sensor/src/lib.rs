@@ -28,3 +28,4 @@ pub mod recording;
 pub mod redact;
 mod report;
 pub mod status;
+pub mod watch;

@@ -21,7 +21,8 @@ use crate::enrich::table::Table;
 use crate::enrich::users::Users;
 use crate::governor::{Governor, GovernorReport};
 use crate::intake::{Input, Sink};
-use crate::status::{RECENT_LOSS_SECONDS, SKIPPED};
+use crate::status::{KernelStatus, RECENT_LOSS_SECONDS, SKIPPED};
+use crate::watch::{Reading as KernelReading, Watch};
 
 /// Longest wait for the rings: how late a bulk record (which wakes nobody), a stop or a tick may be seen.
 const WAIT: Duration = Duration::from_millis(50);
@@ -29,6 +30,8 @@ const WAIT: Duration = Duration::from_millis(50);
 const TICK: Duration = Duration::from_secs(1);
 /// Between two looks at the processor time that Bartizan uses.
 const GOVERN: Duration = Duration::from_millis(200);
+/// Between two looks at what Bartizan needs of the kernel.
+const LOOK: Duration = Duration::from_secs(2);
 /// Between two comparisons of the process table with /proc, and two searches for libraries that processes have mapped.
 const RECONCILE: Duration = Duration::from_secs(60);
 /// Between two takings of seeds after losses, at least.
@@ -62,6 +65,8 @@ pub struct Counts {
     pub libraries: Vec<LibraryReport>,
     /// The CPU ceiling.
     pub governor: GovernorReport,
+    /// What Bartizan needs of the kernel.
+    pub kernel: KernelStatus,
     /// Authentications under way, the most that are held, and those that made room.
     pub transactions: (usize, usize, u64),
     /// Lines of sshd's log that said what PAM had told, and were left out.
@@ -216,6 +221,8 @@ pub struct Pipeline<S> {
     pub governor: Governor,
     /// Where the kernel is told to leave bulk kinds out.
     pub shed: Array<MapData, u32>,
+    /// What Bartizan needs of the kernel.
+    pub watch: Watch,
 }
 
 /// When seeds are taken again after records of identity were lost.
@@ -237,12 +244,14 @@ impl<S: Sink> Pipeline<S> {
         self.refresh_users();
         self.sink.take(Input::Logins(logins));
         self.take_seeds(seeds);
+        self.look_at_kernel();
         self.second();
     }
 
     /// Runs until [`Shared::stop`], or until the sink can take nothing any more, then drains. Gives the sink back.
     pub fn run(mut self, started: Instant) -> S {
         let (mut ticked, mut beaten, mut reconciled, mut governed) = (Instant::now(), Instant::now(), Instant::now(), Instant::now());
+        let mut looked = Instant::now();
         while !self.shared.stop.load(Ordering::Acquire) && !self.sink.is_broken() {
             self.rings.wait(if self.sink.waits() { HOLD.min(WAIT) } else { WAIT });
             self.read(clock::boot_now());
@@ -253,6 +262,10 @@ impl<S: Sink> Pipeline<S> {
             if ticked.elapsed() >= TICK {
                 ticked = Instant::now();
                 self.tick();
+            }
+            if looked.elapsed() >= LOOK {
+                looked = Instant::now();
+                self.look_at_kernel();
             }
             if beaten.elapsed() >= self.heartbeat {
                 beaten = Instant::now();
@@ -389,6 +402,19 @@ impl<S: Sink> Pipeline<S> {
             Ok(()) => tracing::info!("Bartizan is below its CPU ceiling again: everything is taken"),
             Err(error) => tracing::error!(%error, "the kernel cannot be told to leave bulk kinds out"),
         }
+    }
+
+    /// Whether the kernel still calls the programs, and what it allows.
+    fn look_at_kernel(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        let traced: Vec<&'static str> =
+            shared.hooks.iter().filter(|report| report.is_called_by_ftrace()).map(|report| report.hook.name).collect();
+        let now = clock::boot_now();
+        for (severity, body) in self.watch.look(KernelReading::now(), &traced) {
+            self.sink.take(Input::Own { now, severity, body });
+        }
+        let silenced = if self.watch.silent() { traced.into_iter().map(str::to_owned).collect() } else { Vec::new() };
+        shared.lock().kernel = KernelStatus { lockdown: self.watch.lockdown().map(str::to_owned), silenced };
     }
 
     /// A second is over, or the first one begins.

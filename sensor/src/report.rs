@@ -92,6 +92,7 @@ impl Reporter {
             process_table: ProcessTable { entries: entries as u64, max: max as u64, evicted },
             auth: auth(&counts),
             cpu: cpu(counts.governor),
+            kernel_state: counts.kernel.clone(),
             self_usage: usage(),
         }
     }
@@ -248,7 +249,7 @@ pub(crate) fn hook_status(report: &HookReport, libraries: &[LibraryReport]) -> H
             load::HookState::Active if *broken => HookState::Failed,
             load::HookState::Active => HookState::Active,
             load::HookState::Disabled => HookState::Disabled,
-            load::HookState::Unavailable => HookState::Unavailable,
+            load::HookState::Unavailable | load::HookState::Absent => HookState::Unavailable,
             load::HookState::Failed => HookState::Failed,
         },
         reason: (!reasons.is_empty() && !late).then(|| reasons.join("; ")),
@@ -261,7 +262,7 @@ pub(crate) fn hook_status(report: &HookReport, libraries: &[LibraryReport]) -> H
 pub(crate) fn blind(hooks: &[HookReport], libraries: &[LibraryReport]) -> Vec<Blind> {
     hooks
         .iter()
-        .filter(|report| !came_late(report, libraries))
+        .filter(|report| report.state != load::HookState::Absent && !came_late(report, libraries))
         .filter_map(|report| {
             let HookReport { hook, tier, state, reasons, held_back, broken, programs: _ } = report;
             let what = match tier {

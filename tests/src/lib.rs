@@ -13,6 +13,7 @@
 
 mod attacker;
 mod binary;
+pub mod bpf;
 mod folder;
 mod hub;
 mod login_server;
@@ -31,6 +32,7 @@ mod settle;
 mod shell;
 mod sshd;
 pub mod trigger;
+pub mod uring;
 mod wait;
 
 pub use attacker::{Attacker, Line};

@@ -7,8 +7,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 
 use super::{
-    Accept, Access, Auth, Capabilities, CgroupMove, Chroot, Credentials, ExecId, IoUring, IoUringOp, Listen, Memfd, MemoryExec, Namespaces,
-    Prctl, Probe, Process, Rename, Seccomp, Signal,
+    Accept, Access, Auth, BpfAttach, BpfProgram, Capabilities, CgroupMove, Chroot, Credentials, ExecId, Health, Helper, IoUring, IoUringOp,
+    KernelProbe, Kexec, Listen, Lockdown, Memfd, MemoryExec, Module, Namespaces, Prctl, Probe, Process, Rename, Seccomp, Signal, Sysctl,
 };
 
 /// A kernel error number, positive.
@@ -136,6 +136,26 @@ bodies! {
     31 CgroupMove(CgroupMove) = "process.cgroup_move";
     /// A task changed its capabilities.
     32 Capabilities(Capabilities) = "process.capabilities";
+    /// A process writes a sysctl.
+    80 Sysctl(Sysctl) = "kernel.sysctl";
+    /// A BPF program was loaded.
+    81 BpfLoad(BpfProgram) = "kernel.bpf_load";
+    /// A BPF program is gone: nothing holds it any more.
+    82 BpfUnload(BpfProgram) = "kernel.bpf_unload";
+    /// A BPF program, or a classic filter, was put at its place.
+    83 BpfAttach(BpfAttach) = "kernel.bpf_attach";
+    /// A kernel module was loaded or unloaded, or the kernel asks for one.
+    84 Module(Module) = "kernel.module";
+    /// Another kernel is loaded to be booted by this one, or is booted.
+    85 Kexec(Kexec) = "kernel.kexec";
+    /// Lockdown refused something, or is in another mode.
+    86 Lockdown(Lockdown) = "kernel.lockdown";
+    /// A probe was put on a function of the kernel or on a file that programs run.
+    87 KernelProbe(KernelProbe) = "kernel.probe";
+    /// The kernel itself starts a program.
+    88 Helper(Helper) = "kernel.helper";
+    /// Something that the sensor needs of the kernel was taken away, or is there again.
+    89 Health(Health) = "sensor.health";
 }
 
 /// Body of `process.exec`. The event's subject is the new image, or on failure the image that tried.

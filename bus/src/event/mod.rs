@@ -14,18 +14,22 @@ mod access;
 mod alert;
 mod auth;
 mod body;
+mod bpf;
 mod capabilities;
 mod codec;
 mod credentials;
 mod disguise;
+mod hardening;
 mod ids;
 mod inbound;
 mod io_uring;
 mod isolation;
 mod memory;
+mod module;
 mod pattern_match;
 mod process;
 mod signal;
+mod sysctl;
 
 pub use access::{Access, AccessHow};
 pub use alert::{Alert, AlertJson, Attack, Confidence, Entity, LineageEntry, Status};
@@ -34,18 +38,22 @@ pub use body::{
     Body, Connect, Errno, Exec, Exit, Fork, Gap, Heartbeat, InetSocket, KindDescription, KindLoss, Loss, Relay, Seed, Start, Stdio,
     StdioEnd, Stop, Transport,
 };
+pub use bpf::{BpfAttach, BpfProgram, BpfSocket, BpfWay, PerfEvent};
 pub use capabilities::{Capabilities, CapabilitySets};
 pub use codec::{CodecError, SCHEMA_VERSION, decode_alert, decode_event, decode_match, encode_alert, encode_event, encode_match};
 pub use credentials::{Credentials, Ids};
 pub use disguise::{Prctl, Rename};
+pub use hardening::{Health, Helper, KernelProbe, Lockdown, LockdownAct, ProbeAct};
 pub use ids::{AlertId, BootId, EventId, ExecId, MatchId, NS_PER_TICK, ParseIdError};
 pub use inbound::{Accept, Listen, PROBE_PORTS, Probe};
 pub use io_uring::{IoUring, IoUringOp};
 pub use isolation::{CgroupMove, Chroot, NamespaceChange, NamespaceKind, Namespaces, Seccomp, SeccompMode};
 pub use memory::{Memfd, MemoryExec};
+pub use module::{Kexec, KexecAct, Module, ModuleAct};
 pub use pattern_match::{MatchStep, PatternMatch, PatternMatchJson};
 pub use process::{Cgroup, ExeFile, Process};
 pub use signal::{Signal, SignalResult};
+pub use sysctl::Sysctl;
 
 use minicbor::{Decode, Encode};
 use schemars::JsonSchema;

@@ -1,8 +1,9 @@
 //! The one list of record kinds.
 
 use super::{
-    ACT_NAME_MAX, CapabilitySets, FAILED_NAME_MAX, Fd, Header, Image, NamespaceIds, PAM_ITEM_MAX, PAM_NAME_MAX, PROBE_PORTS, Relay, STDIO,
-    SYSLOG_MAX, Span, Target, TaskIds,
+    ACT_NAME_MAX, BPF_PLACE_MAX, BpfProgram, CapabilitySets, FAILED_NAME_MAX, Fd, HELPER_ARG_MAX, HELPER_ARGS, HELPER_PATH_MAX, Header,
+    Image, KERNEL_PROBE_NAME_MAX, MODULE_ARGS_MAX, MODULE_NAME_MAX, NamespaceIds, PAM_ITEM_MAX, PAM_NAME_MAX, PROBE_PORTS, Relay, STDIO,
+    SYSCTL_MAX, SYSLOG_MAX, Span, Target, TaskIds,
 };
 
 /// Which ring a kind travels in.
@@ -482,5 +483,153 @@ events! {
         cgroup: u64,
         /// Its path, NUL-terminated; bytes after the NUL are stale.
         path: [u8; ACT_NAME_MAX],
+    }
+
+    /// A process writes a sysctl. Those that the owner of a user or network namespace may write (`net.*`, `user.*`) go to the bulk ring.
+    80 => Sysctl as "kernel.sysctl" in Priority {
+        /// Bytes of `name`, or an errno below zero: -7 (`E2BIG`) when it was cut.
+        name_len: i32,
+        /// The same of `old`; -22 (`EINVAL`) when it cannot be read.
+        old_len: i32,
+        /// The same of `new`.
+        new_len: i32,
+        /// Where in the file it is written.
+        position: u32,
+        /// Path below `/proc/sys`.
+        name: [u8; SYSCTL_MAX],
+        /// Value before.
+        old: [u8; SYSCTL_MAX],
+        /// Value that is written.
+        new: [u8; SYSCTL_MAX],
+    }
+
+    /// A BPF program was loaded.
+    81 => BpfLoad as "kernel.bpf_load" in Priority {
+        /// The program.
+        program: BpfProgram,
+    }
+
+    /// A BPF program is gone: nothing holds it any more.
+    82 => BpfUnload as "kernel.bpf_unload" in Priority {
+        /// The program.
+        program: BpfProgram,
+    }
+
+    /// A BPF program, or a classic filter, was put at its place.
+    83 => BpfAttach as "kernel.bpf_attach" in Priority {
+        /// The program.
+        program: BpfProgram,
+        /// [`BpfWay`](super::BpfWay) as a number.
+        way: u32,
+        /// `enum bpf_link_type`; 0 without a link.
+        link_type: u32,
+        /// Id of the link; 0 without one.
+        link_id: u32,
+        /// `enum bpf_attach_type` of an attachment that names one for itself; `u32::MAX` where none does.
+        attach_type: u32,
+        /// The cgroup's id; 0 where it is none.
+        cgroup: u64,
+        /// `perf_event_attr.config`.
+        perf_config: u64,
+        /// `perf_event_attr.type`; `u32::MAX` where it is none.
+        perf_type: u32,
+        /// The network device; 0 where it is none.
+        ifindex: u32,
+        /// Inode of the socket's file; 0 where it is none.
+        socket_inode: u64,
+        /// `sk_family` of the socket.
+        family: u16,
+        /// `sk_type`.
+        socket_type: u16,
+        /// `sk_protocol`.
+        protocol: u16,
+        /// Zero.
+        pad: u16,
+        /// Tracepoint.
+        place: [u8; BPF_PLACE_MAX],
+    }
+
+    /// A kernel module was loaded or unloaded, or the kernel asks for one. What any user can provoke, a request, goes to the bulk ring.
+    84 => Module as "kernel.module" in Priority {
+        /// Taints that the module brings, by bit: include/linux/panic.h.
+        taints: u64,
+        /// Inode of its file; 0 where that is not known.
+        inode: u64,
+        /// Device of its file.
+        device: u32,
+        /// [`ModuleAct`](super::ModuleAct) as a number.
+        act: u32,
+        /// Errno of a load that failed, positive.
+        error: u32,
+        /// `MODULE_*` bits.
+        known: u32,
+        /// Path of its file, the leaf first.
+        path: Span,
+        /// Zero.
+        pad: u32,
+        /// Its name.
+        name: [u8; MODULE_NAME_MAX],
+        /// Its parameters.
+        args: [u8; MODULE_ARGS_MAX],
+    }
+
+    /// A kernel is loaded to be booted by this one, or is booted.
+    85 => Kexec as "kernel.kexec" in Priority {
+        /// Flags of the call.
+        flags: u64,
+        /// Inode of the kernel's file; 0 where that is not known.
+        inode: u64,
+        /// Device of its file.
+        device: u32,
+        /// [`KexecAct`](super::KexecAct) as a number.
+        act: u32,
+        /// Errno, positive; 0 is success.
+        error: u32,
+        /// Segments that `kexec_load` was given.
+        segments: u32,
+        /// Path of its file, the leaf first.
+        path: Span,
+        /// Zero.
+        pad: u32,
+    }
+
+    /// Lockdown refused something.
+    86 => Lockdown as "kernel.lockdown" in Priority {
+        /// `enum lockdown_reason`, include/linux/security.h.
+        reason: u32,
+        /// Errno, positive.
+        error: u32,
+    }
+
+    /// A probe was put on a function of the kernel or of a program.
+    87 => KernelProbe as "kernel.probe" in Priority {
+        /// Address of a probe in the kernel.
+        address: u64,
+        /// Behind the symbol, or in the file.
+        offset: u64,
+        /// Inode of the file; 0 where it is none or not known.
+        inode: u64,
+        /// Its device.
+        device: u32,
+        /// [`ProbeAct`](super::ProbeAct) as a number.
+        act: u32,
+        /// Errno, positive; 0 is success.
+        error: u32,
+        /// Zero.
+        pad: u32,
+        /// The symbol, or the file's name.
+        name: [u8; KERNEL_PROBE_NAME_MAX],
+    }
+
+    /// The kernel itself starts a program.
+    88 => Helper as "kernel.helper" in Priority {
+        /// The program's path.
+        path: [u8; HELPER_PATH_MAX],
+        /// Its first arguments, each with its NUL; an empty one ends them where there are fewer.
+        args: [[u8; HELPER_ARG_MAX]; HELPER_ARGS],
+        /// Arguments in `args`.
+        count: u32,
+        /// 1 when there are more than these.
+        more: u32,
     }
 }

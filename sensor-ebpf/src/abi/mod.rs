@@ -1,20 +1,25 @@
 //! Records as they lie in the ring buffers.
 
+mod bpf;
 #[cfg(feature = "decode")]
 mod decode;
 mod events;
 mod fd;
+mod module;
 
+pub use bpf::{BPF_NAME_MAX, BPF_PLACE_MAX, BpfProgram, BpfWay};
 #[cfg(feature = "decode")]
 pub use decode::{Bytes, DecodeError, decode};
 #[cfg(feature = "decode")]
 pub use events::Record;
 pub use events::{
-    Accept, Access, Capabilities, CgroupMove, Chroot, Connect, Credentials, Exec, ExecFailed, Exit, Fork, IoUring, IoUringOp, KINDS, Kind,
-    KindInfo, Listen, Memfd, MemoryExec, Namespaces, PamAccount, PamAuthenticate, PamEnd, PamItem, PamSessionClose, PamSessionOpen,
-    PamStart, Prctl, Probe, Rename, Ring, Seccomp, Seed, Signal, SshdLog,
+    Accept, Access, BpfAttach, BpfLoad, BpfUnload, Capabilities, CgroupMove, Chroot, Connect, Credentials, Exec, ExecFailed, Exit, Fork,
+    Helper, IoUring, IoUringOp, KINDS, KernelProbe, Kexec, Kind, KindInfo, Listen, Lockdown, Memfd, MemoryExec, Module, Namespaces,
+    PamAccount, PamAuthenticate, PamEnd, PamItem, PamSessionClose, PamSessionOpen, PamStart, Prctl, Probe, Rename, Ring, Seccomp, Seed,
+    Signal, SshdLog, Sysctl,
 };
 pub use fd::{Fd, FdKind, Image, Relay, STDIO};
+pub use module::{KexecAct, MODULE_ARGS_MAX, MODULE_FROM_MEMORY, MODULE_NAME_MAX, MODULE_SIGNED, MODULE_UNSIGNED, ModuleAct};
 
 /// Raised whenever a record's layout changes. Kernel object and user space are built together; a mismatch (a stale
 /// object) is refused at load and counted at decode.
@@ -47,6 +52,44 @@ pub const PAM_NAME_MAX: usize = 128;
 pub const PAM_ITEM_MAX: usize = 256;
 /// Longest message to syslog that is kept, bytes with the NUL: sshd itself cuts at 500.
 pub const SYSLOG_MAX: usize = 512;
+/// Longest name of a kernel symbol or path of a probed file that is kept, bytes with the NUL.
+pub const KERNEL_PROBE_NAME_MAX: usize = 128;
+/// Longest path of a program that the kernel starts, bytes with the NUL: `CORENAME_MAX_SIZE` and `KMOD_PATH_LEN` are 128 and 256.
+pub const HELPER_PATH_MAX: usize = 256;
+/// Longest argument of such a program that is kept, bytes with the NUL.
+pub const HELPER_ARG_MAX: usize = 64;
+/// Arguments of such a program that are kept.
+pub const HELPER_ARGS: usize = 6;
+
+/// How a probe was put.
+#[repr(u32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProbeAct {
+    /// On a function of the kernel.
+    Kernel = 1,
+    /// On a file that programs run.
+    User = 2,
+    /// As [`ProbeAct::User`], by perf_event_open, as the caller said it.
+    UserByPerf = 3,
+    /// As [`ProbeAct::Kernel`], likewise.
+    KernelByPerf = 4,
+}
+
+impl ProbeAct {
+    /// The act with this number; `None` for one that this build does not know.
+    pub const fn from_raw(raw: u32) -> Option<Self> {
+        match raw {
+            1 => Some(Self::Kernel),
+            2 => Some(Self::User),
+            3 => Some(Self::UserByPerf),
+            4 => Some(Self::KernelByPerf),
+            _ => None,
+        }
+    }
+}
+
+/// Longest name or value of a sysctl that is kept, bytes with the NUL.
+pub const SYSCTL_MAX: usize = 256;
 
 /// Longest name of a memfd with its prefix `memfd:` and NUL, mm/memfd.c; also of what else is kept of names in fixed records.
 pub const ACT_NAME_MAX: usize = 256;

@@ -95,9 +95,14 @@ fn fexit_compat_execveat(ctx: FExitContext) -> i32 {
 pub(crate) fn at_exit(ctx: &TracePointContext) -> (u64, i64) {
     // `<VERIFIER>` A context may be dereferenced at constant offsets only, and this one comes from the kernel's BTF.
     let result: i64 = read(ctx.as_ptr() as u64 + offset!(syscall_exit_ret));
+    (registers(), result)
+}
+
+/// Registers of the running task at its system call.
+#[inline(always)]
+pub(crate) fn registers() -> u64 {
     // SAFETY: helpers without side effects on the running task.
-    let regs = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as u64;
-    (regs, result)
+    unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) as u64 }
 }
 
 #[tracepoint]

@@ -2,6 +2,7 @@
 
 mod accept;
 mod access;
+mod bpf;
 mod capabilities;
 mod cgroup_move;
 mod chroot;
@@ -11,10 +12,15 @@ mod exec;
 mod exec_failed;
 mod exit;
 mod fork;
+mod helper;
 mod io_uring;
+mod kernel_probe;
+mod kexec;
 mod listen;
+mod lockdown;
 mod memfd;
 mod memory_exec;
+mod module;
 mod namespaces;
 mod pam;
 mod prctl;
@@ -24,3 +30,4 @@ mod seccomp;
 mod seed;
 mod signal;
 mod sshd_log;
+mod sysctl;

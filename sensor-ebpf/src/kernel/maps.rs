@@ -146,3 +146,26 @@ pub(crate) struct PamCall {
     /// Kind of the record that it becomes.
     pub(crate) kind: u64,
 }
+
+/// Scratches of the programs that tell of modules and kernels, one each.
+#[map]
+pub(crate) static KERNEL_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(6, 0);
+
+/// Files that threads have had the kernel read as a module or a kernel, and what came of it so far. LRU: a thread that is refused before
+/// the load leaves its entry behind.
+#[map]
+pub(crate) static KERNEL_READS: LruHashMap<u64, KernelRead> = LruHashMap::with_max_entries(1024, 0);
+
+/// What the kernel reads.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct KernelRead {
+    /// Address of the `struct file`; 0 for memory of the caller.
+    pub(crate) file: u64,
+    /// Its inode: tells another file at the same address.
+    pub(crate) inode: u64,
+    /// Its device.
+    pub(crate) device: u64,
+    /// The module's name, once it has one.
+    pub(crate) name: [u64; 7],
+}

@@ -12,7 +12,7 @@ use bartizan_sensor_ebpf::abi::Pending;
 
 use super::btf::{Btf, BtfError, VMLINUX};
 use super::cgroup;
-use super::hooks::{Attach, Hook, ProgramSpec, Tier, hooks, refused_by_types};
+use super::hooks::{Attach, Hook, ProgramSpec, Tier, absent, hooks, refused_by_types};
 use super::libraries::Libraries;
 use super::offsets::{self, OffsetsError};
 
@@ -73,6 +73,8 @@ pub enum HookState {
     Disabled,
     /// This kernel cannot carry it.
     Unavailable,
+    /// This kernel has nothing that it would see.
+    Absent,
     /// This kernel should carry it and did not.
     Failed,
 }
@@ -94,6 +96,14 @@ pub struct HookReport {
     pub broken: bool,
     /// Attached programs: name and a handle for the kernel's counters.
     pub programs: Vec<(&'static str, OwnedFd)>,
+}
+
+impl HookReport {
+    /// Whether ftrace calls programs of it, so that they are silent while that is turned off.
+    pub fn is_called_by_ftrace(&self) -> bool {
+        let by_ftrace = |spec: &ProgramSpec| matches!(spec.attach, Attach::Fexit(..) | Attach::Fentry(..));
+        self.state == HookState::Active && self.tier.is_some_and(|tier| tier.programs.iter().any(by_ftrace))
+    }
 }
 
 /// [`Pending`] as bytes that aya may read from a map.
@@ -223,6 +233,11 @@ impl Attacher<'_> {
         if self.disabled.iter().any(|name| name == hook.name) {
             report.state = HookState::Disabled;
             report.reasons.push("disabled by the operator".to_owned());
+            return report;
+        }
+        if let Some(why) = absent(hook, self.types) {
+            report.state = HookState::Absent;
+            report.reasons.push(why.to_owned());
             return report;
         }
         for tier in hook.tiers {

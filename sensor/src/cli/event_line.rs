@@ -2,6 +2,7 @@
 
 mod access;
 mod acts;
+mod kernel;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -111,6 +112,15 @@ impl EventLines {
             Body::IoUringOp(body) => acts::io_uring_op(body),
             Body::CgroupMove(body) => acts::cgroup_move(body),
             Body::Capabilities(body) => acts::capabilities(body),
+            Body::Sysctl(body) => kernel::sysctl(body),
+            Body::BpfLoad(body) | Body::BpfUnload(body) => kernel::bpf_program(body),
+            Body::BpfAttach(body) => kernel::bpf_attach(body),
+            Body::Module(body) => kernel::module(body),
+            Body::Kexec(body) => kernel::kexec(body),
+            Body::Lockdown(body) => kernel::lockdown(body),
+            Body::KernelProbe(body) => kernel::probe(body),
+            Body::Helper(body) => kernel::helper(body),
+            Body::Health(body) => kernel::health(body, paint),
             Body::AuthStart(body)
             | Body::Authenticate(body)
             | Body::Account(body)
@@ -240,6 +250,16 @@ fn icon(body: &Body) -> &'static str {
         Body::IoUring(_) | Body::IoUringOp(_) => "💍",
         Body::CgroupMove(_) => "🚚",
         Body::Capabilities(_) => "🎩",
+        Body::Sysctl(_) => "🔩",
+        Body::BpfLoad(_) => "🐝",
+        Body::BpfUnload(_) => "🍂",
+        Body::BpfAttach(_) => "🪝",
+        Body::Module(_) => "🧩",
+        Body::Kexec(_) => "🔁",
+        Body::Lockdown(_) => "⛔",
+        Body::KernelProbe(_) => "📍",
+        Body::Helper(_) => "🤖",
+        Body::Health(_) => "🩺",
         Body::AuthStart(_) => "🚪",
         Body::Authenticate(_) => "🔑",
         Body::Account(_) => "🪪",

@@ -84,11 +84,12 @@ impl Page {
             }
         };
         self.text = format!(
-            "{line}\n\nversion {}, pid {}, host {}, kernel {}\nup {} since {}, data folder {}",
+            "{line}\n\nversion {}, pid {}, host {}, kernel {}{}\nup {} since {}, data folder {}",
             escape(&report.version),
             report.pid,
             escape(&report.host),
             escape(&report.kernel),
+            report.kernel_state.lockdown.as_deref().map(|mode| format!(", lockdown {}", escape(mode))).unwrap_or_default(),
             uptime(report.uptime_s),
             escape(&report.started),
             escape(&report.data_dir)

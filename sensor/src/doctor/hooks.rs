@@ -39,6 +39,10 @@ fn hook(hook: &HookStatus, blind: &[&Blind]) -> Check {
     let attached =
         if tier == "none" { format!("{name} ({kinds}) is not attached") } else { format!("{name} ({kinds}) is attached as {tier}") };
     let check = match state {
+        HookState::Unavailable if tier == "none" && blind.is_empty() => {
+            let why = reason.as_deref().unwrap_or("this kernel has nothing of that");
+            return Check::ok(&id, format!("{name} ({kinds}) is not needed: {why}"));
+        }
         HookState::Active if *best && blind.is_empty() => Check::ok(&id, attached),
         HookState::Active | HookState::Unavailable if blind.is_empty() => {
             Check::ok(&id, format!("{attached}, and misses nothing that the best tier sees"))

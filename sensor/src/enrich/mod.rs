@@ -141,7 +141,7 @@ impl Enricher {
         }
         let id = self.exec_id(subject.tgid, subject.start_boottime, subject.exec_id);
         let event_id = EventId::from_kernel(self.boot, subject.ktime, subject.cpu, subject.seq);
-        let mut target = None;
+        let (mut target, mut severity) = (None, Severity::Info);
         let (process, outcome, body) = match what {
             What::Exec { image, requested, requested_truncated } => {
                 let process = self.image(&subject, id, &image, false);
@@ -177,7 +177,8 @@ impl Enricher {
                 (process, Outcome::Unknown, Body::Seed(Seed { stdio, relay, sockets }))
             }
             What::Act(act) => {
-                let Act { body, outcome, target: acted_on } = *act;
+                let Act { body, outcome, target: acted_on, severity: by_itself } = *act;
+                severity = by_itself;
                 target = acted_on.and_then(|target| self.target(&target));
                 (self.subject(&subject, id), outcome, body)
             }
@@ -202,7 +203,7 @@ impl Enricher {
             id: event_id,
             time: clock::event_time(subject.ktime, self.wall_offset),
             host: self.host.clone(),
-            severity: Severity::Info,
+            severity,
             outcome,
             process: Some(process),
             no_subject: None,

@@ -2,6 +2,7 @@
 
 mod accept;
 mod access;
+mod bpf;
 mod calls;
 mod connect;
 mod credentials;
@@ -10,16 +11,19 @@ mod exec;
 mod exit;
 mod fd;
 mod fork;
+mod hardening;
 mod io_uring;
 mod isolation;
 mod memory;
+mod module;
 pub mod pam;
 pub mod probe;
 mod seed;
 mod signal;
+mod sysctl;
 mod text;
 
-use bartizan_bus::event::{Body, Errno, Exit, InetSocket, Outcome, Probe, Stdio};
+use bartizan_bus::event::{Body, Errno, Exit, InetSocket, Outcome, Probe, Severity, Stdio};
 use bartizan_sensor_ebpf::abi::{self, DecodeError, FLAG_KERNEL_THREAD, Header, Kind, Record, decode};
 
 pub use pam::Pam;
@@ -160,6 +164,8 @@ pub struct Act {
     pub outcome: Outcome,
     /// To whom, where it is done to a process.
     pub target: Option<Target>,
+    /// How much it matters in itself, before any detector has judged it.
+    pub severity: Severity,
 }
 
 impl From<Act> for What {
@@ -171,18 +177,18 @@ impl From<Act> for What {
 impl Act {
     /// A deed that succeeded, or else would not be told.
     fn done(body: Body) -> Self {
-        Self { body, outcome: Outcome::Success, target: None }
+        Self { body, outcome: Outcome::Success, target: None, severity: Severity::Info }
     }
 
     /// A deed that ended with `result`, a return value of the kernel: an errno below zero.
     fn ended(body: Body, result: i64) -> Self {
         let outcome = if result < 0 { Outcome::Failure } else { Outcome::Success };
-        Self { body, outcome, target: None }
+        Self { outcome, ..Self::done(body) }
     }
 
     /// A deed whose result is not known.
     fn of_unknown_result(body: Body) -> Self {
-        Self { body, outcome: Outcome::Unknown, target: None }
+        Self { outcome: Outcome::Unknown, ..Self::done(body) }
     }
 
     /// The same deed, done to the process that has `pid` now, where the record names none.
@@ -356,6 +362,59 @@ pub fn project(bytes: &[u8]) -> Result<Observation, DecodeError> {
         Record::IoUring(fixed, _) => io_uring::project(fixed),
         Record::IoUringOp(fixed, _) => io_uring::project_op(fixed),
         Record::CgroupMove(fixed, _) => isolation::project_cgroup_move(fixed),
+        Record::Sysctl(fixed, _) => sysctl::project(fixed),
+        Record::BpfLoad(fixed, _) => bpf::project_load(fixed),
+        Record::BpfUnload(fixed, _) => bpf::project_unload(fixed),
+        Record::BpfAttach(fixed, _) => bpf::project_attach(fixed),
+        Record::Module(fixed, bytes) => module::project(fixed, bytes),
+        Record::Kexec(fixed, bytes) => module::project_kexec(fixed, bytes),
+        Record::Lockdown(fixed, _) => hardening::project_lockdown(fixed),
+        Record::KernelProbe(fixed, _) => hardening::project_probe(fixed),
+        Record::Helper(fixed, _) => hardening::project_helper(fixed),
     };
     Ok(Observation { kind, subject: Subject::from(header), what })
+}
+
+#[cfg(test)]
+mod tests {
+    use bartizan_bus::event::{decode_event, encode_event};
+    use bartizan_sensor_ebpf::abi::{ABI_VERSION, KINDS};
+    use proptest::prelude::*;
+    use zerocopy::IntoBytes;
+
+    use super::*;
+    use crate::cli::samples;
+
+    /// A record of `kind`, as long as one at least is, whose bytes behind the header are `body` over and over.
+    fn record(kind: &abi::KindInfo, (begin, end): ([u8; 16], [u8; 32]), body: &[u8], more: usize) -> Vec<u64> {
+        let len = (kind.fixed + more).next_multiple_of(8);
+        let mut bytes = vec![0; len];
+        bytes.iter_mut().zip(body.iter().cycle()).for_each(|(to, from)| *to = *from);
+        // Length, kind and flags; time; sequence, processor and ABI; the rest.
+        bytes[..4].copy_from_slice(&u32::try_from(len).expect("small").to_le_bytes());
+        bytes[4..6].copy_from_slice(&(kind.kind as u16).to_le_bytes());
+        bytes[6..22].copy_from_slice(&begin);
+        bytes[22..24].copy_from_slice(&ABI_VERSION.to_le_bytes());
+        bytes[24..56].copy_from_slice(&end);
+        bytes.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().expect("eight bytes"))).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_record_holds_it_becomes_an_event_that_is_stored_and_read_back(
+            header: ([u8; 16], [u8; 32]),
+            body in proptest::collection::vec(any::<u8>(), 1..200),
+            more in 0_usize..300,
+        ) {
+            for kind in KINDS {
+                let words = record(kind, header, &body, more);
+                let observation = project(words.as_bytes());
+                prop_assert!(observation.is_ok(), "{}: {observation:?}", kind.name);
+                if let Ok(Observation { what: What::Act(act), .. }) = observation {
+                    let event = samples::event(samples::process(7, "x", &[]), act.body);
+                    prop_assert_eq!(decode_event(&encode_event(&event)).ok(), Some(event), "{}", kind.name);
+                }
+            }
+        }
+    }
 }

@@ -27,6 +27,7 @@ const LOST: u8 = 10;
 const ALIVE: u8 = 11;
 const SECOND: u8 = 12;
 const STOP: u8 = 13;
+const OWN: u8 = 14;
 
 /// Appends `input` to `bytes`.
 ///
@@ -75,6 +76,10 @@ pub fn encode(input: &Input<'_>, bytes: &mut Vec<u8>) -> Result<(), EncodeError<
             begin(e, HEARTBEAT, 2)?;
             e.u64(*now)?.u64(*uptime_s)?;
         }
+        Input::Own { now, severity, body } => {
+            begin(e, OWN, 3)?;
+            e.u64(*now)?.encode(severity)?.encode(body)?;
+        }
         Input::Lost { now, lost } => {
             begin(e, LOST, 2)?;
             e.u64(*now)?.encode(lost)?;
@@ -119,6 +124,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Input<'_>, usize), DecodeError> {
         (PROBE, 2) => Input::Probe(plain::<ProbeSource>(d.bytes()?)?, plain::<ProbeGathered>(d.bytes()?)?),
         (DUE, 1) => Input::Due(d.u64()?),
         (HEARTBEAT, 2) => Input::Heartbeat { now: d.u64()?, uptime_s: d.u64()? },
+        (OWN, 3) => Input::Own { now: d.u64()?, severity: d.decode()?, body: d.decode()? },
         (LOST, 2) => Input::Lost { now: d.u64()?, lost: d.decode::<Vec<KindLoss>>()? },
         (ALIVE, 1) => Input::Alive(d.decode::<Vec<(u32, u64)>>()?),
         (SECOND, 0) => Input::Second,

@@ -25,6 +25,7 @@ use crate::governor::Governor;
 use crate::host::host_name;
 use crate::logins::LoginsFile;
 use crate::pipeline::{Pipeline, Reseed, Shared};
+use crate::watch::Watch;
 
 /// Between two looks whether the capture thread still runs.
 const LOOK: Duration = Duration::from_millis(100);
@@ -175,6 +176,7 @@ fn pipeline(config: &Config, loaded: Loaded, path: &Path, file: File) -> Result<
         libraries,
         governor: Governor::new(config.sensor.cpu_limit),
         shed,
+        watch: Watch::default(),
     };
     pipeline.begin(start, None, logins, seeds);
     Ok((pipeline, shared))

@@ -2,7 +2,7 @@
 
 use std::io::Cursor;
 
-use bartizan_bus::event::{BootId, EventId, ExecId, Gap, KindLoss, Start, Stdio, StdioEnd, decode_event};
+use bartizan_bus::event::{Body, BootId, EventId, ExecId, Gap, KindLoss, Severity, Start, Stdio, StdioEnd, Stop, decode_event};
 use bartizan_bus::{LogReader, StreamName};
 use bartizan_sensor_ebpf::abi::{ABI_VERSION, Exit, Kind, PROBE_PORTS, ProbeGathered, ProbeSource};
 use proptest::prelude::*;
@@ -76,6 +76,7 @@ fn inputs(records: &[Vec<u8>]) -> Vec<Input<'_>> {
         Input::Probe(key, value),
         Input::Due(u64::MAX - 1),
         Input::Heartbeat { now: 50, uptime_s: 1 },
+        Input::Own { now: 50, severity: Severity::Low, body: Body::Stop(Stop { reason: "of itself".into() }) },
         Input::Lost { now: 51, lost: vec![KindLoss { kind: "process.exec".into(), reason: "ring_full".into(), count: 2 }] },
         Input::Alive(vec![(1, 2), (3, 4)]),
         Input::Second,

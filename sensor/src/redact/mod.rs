@@ -29,6 +29,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aho_corasick::AhoCorasick;
+use bartizan_bus::event::{Body, Helper, KernelProbe, Kexec, Module, Sysctl};
 use regex::Regex;
 
 pub use config::{RedactionConfig, RedactionConfigError};
@@ -128,7 +129,39 @@ impl Redactor {
             // A token that was typed where the user name belongs looks like one; a password there looks like any name.
             What::Pam(Pam { step: PamStep::Start { user, .. }, .. }) => self.optional(user),
             What::Pam(Pam { step: PamStep::Item { item: Item::User, value }, .. }) => self.optional(value),
-            What::Fork(_) | What::Exit(_) | What::Act(_) | What::Probe(_) | What::Pam(_) | What::SshdLog { .. } => {}
+            What::Act(act) => self.body(&mut act.body),
+            What::Fork(_) | What::Exit(_) | What::Probe(_) | What::Pam(_) | What::SshdLog { .. } => {}
+        }
+    }
+
+    /// Replaces what is secret in a deed.
+    fn body(&self, body: &mut Body) {
+        // A core_pattern is a command line.
+        match body {
+            Body::Sysctl(Sysctl { old, new, .. }) => {
+                self.words(old);
+                self.words(new);
+            }
+            Body::Module(Module { file, args, .. }) => {
+                self.optional(file);
+                self.words(args);
+            }
+            Body::Kexec(Kexec { file, .. }) => self.optional(file),
+            Body::KernelProbe(KernelProbe { name, .. }) => self.optional(name),
+            Body::Helper(Helper { argv, .. }) => self.argv(argv),
+            _ => {}
+        }
+    }
+
+    /// As [`Self::optional`], for a text that is a command line, its words with single spaces in between.
+    fn words(&self, text: &mut Option<String>) {
+        if let Some(text) = text {
+            let before: Vec<String> = text.split(' ').map(str::to_owned).collect();
+            let mut words = before.clone();
+            self.argv(&mut words);
+            if words != before {
+                *text = words.join(" ");
+            }
         }
     }
 

@@ -92,8 +92,20 @@ pub struct StatusReport {
     /// The CPU ceiling.
     #[serde(default)]
     pub cpu: CpuStatus,
+    /// What Bartizan needs of the kernel.
+    #[serde(default)]
+    pub kernel_state: KernelStatus,
     /// What Bartizan itself uses.
     pub self_usage: SelfUsage,
+}
+
+/// What Bartizan needs of the kernel, when last looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct KernelStatus {
+    /// Mode of lockdown; `None` where there is none or securityfs is not mounted.
+    pub lockdown: Option<String>,
+    /// Hooks whose programs the kernel does not call any more (`kernel.ftrace_enabled` is 0).
+    pub silenced: Vec<String>,
 }
 
 /// A file of a shared library.
@@ -535,6 +547,7 @@ pub(crate) mod tests {
             libraries: Vec::new(),
             auth: AuthStatus::default(),
             cpu: CpuStatus::default(),
+            kernel_state: KernelStatus::default(),
             self_usage: SelfUsage { rss_bytes: 31 << 20, cpu_seconds: 1.5 },
         }
     }

@@ -23,6 +23,9 @@ impl StatusReport {
         for blind in self.blind.iter().filter(|blind| !blind.expected && !self.at_fault(&blind.hook)) {
             reasons.push(format!("Not seen although this kernel could: {}: {}.", blind.what, blind.why));
         }
+        if !self.kernel_state.silenced.is_empty() {
+            reasons.push(format!("{}: {}.", crate::watch::SILENCED, self.kernel_state.silenced.join(", ")));
+        }
         let minutes = RECENT_LOSS_SECONDS / 60;
         let lost = self.recent_loss.saturating_sub(self.recent_skipped.values().sum());
         if lost > 0 {

@@ -17,6 +17,9 @@ use crate::command;
 /// Where the guest has the program that is run. Its name is kept: a test may look for itself by name.
 const PROGRAM_FOLDER: &str = "/root";
 
+/// Where it has a module of its kernel.
+const GUEST_MODULE: &str = "/lib/modules/dummy.ko";
+
 /// What the guest is to do.
 #[derive(Debug)]
 pub(crate) struct Job<'a> {
@@ -32,6 +35,8 @@ pub(crate) struct Job<'a> {
     pub(crate) files: &'a [Extra],
     /// `NAME=VALUE` for the program.
     pub(crate) environment: &'a [String],
+    /// A module of the guest's kernel.
+    pub(crate) module: Option<Vec<u8>>,
     /// Begins the line that names the exit code.
     pub(crate) marker: &'a str,
 }
@@ -53,6 +58,9 @@ pub(crate) fn build(job: &Job<'_>) -> Result<Vec<u8>> {
         let found = named(extra).with_context(|| format!("--with {}: give an absolute path, or the name of a program", extra.display()))?;
         let path = found.to_str().with_context(|| format!("--with {}: give a path in UTF-8", found.display()))?;
         tree.program(&found, path)?;
+    }
+    if let Some(module) = &job.module {
+        tree.put(GUEST_MODULE, Entry::File(0o644, module.clone()));
     }
     for extra in job.files {
         extra.place(&mut tree)?;
@@ -258,7 +266,16 @@ mod tests {
     use super::*;
 
     fn job<'a>(arguments: &'a [OsString], environment: &'a [String]) -> Job<'a> {
-        Job { bartizan: Path::new("/b"), program: Path::new("/p"), arguments, with: &[], files: &[], environment, marker: "MARK" }
+        Job {
+            bartizan: Path::new("/b"),
+            program: Path::new("/p"),
+            arguments,
+            with: &[],
+            files: &[],
+            environment,
+            module: None,
+            marker: "MARK",
+        }
     }
 
     #[test]

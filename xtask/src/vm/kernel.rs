@@ -22,6 +22,36 @@ pub(crate) struct Kernel {
     pub(crate) image: PathBuf,
 }
 
+/// A module that does no harm and needs no other.
+const MODULE: &str = "kernel/drivers/net/dummy.ko";
+
+impl Kernel {
+    /// That module of this kernel's own, decompressed; `None` where the package has none.
+    ///
+    /// # Errors
+    /// It cannot be read or decompressed.
+    pub(crate) fn module(&self) -> Result<Option<Vec<u8>>> {
+        let Some(package) = self.image.ancestors().nth(2) else { return Ok(None) };
+        let Ok(releases) = fs::read_dir(package.join("lib/modules")) else { return Ok(None) };
+        for release in releases.filter_map(Result::ok) {
+            let plain = release.path().join(MODULE);
+            if plain.is_file() {
+                return fs::read(&plain).map(Some).with_context(|| format!("{} cannot be read", plain.display()));
+            }
+            let packed = plain.with_extension("ko.xz");
+            if packed.is_file() {
+                let output = Command::new("xz").args(["--decompress", "--stdout"]).arg(&packed).output();
+                let output = output.context("xz is not on this machine: run `apt-get install xz-utils`")?;
+                if !output.status.success() {
+                    bail!("{} cannot be decompressed: {}", packed.display(), String::from_utf8_lossy(&output.stderr).trim());
+                }
+                return Ok(Some(output.stdout));
+            }
+        }
+        Ok(None)
+    }
+}
+
 impl fmt::Display for Kernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.package)

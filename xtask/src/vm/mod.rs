@@ -188,6 +188,7 @@ pub(crate) fn boot(
             with: &guest.with,
             files: &guest.files,
             environment: &guest.environment,
+            module: kernel.module()?,
             marker: &marker,
         };
         let bytes = initramfs::build(&job)?;

@@ -1,6 +1,7 @@
 //! The hooks: what each one sees, and the tiers it can be carried by, best first. One file per area.
 
 mod auth;
+mod kernel;
 mod network;
 mod process;
 
@@ -104,7 +105,7 @@ const CRED: &str = "struct cred *";
 const CREDS: &[&str] = &[CRED, CRED, "int"];
 
 /// Every hook, by area, in the order of the status page.
-const AREAS: &[&[Hook]] = &[process::HOOKS, network::HOOKS, auth::HOOKS];
+const AREAS: &[&[Hook]] = &[process::HOOKS, network::HOOKS, auth::HOOKS, kernel::HOOKS];
 
 /// Every hook.
 pub fn hooks() -> impl Iterator<Item = &'static Hook> {
@@ -120,6 +121,21 @@ pub fn is_hook_name(name: &str) -> bool {
 pub fn hook_names() -> Vec<String> {
     let tiers = |hook: &Hook| hook.tiers.iter().map(|tier| format!("{}:{}", hook.name, tier.name)).collect::<Vec<_>>();
     hooks().flat_map(|hook| std::iter::once(hook.name.to_owned()).chain(tiers(hook))).collect()
+}
+
+/// Why there is nothing for a hook to see on this kernel; `None` where there is. A hook without anything to see is not blind.
+pub fn absent(hook: &Hook, btf: &Btf) -> Option<&'static str> {
+    kernel::ABSENT.iter().find(|absent| absent.hook == hook.name && !btf.has_function(absent.function)).map(|absent| absent.why)
+}
+
+/// A part of the kernel that may not be compiled in.
+struct Absent {
+    /// The hook that is for it.
+    hook: &'static str,
+    /// A function that is there with it, and not without it.
+    function: &'static str,
+    /// What to say without it.
+    why: &'static str,
 }
 
 /// Why this kernel cannot carry a program, by its types alone; `None` when nothing speaks against it.
