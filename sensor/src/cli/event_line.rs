@@ -401,7 +401,7 @@ mod tests {
         });
         assert_eq!(
             lines.render(&event(bash, Body::Exec(Exec::default()))),
-            "2023-11-14 22:13:20.000 🚀 process.exec        alice    bash(200) ← sshd(100)            bash -c $'echo \\'hi there\\' | wc'  exe /usr/bin/bash"
+            "2023-11-14 22:13:20.000 🚀 process.exec         alice    bash(200) ← sshd(100)            bash -c $'echo \\'hi there\\' | wc'  exe /usr/bin/bash"
         );
     }
 
@@ -410,7 +410,7 @@ mod tests {
         let exec = Exec { requested: Some("/root/no such".into()), error: Some(Errno(13)), ..Exec::default() };
         assert_eq!(
             render(&event(process(200, "sh", &["sh"]), Body::Exec(exec))),
-            "2023-11-14 22:13:20.000 🚫 process.exec        alice    sh(200)                          '/root/no such': failed, EACCES"
+            "2023-11-14 22:13:20.000 🚫 process.exec         alice    sh(200)                          '/root/no such': failed, EACCES"
         );
     }
 
@@ -443,7 +443,7 @@ mod tests {
         let exit = |exit| render(&event(process(4, "x", &[]), Body::Exit(exit)));
         assert!(
             exit(Exit { code: Some(3), ..Exit::default() })
-                .ends_with("💥 process.exit        alice    x(4)                             code 3")
+                .ends_with("💥 process.exit         alice    x(4)                             code 3")
         );
         assert!(exit(Exit { signal: Some(11), core_dumped: true, ..Exit::default() }).ends_with("signal 11 SIGSEGV, core dumped"));
         assert!(exit(Exit::default()).ends_with("how is not known"));

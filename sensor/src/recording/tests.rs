@@ -312,8 +312,12 @@ fn two_replays_give_the_same_events_byte_by_byte() {
     let kinds: Vec<_> = events.iter().map(|event| event.kind()).collect();
     // What is own is published at once; records are, in the order of their time, when that has come.
     let exits = ["process.exit"; 4];
-    let expected =
-        [&["sensor.start", "process.seed", "network.probe"][..], &exits, &["sensor.heartbeat", "sensor.loss", "sensor.stop"]].concat();
+    let expected = [
+        &["sensor.start", "process.seed", "network.probe"][..],
+        &exits,
+        &["sensor.heartbeat", "sensor.stop", "sensor.loss", "sensor.stop"],
+    ]
+    .concat();
     assert_eq!(kinds, expected);
     let pids: Vec<_> =
         events.iter().filter(|event| event.kind() == "process.exit").map(|event| event.process.as_ref().unwrap().pid).collect();

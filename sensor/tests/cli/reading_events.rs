@@ -22,7 +22,7 @@ fn a_line_an_event_oldest_first() {
     assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
     let lines: Vec<&str> = run.stdout.lines().collect();
     assert_eq!(lines.len(), 5);
-    assert_eq!(lines[0], "2023-11-14 22:13:20.000 🚀 process.exec        alice    sh(10)                           sh -c 'curl x'");
+    assert_eq!(lines[0], "2023-11-14 22:13:20.000 🚀 process.exec         alice    sh(10)                           sh -c 'curl x'");
     assert!(lines[1].ends_with("→ sh(11)"), "{}", lines[1]);
     assert!(lines[3].ends_with("tcp 10.0.0.1:5555 → 203.0.113.9:443 ok"), "{}", lines[3]);
 }
