@@ -11,6 +11,7 @@ mod clients;
 pub mod config;
 pub mod control;
 pub mod daemon;
+pub mod delay;
 pub mod doctor;
 pub mod enrich;
 pub mod governor;

@@ -9,6 +9,7 @@ use aya::Ebpf;
 use aya::maps::{Array, MapData, PerCpuArray};
 use bartizan_bus::event::{Body, ExecId, Gap, Heartbeat, KindLoss, Loss, SecurityEvent, Severity, Stop};
 use bartizan_bus::{PublishError, Stream};
+use bartizan_sensor_ebpf::abi::Ring;
 
 use crate::capture::libraries::{Libraries, LibraryReport};
 use crate::capture::load::{self, HookReport, PendingMap, PendingValue};
@@ -16,9 +17,11 @@ use crate::capture::loss::{self, KernelCounts, Losses};
 use crate::capture::probes;
 use crate::capture::rings::{Reading, Rings};
 use crate::capture::seed::{self, Seeds};
+use crate::delay::Delays;
 use crate::enrich::{Enricher, clock};
 use crate::governor::{Governor, GovernorReport};
 use crate::logins::LoginsFile;
+use crate::project::NO_CPU;
 use crate::status::{RECENT_LOSS_SECONDS, SKIPPED};
 
 /// Longest wait for the rings: how late a bulk record (which wakes nobody), a stop or a tick may be seen.
@@ -66,10 +69,34 @@ pub struct Counts {
     pub transactions: (usize, usize, u64),
     /// Lines of sshd's log that said what PAM had told, and were left out.
     pub said_again: u64,
+    /// From the kernel's stamp of a record until its event was on the bus, of each ring.
+    pub delays: RingDelays,
     /// Losses of user space alone.
     own: Losses,
     /// When how much was lost, within the window.
     recent: VecDeque<(Instant, Losses)>,
+}
+
+/// Delays of the two rings' records: a bulk record wakes nobody.
+#[derive(Debug, Clone, Default)]
+pub struct RingDelays {
+    /// Of the small ring.
+    pub priority: Delays,
+    /// Of the large one.
+    pub bulk: Delays,
+}
+
+impl RingDelays {
+    /// Counts records that were on the bus at `now`, by their ring and the kernel's stamp (boot clock, nanoseconds).
+    fn add(&mut self, stamps: &[(Ring, u64)], now: u64) {
+        for (ring, stamp) in stamps {
+            let delays = match ring {
+                Ring::Priority => &mut self.priority,
+                Ring::Bulk => &mut self.bulk,
+            };
+            delays.add(now.saturating_sub(*stamp));
+        }
+    }
 }
 
 /// The shared numbers and the stop flag.
@@ -254,8 +281,13 @@ impl Pipeline {
         if records.is_empty() {
             return;
         }
+        // What was gathered in a map has the stamp of its first packet, which says nothing of a ring.
+        let ringed = records.iter().filter(|record| record.subject.cpu != NO_CPU);
+        let stamps: Vec<(Ring, u64)> = ringed.map(|record| (record.kind.ring(), record.subject.ktime)).collect();
         let events = records.into_iter().filter_map(|record| self.enricher.event(record, false)).collect();
-        self.publish(events);
+        if self.publish(events) {
+            self.shared.lock().delays.add(&stamps, clock::boot_now());
+        }
     }
 
     /// Appends `events` in order. What the stream does not take is counted by kind. Returns whether it took all.

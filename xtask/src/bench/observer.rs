@@ -195,19 +195,24 @@ impl Observer {
         Ok(false)
     }
 
+    /// `bartizan status --json`.
+    ///
+    /// # Errors
+    /// It gives no report.
+    pub(super) fn status(&self) -> Result<Value> {
+        let output = self.verb("status").arg("--json").output().context("bartizan status could not be started")?;
+        // Degraded is an answer too.
+        let said = String::from_utf8_lossy(&output.stdout);
+        serde_json::from_str(&said).with_context(|| {
+            format!("bartizan status gave no report ({}): {}", output.status, String::from_utf8_lossy(&output.stderr).trim())
+        })
+    }
+
     /// What it has counted so far.
     pub(super) fn counts(&self) -> Result<Counts> {
         match self.subject {
             Subject::Off => Ok(Counts::default()),
-            Subject::Bartizan => {
-                let output = self.verb("status").arg("--json").output().context("bartizan status could not be started")?;
-                // Degraded is an answer too.
-                let said = String::from_utf8_lossy(&output.stdout);
-                let report = serde_json::from_str(&said).with_context(|| {
-                    format!("bartizan status gave no report ({}): {}", output.status, String::from_utf8_lossy(&output.stderr).trim())
-                })?;
-                Ok(Counts::from_status(&report))
-            }
+            Subject::Bartizan => Ok(Counts::from_status(&self.status()?)),
             Subject::Bpftrace => {
                 let path = self.folder.join("output");
                 let file = File::open(&path).with_context(|| format!("{} cannot be read", path.display()))?;
