@@ -24,7 +24,7 @@ use crate::logins::LoginsFile;
 use crate::project::NO_CPU;
 use crate::status::{RECENT_LOSS_SECONDS, SKIPPED};
 
-/// Longest wait for the rings: how late a bulk record (which wakes nobody), a stop or a tick may be seen.
+/// Longest wait for the rings: how late the first bulk record after a while without any (it wakes nobody), a stop or a tick may be seen.
 const WAIT: Duration = Duration::from_millis(50);
 /// Between two readings of the kernel's counters.
 const TICK: Duration = Duration::from_secs(1);
