@@ -209,17 +209,17 @@ impl Pipeline {
         let now = clock::boot_now();
         let mut events = Vec::new();
         if let Some(gap) = gap {
-            events.push(self.enricher.own(now, Severity::Low, Body::Gap(gap)));
+            events.push(Arc::new(self.enricher.own(now, Severity::Low, Body::Gap(gap))));
         }
-        events.push(self.enricher.own(now, Severity::Info, start));
+        events.push(Arc::new(self.enricher.own(now, Severity::Info, start)));
         let Seeds { found, problem: _ } = seeds;
         self.shared.lock().libraries = self.libraries.report();
         match self.logins.load() {
             Ok(logins) => self.enricher.remember_logins(logins),
             Err(problem) => tracing::warn!("{problem}"),
         }
-        events.extend(found.into_iter().filter_map(|seed| self.enricher.event(seed.observation, seed.approximate)));
-        self.publish(events);
+        events.extend(found.into_iter().filter_map(|seed| self.enricher.event(seed.observation, seed.approximate)).map(Arc::new));
+        self.publish(&events);
         self.account();
     }
 
@@ -242,7 +242,7 @@ impl Pipeline {
                 beaten = Instant::now();
                 let body = Body::Heartbeat(Heartbeat { uptime_s: started.elapsed().as_secs() });
                 let event = self.enricher.own(clock::boot_now(), Severity::Info, body);
-                self.publish(vec![event]);
+                self.publish(&[Arc::new(event)]);
             }
             if reconciled.elapsed() >= RECONCILE {
                 reconciled = Instant::now();
@@ -264,7 +264,7 @@ impl Pipeline {
         }
         self.tick();
         let stop = self.enricher.own(clock::boot_now(), Severity::Info, Body::Stop(Stop { reason: "asked to stop".to_owned() }));
-        self.publish(vec![stop]);
+        self.publish(&[Arc::new(stop)]);
         self.account();
     }
 
@@ -284,17 +284,18 @@ impl Pipeline {
         // What was gathered in a map has the stamp of its first packet, which says nothing of a ring.
         let ringed = records.iter().filter(|record| record.subject.cpu != NO_CPU);
         let stamps: Vec<(Ring, u64)> = ringed.map(|record| (record.kind.ring(), record.subject.ktime)).collect();
-        let events = records.into_iter().filter_map(|record| self.enricher.event(record, false)).collect();
-        if self.publish(events) {
+        // An event is large: it is put where it stays at once, and only pointers are gathered.
+        let mut events = Vec::with_capacity(records.len());
+        events.extend(records.into_iter().filter_map(|record| self.enricher.event(record, false)).map(Arc::new));
+        if self.publish(&events) {
             self.shared.lock().delays.add(&stamps, clock::boot_now());
         }
     }
 
     /// Appends `events` in order. What the stream does not take is counted by kind. Returns whether it took all.
-    fn publish(&mut self, events: Vec<SecurityEvent>) -> bool {
+    fn publish(&mut self, events: &[Arc<SecurityEvent>]) -> bool {
         let mut stored = true;
-        let events: Vec<Arc<SecurityEvent>> = events.into_iter().map(Arc::new).collect();
-        let mut events = events.as_slice();
+        let mut events = events;
         while !events.is_empty() {
             let (batch, rest) = events.split_at(events.len().min(PUBLISH_BATCH));
             events = rest;
@@ -340,7 +341,7 @@ impl Pipeline {
             tracing::warn!(?new, "records were lost, or runs of a program were skipped");
             let event = self.enricher.own(clock::boot_now(), Severity::Medium, body);
             // What could not be told is told with the next loss that can.
-            if self.publish(vec![event]) {
+            if self.publish(&[Arc::new(event)]) {
                 self.told = all;
             }
             self.reseed.due |= new.keys().any(|(kind, reason)| *reason != SKIPPED && is_identity(kind));
@@ -361,8 +362,9 @@ impl Pipeline {
         if let Some(problem) = problem {
             tracing::warn!("{problem}; running processes were read from /proc instead");
         }
-        let events = found.into_iter().filter_map(|seed| self.enricher.event(seed.observation, seed.approximate)).collect();
-        self.publish(events);
+        let seeds = found.into_iter().filter_map(|seed| self.enricher.event(seed.observation, seed.approximate));
+        let events: Vec<Arc<SecurityEvent>> = seeds.map(Arc::new).collect();
+        self.publish(&events);
     }
 
     /// Removes attempts whose result will not come any more: the program run that would have told it was skipped.
