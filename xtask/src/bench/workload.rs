@@ -90,8 +90,8 @@ impl Workload {
                 if target.exists() {
                     fs::remove_dir_all(target).with_context(|| format!("{} cannot be removed", target.display()))?;
                 }
-                let mut build = Command::new(cargo);
-                command::clean(&mut build).current_dir(workspace).env("CARGO_TARGET_DIR", target).env_remove("RUSTFLAGS");
+                let mut build = dying_with_us()?;
+                build.arg(cargo).current_dir(workspace).env("CARGO_TARGET_DIR", target).env_remove("RUSTFLAGS");
                 if let Some(rustc) = cargo.parent().map(|folder| folder.join("rustc")).filter(|rustc| command::is_executable(rustc)) {
                     build.env("RUSTC", rustc);
                 }
@@ -100,10 +100,10 @@ impl Workload {
             }
             Self::Redis { server, benchmark, folder, requests } => {
                 let server = Server::start(server, folder)?;
-                let mut load = Command::new(benchmark);
-                load.args(["-h", "127.0.0.1", "-p", &server.port.to_string(), "-t", "set,get", "-c", "50", "-q"]);
+                let mut load = dying_with_us()?;
+                load.arg(benchmark).args(["-h", "127.0.0.1", "-p", &server.port.to_string(), "-t", "set,get", "-c", "50", "-q"]);
                 load.args(["-n", &requests.to_string()]);
-                timed(command::clean(&mut load), "see whether redis-server runs here")
+                timed(&mut load, "see whether redis-server runs here")
             }
         }
     }
