@@ -48,6 +48,7 @@ fn report(state: HookState) -> StatusReport {
         libraries: Vec::new(),
         auth: Default::default(),
         cpu: Default::default(),
+        kernel_to_bus: Default::default(),
         self_usage: SelfUsage::default(),
     }
 }
