@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bartizan_bus::event::{Body, EventId, ExecId, Gap, Heartbeat, KindLoss, Loss, SecurityEvent, Severity, Start, Stop};
 use bartizan_bus::{PublishError, Stream};
-use bartizan_sensor_ebpf::abi::{Kind, ProbeGathered, ProbeSource};
+use bartizan_sensor_ebpf::abi::{Kind, ProbeGathered, ProbeSource, Ring};
 
 use crate::capture::rings::{Aligned, Merge};
 use crate::capture::seed::Found;
@@ -20,7 +20,7 @@ use crate::enrich::users::Names;
 use crate::logins::LoginsFile;
 use crate::pipeline::Tally;
 use crate::project::probe::gather;
-use crate::project::{Observation, Subject, What, project};
+use crate::project::{NO_CPU, Observation, Subject, What, project};
 
 /// Events published at once, at most.
 const PUBLISH_BATCH: usize = 1024;
@@ -131,15 +131,27 @@ impl Intake {
 
     fn due(&mut self, limit: u64) -> bool {
         let records = self.merge.due(limit);
-        let events = records.into_iter().filter_map(|record| self.enricher.event(record, false)).collect();
-        self.publish(events)
+        if records.is_empty() {
+            return true;
+        }
+        // What was gathered in a map has the stamp of its first packet, which says nothing of a ring.
+        let ringed = records.iter().filter(|record| record.subject.cpu != NO_CPU);
+        let stamps: Vec<(Ring, u64)> = ringed.map(|record| (record.kind.ring(), record.subject.ktime)).collect();
+        // An event is large: it is put where it stays at once, and only pointers are gathered.
+        let mut events = Vec::with_capacity(records.len());
+        events.extend(records.into_iter().filter_map(|record| self.enricher.event(record, false)).map(Arc::new));
+        let stored = self.publish(&events);
+        if stored {
+            self.tally.arrived(&stamps);
+        }
+        stored
     }
 
     fn seed(&mut self, found: Found) -> bool {
         match found.observation() {
             Ok((observation, approximate)) => {
                 let event = self.enricher.event(observation, approximate);
-                self.publish(event.into_iter().collect())
+                self.publish(&event.into_iter().map(Arc::new).collect::<Vec<_>>())
             }
             Err(error) => {
                 self.tally.undecodable(1, error.to_string());
@@ -150,7 +162,7 @@ impl Intake {
 
     fn own(&mut self, now: u64, severity: Severity, body: Body) -> bool {
         let event = self.enricher.own(now, severity, body);
-        self.publish(vec![event])
+        self.publish(&[Arc::new(event)])
     }
 
     /// Ends those whose exit was never seen.
@@ -164,10 +176,9 @@ impl Intake {
     }
 
     /// Appends `events` in order. What the stream does not take is counted by kind. Returns whether it took all.
-    fn publish(&mut self, events: Vec<SecurityEvent>) -> bool {
+    fn publish(&mut self, events: &[Arc<SecurityEvent>]) -> bool {
         let mut stored = true;
-        let events: Vec<Arc<SecurityEvent>> = events.into_iter().map(Arc::new).collect();
-        let mut events = events.as_slice();
+        let mut events = events;
         while !events.is_empty() {
             let (batch, rest) = events.split_at(events.len().min(PUBLISH_BATCH));
             events = rest;

@@ -12,6 +12,7 @@ mod clients;
 pub mod config;
 pub mod control;
 pub mod daemon;
+pub mod delay;
 pub mod doctor;
 pub mod document;
 pub mod enrich;

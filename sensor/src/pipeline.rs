@@ -8,13 +8,15 @@ use std::time::{Duration, Instant};
 use aya::Ebpf;
 use aya::maps::{Array, MapData, PerCpuArray};
 use bartizan_bus::event::{EventId, ExecId, Gap, KindLoss, Start};
+use bartizan_sensor_ebpf::abi::Ring;
 
 use crate::capture::libraries::{Libraries, LibraryReport};
 use crate::capture::load::{self, HookReport, PendingMap, PendingValue};
 use crate::capture::loss::{self, KernelCounts, Losses};
 use crate::capture::probes;
-use crate::capture::rings::{HOLD, Rings};
+use crate::capture::rings::Rings;
 use crate::capture::seed::{self, Seeds};
+use crate::delay::Delays;
 use crate::enrich::auth::Transactions;
 use crate::enrich::clock;
 use crate::enrich::table::Table;
@@ -24,7 +26,7 @@ use crate::intake::{Input, Sink};
 use crate::status::{KernelStatus, RECENT_LOSS_SECONDS, SKIPPED};
 use crate::watch::{Reading as KernelReading, Watch};
 
-/// Longest wait for the rings: how late a bulk record (which wakes nobody), a stop or a tick may be seen.
+/// Longest wait for the rings: how late the first bulk record after a while without any (it wakes nobody), a stop or a tick may be seen.
 const WAIT: Duration = Duration::from_millis(50);
 /// Between two readings of the kernel's counters.
 const TICK: Duration = Duration::from_secs(1);
@@ -71,10 +73,34 @@ pub struct Counts {
     pub transactions: (usize, usize, u64),
     /// Lines of sshd's log that said what PAM had told, and were left out.
     pub said_again: u64,
+    /// From the kernel's stamp of a record until its event was on the bus, of each ring.
+    pub delays: RingDelays,
     /// Losses of user space alone.
     own: Losses,
     /// When how much was lost, within the window.
     recent: VecDeque<(Instant, Losses)>,
+}
+
+/// Delays of the two rings' records: a bulk record wakes nobody.
+#[derive(Debug, Clone, Default)]
+pub struct RingDelays {
+    /// Of the small ring.
+    pub priority: Delays,
+    /// Of the large one.
+    pub bulk: Delays,
+}
+
+impl RingDelays {
+    /// Counts records that were on the bus at `now`, by their ring and the kernel's stamp (boot clock, nanoseconds).
+    fn add(&mut self, stamps: &[(Ring, u64)], now: u64) {
+        for (ring, stamp) in stamps {
+            let delays = match ring {
+                Ring::Priority => &mut self.priority,
+                Ring::Bulk => &mut self.bulk,
+            };
+            delays.add(now.saturating_sub(*stamp));
+        }
+    }
 }
 
 /// The shared numbers and the stop flag.
@@ -132,6 +158,12 @@ impl Tally {
     pub(crate) fn received(&self, kinds: impl Iterator<Item = &'static str>) {
         let mut counts = self.lock();
         kinds.for_each(|kind| *counts.received.entry(kind).or_default() += 1);
+    }
+
+    /// Records with these stamps (boot clock, nanoseconds) are on the bus now. Of a replay this says nothing.
+    pub(crate) fn arrived(&self, stamps: &[(Ring, u64)]) {
+        let now = clock::boot_now();
+        self.lock().delays.add(stamps, now);
     }
 
     /// Events of these kinds are lost, because the stream did not take them.
@@ -253,7 +285,7 @@ impl<S: Sink> Pipeline<S> {
         let (mut ticked, mut beaten, mut reconciled, mut governed) = (Instant::now(), Instant::now(), Instant::now(), Instant::now());
         let mut looked = Instant::now();
         while !self.shared.stop.load(Ordering::Acquire) && !self.sink.is_broken() {
-            self.rings.wait(if self.sink.waits() { HOLD.min(WAIT) } else { WAIT });
+            self.rings.wait(WAIT, self.sink.waits());
             self.read(clock::boot_now());
             if governed.elapsed() >= GOVERN {
                 governed = Instant::now();

@@ -23,14 +23,15 @@ use crate::capture::libraries::LibraryReport;
 use crate::capture::load::{self, program_counters};
 use crate::capture::loss::Losses;
 use crate::daemon::Served;
+use crate::delay::{self, Delays};
 use crate::governor::GovernorReport;
 use crate::host::{host_name, kernel_release};
 use crate::metrics::Numbers;
-use crate::pipeline::{Counts, Shared};
+use crate::pipeline::{Counts, RingDelays, Shared};
 use crate::redact::Redactions;
 use crate::status::{
-    AuthStatus, Blind, BudgetStatus, CpuStatus, HookState, HookStatus, KindCount, LibraryStatus, ProcessTable, RedactionStatus, SelfUsage,
-    StatusReport,
+    AuthStatus, Blind, BudgetStatus, CpuStatus, DelayStatus, HookState, HookStatus, KindCount, LibraryStatus, ProcessTable,
+    RedactionStatus, SelfUsage, StatusReport,
 };
 
 /// Where the numbers come from.
@@ -93,6 +94,7 @@ impl Reporter {
             auth: auth(&counts),
             cpu: cpu(counts.governor),
             kernel_state: counts.kernel.clone(),
+            kernel_to_bus: delays(&counts.delays),
             self_usage: usage(),
         }
     }
@@ -218,6 +220,15 @@ fn library(report: &LibraryReport) -> LibraryStatus {
 fn auth(counts: &Counts) -> AuthStatus {
     let (entries, max, evicted) = counts.transactions;
     AuthStatus { transactions: ProcessTable { entries: entries as u64, max: max as u64, evicted }, said_again: counts.said_again }
+}
+
+fn delays(delays: &RingDelays) -> BTreeMap<String, DelayStatus> {
+    let RingDelays { priority, bulk } = delays;
+    let status = |delays: &Delays| {
+        let delay::Summary { events, p50, p99, longest } = delays.summary();
+        DelayStatus { events, p50_us: p50, p99_us: p99, longest_us: longest }
+    };
+    [("priority", priority), ("bulk", bulk)].map(|(ring, delays)| (ring.to_owned(), status(delays))).into()
 }
 
 fn cpu(report: GovernorReport) -> CpuStatus {

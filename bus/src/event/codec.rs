@@ -1,5 +1,7 @@
 //! The stored form: one version byte, then CBOR.
 
+use std::cell::RefCell;
+
 use minicbor::{Decode, Encode};
 
 use super::{Alert, PatternMatch, SecurityEvent};
@@ -24,13 +26,27 @@ pub enum CodecError {
     Cbor(#[from] minicbor::decode::Error),
 }
 
+/// Room that a thread keeps for encoding, at most, bytes: a rare long record must not stay resident for ever.
+const ROOM: usize = 64 * 1024;
+
+thread_local! {
+    /// Where a record grows: what leaves here is allocated once, in its length.
+    static ENCODED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 fn encode(value: &impl Encode<()>) -> Vec<u8> {
-    let mut bytes = vec![SCHEMA_VERSION];
-    match minicbor::encode(value, &mut bytes) {
-        Ok(()) => bytes,
-        // `Vec<u8>` as a writer has no failing operation, and no field of the schema has a failing encoder.
-        Err(error) => unreachable!("encoding into memory failed: {error}"),
-    }
+    ENCODED.with_borrow_mut(|bytes| {
+        bytes.clear();
+        bytes.push(SCHEMA_VERSION);
+        match minicbor::encode(value, &mut *bytes) {
+            Ok(()) => {}
+            // `Vec<u8>` as a writer has no failing operation, and no field of the schema has a failing encoder.
+            Err(error) => unreachable!("encoding into memory failed: {error}"),
+        }
+        let encoded = bytes.as_slice().to_vec();
+        bytes.shrink_to(ROOM);
+        encoded
+    })
 }
 
 fn decode<'b, T: Decode<'b, ()>>(bytes: &'b [u8]) -> Result<T, CodecError> {

@@ -45,6 +45,11 @@ macro_rules! events {
             pub const fn from_raw(raw: u16) -> Option<Self> {
                 match raw { $( $number => Some(Self::$name), )* _ => None }
             }
+
+            /// The ring that it travels in.
+            pub const fn ring(self) -> Ring {
+                match self { $( Self::$name => Ring::$ring, )* }
+            }
         }
 
         /// Every kind, in the order of the list.

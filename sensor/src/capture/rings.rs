@@ -1,11 +1,15 @@
 //! Reads the two rings, and brings their records into the order of kernel time.
 //!
-//! Each ring is in the order of its reservations; between the two, a record is held for at most [`HOLD`], so that the other
-//! ring's earlier records can overtake it.
+//! Each ring is in the order of its reservations. Between the two, a record is due once the other ring is known to hold nothing earlier:
+//! a program reserves first and takes the clock then, so a ring that was read until it was empty has given everything up to the time at
+//! which the reading began. A ring that is not empty (it goes on filling, or a record in it is not finished) is trusted up to the last
+//! record it gave; behind an unfinished one, records are held for at most [`HOLD`].
+//!
+//! Records that come close together are taken together ([`GATHER`]): a wake-up and an append cost more than what one record needs.
 
 use std::mem::offset_of;
 use std::os::fd::AsFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aya::maps::{MapData, RingBuf};
 use bartizan_sensor_ebpf::abi::Header;
@@ -13,8 +17,17 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::project::Observation;
 
-/// How long a record waits for earlier ones of the other ring.
+/// How long a record waits, at most, for earlier ones of the other ring.
 pub const HOLD: Duration = Duration::from_millis(2);
+
+/// Longest time between a program's reservation and its clock that is reckoned with where a ring goes on filling.
+const RESERVED: Duration = Duration::from_micros(100);
+
+/// After something was found, how long the next records are gathered before they are looked for.
+const GATHER: Duration = Duration::from_millis(1);
+
+/// For so long after a bulk record, which wakes nobody, others are looked for every [`GATHER`].
+const BUSY: Duration = Duration::from_millis(250);
 
 /// Records taken from one ring before the other gets its turn.
 const BATCH: usize = 4096;
@@ -23,6 +36,10 @@ const BATCH: usize = 4096;
 pub struct Rings {
     priority: RingBuf<MapData>,
     bulk: RingBuf<MapData>,
+    /// The last reading found something.
+    found: bool,
+    /// When the last bulk record was read.
+    last_bulk: Option<Instant>,
 }
 
 /// What one reading found.
@@ -37,39 +54,53 @@ pub struct Reading {
 impl Rings {
     /// A reader of both.
     pub fn new(priority: RingBuf<MapData>, bulk: RingBuf<MapData>) -> Self {
-        Self { priority, bulk }
+        Self { priority, bulk, found: false, last_bulk: None }
     }
 
-    /// Waits until something is there, or `timeout` has passed.
-    pub fn wait(&self, timeout: Duration) {
+    /// Waits until something is there, or `timeout` has passed, or bulk records may have come, or what is `held` may be due.
+    pub fn wait(&self, timeout: Duration, held: bool) {
+        if self.found {
+            std::thread::sleep(GATHER.min(timeout));
+            return;
+        }
+        let busy = held || self.last_bulk.is_some_and(|last| last.elapsed() < BUSY);
+        let timeout = if busy { GATHER.min(timeout) } else { timeout };
+        self.poll(PollTimeout::try_from(timeout).unwrap_or(PollTimeout::ZERO));
+    }
+
+    /// Waits for one of the rings; whether each holds something, finished or not.
+    fn poll(&self, timeout: PollTimeout) -> [bool; 2] {
         let mut fds = [PollFd::new(self.priority.as_fd(), PollFlags::POLLIN), PollFd::new(self.bulk.as_fd(), PollFlags::POLLIN)];
-        // An interrupted wait is as good as an ended one.
-        let _ = poll(&mut fds, PollTimeout::try_from(timeout).unwrap_or(PollTimeout::ZERO));
+        match poll(&mut fds, timeout) {
+            Ok(_) => fds.map(|fd| fd.any().unwrap_or(true)),
+            // An interrupted wait is as good as an ended one; what is not known to be empty is not.
+            Err(_) => [true; 2],
+        }
     }
 
     /// Takes what is there and hands it to `each`, ring by ring, as the kernel wrote it. `now`: boot clock, nanoseconds, read before the
     /// call; [`u64::MAX`] holds nothing back, for the end, again and again until nothing is found.
     pub fn read(&mut self, now: u64, mut each: impl FnMut(&[u8])) -> Reading {
-        let mut reading = Reading { taken: 0, due: now.saturating_sub(HOLD.as_nanos() as u64) };
-        if now == u64::MAX {
-            reading.due = u64::MAX;
-        }
-        for ring in [&mut self.priority, &mut self.bulk] {
+        let mut given = [Given::default(); 2];
+        for (ring, given) in [&mut self.priority, &mut self.bulk].into_iter().zip(&mut given) {
             let mut taken = 0;
-            let mut last = None;
             while taken < BATCH {
                 let Some(item) = ring.next() else { break };
                 taken += 1;
-                last = record_time(&item).or(last);
+                given.last = record_time(&item).or(given.last);
                 each(&item);
             }
-            // There may be more behind a full batch: nothing later than its last record is due yet.
-            if let (BATCH, Some(last)) = (taken, last) {
-                reading.due = reading.due.min(last);
-            }
-            reading.taken += taken;
+            given.taken = taken;
         }
-        reading
+        let taken = given.iter().map(|given| given.taken).sum();
+        self.found = taken > 0;
+        if given[1].taken > 0 {
+            self.last_bulk = Some(Instant::now());
+        }
+        for (given, holds) in given.iter_mut().zip(self.poll(PollTimeout::ZERO)) {
+            given.is_empty = !holds;
+        }
+        Reading { taken, due: limit(now, &given) }
     }
 }
 
@@ -94,6 +125,34 @@ impl Aligned {
         bytes[..record.len()].copy_from_slice(record);
         &bytes[..record.len()]
     }
+}
+
+/// What a reading took out of a ring.
+#[derive(Debug, Clone, Copy, Default)]
+struct Given {
+    taken: usize,
+    /// Kernel time of the last one.
+    last: Option<u64>,
+    /// Nothing was left afterwards, not even an unfinished record.
+    is_empty: bool,
+}
+
+/// Up to which time both rings have given everything, for a reading that began at `now`.
+fn limit(now: u64, given: &[Given; 2]) -> u64 {
+    let of = |given: &Given| {
+        let Given { taken, last, is_empty } = *given;
+        if is_empty {
+            return now;
+        }
+        let trusted = last.map_or(0, |last| last.saturating_sub(RESERVED.as_nanos() as u64));
+        let held = now.saturating_sub(HOLD.as_nanos() as u64).max(trusted).min(now);
+        match last {
+            // There may be much more behind a full batch: nothing later than its last record is due yet.
+            Some(last) if taken == BATCH => held.min(last),
+            Some(_) | None => held,
+        }
+    };
+    of(&given[0]).min(of(&given[1]))
 }
 
 /// Records that wait for their turn.
@@ -147,6 +206,22 @@ mod tests {
             kernel_thread: false,
         };
         Observation { kind: Kind::Exit, subject, what: What::Exit(Exit::default()) }
+    }
+
+    #[test]
+    fn an_empty_ring_holds_nothing_up_and_a_blocked_one_for_a_while() {
+        const NOW: u64 = 1_000_000_000;
+        let [hold, reserved] = [HOLD, RESERVED].map(|time| time.as_nanos() as u64);
+        let empty = Given { is_empty: true, ..Given::default() };
+        let filling = |last| Given { taken: 3, last: Some(last), is_empty: false };
+        assert_eq!(limit(NOW, &[empty, empty]), NOW);
+        assert_eq!(limit(NOW, &[empty, Given::default()]), NOW - hold, "blocked since before");
+        assert_eq!(limit(NOW, &[filling(NOW + 5_000), empty]), NOW + 5_000 - reserved, "it goes on filling");
+        assert_eq!(limit(NOW, &[empty, filling(NOW + 2 * reserved)]), NOW, "later records of the other ring are not read yet");
+        assert_eq!(limit(NOW, &[empty, filling(NOW - 9 * hold)]), NOW - hold);
+        let full = Given { taken: BATCH, ..filling(NOW - 9 * hold) };
+        assert_eq!(limit(NOW, &[full, empty]), NOW - 9 * hold, "more of it waits");
+        assert_eq!(limit(u64::MAX, &[filling(NOW), empty]), u64::MAX - hold, "at the end all is due");
     }
 
     proptest! {

@@ -95,6 +95,9 @@ pub struct StatusReport {
     /// What Bartizan needs of the kernel.
     #[serde(default)]
     pub kernel_state: KernelStatus,
+    /// How long records of each ring (`priority`, `bulk`) took from the kernel to the bus; empty from a Bartizan that does not say.
+    #[serde(default)]
+    pub kernel_to_bus: BTreeMap<String, DelayStatus>,
     /// What Bartizan itself uses.
     pub self_usage: SelfUsage,
 }
@@ -139,6 +142,19 @@ pub struct CpuStatus {
     pub used_percent: u32,
     /// Bulk kinds are left out now, and counted as `shed`.
     pub shedding: bool,
+}
+
+/// From the kernel's stamp of a record until its event was appended to the bus, since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DelayStatus {
+    /// Records.
+    pub events: u64,
+    /// Half of them took no longer, microseconds; percentiles are up to an eighth too long and never too short.
+    pub p50_us: u64,
+    /// 99 of 100 took no longer, microseconds.
+    pub p99_us: u64,
+    /// The longest, microseconds.
+    pub longest_us: u64,
 }
 
 /// One kernel hook.
@@ -548,6 +564,7 @@ pub(crate) mod tests {
             auth: AuthStatus::default(),
             cpu: CpuStatus::default(),
             kernel_state: KernelStatus::default(),
+            kernel_to_bus: BTreeMap::new(),
             self_usage: SelfUsage { rss_bytes: 31 << 20, cpu_seconds: 1.5 },
         }
     }

@@ -49,6 +49,7 @@ fn report(state: HookState) -> StatusReport {
         auth: Default::default(),
         cpu: Default::default(),
         kernel_state: Default::default(),
+        kernel_to_bus: Default::default(),
         self_usage: SelfUsage::default(),
     }
 }

@@ -1,35 +1,75 @@
-//! `cargo xtask bench capture`: the plan of the measurement.
+//! `cargo xtask bench capture`: the plan of the measurement, and what its sections have in common.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
 
-use super::bpf_stats::Counting;
 use super::machine::Machine;
-use super::observer::{Counts, Observer, Subject};
-use super::process::{self, Memory, Runs};
-use super::report::{self, Costs, Results, Round, Watched};
+use super::measure::{self, Bench};
+use super::report::Head;
 use super::storm::{Ran, Storm};
-use super::{alerts, document};
+use super::workload::Workload;
+use super::{audit, document, latency, mixed, workload};
 use crate::build;
 use crate::command;
 use crate::mounts;
 use crate::privilege::{self, Privilege};
 use crate::project::Project;
 use crate::step::Steps;
+use crate::test::packages;
 
-/// Name of its place in the document.
-const DOCUMENT: &str = "capture";
+/// One kind of measurement. Each has a place of its own in the document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+enum Section {
+    /// What one operation of each storm costs.
+    Storms,
+    /// How fast an event is on the bus, and an alert is told.
+    Latency,
+    /// Memory and latency while everything happens at once.
+    Mixed,
+    /// Wall clock of a crate's build.
+    Build,
+    /// Wall clock of redis-benchmark.
+    Redis,
+}
+
+impl Section {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Storms => "storms",
+            Self::Latency => "latency",
+            Self::Mixed => "mixed",
+            Self::Build => "build",
+            Self::Redis => "redis",
+        }
+    }
+
+    /// Name of its place in the document.
+    fn marker(self) -> String {
+        format!("capture --only {}", self.name())
+    }
+}
+
+/// A program that watches beside Bartizan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Peer {
+    /// bpftrace with a script: a floor for a tracer.
+    Bpftrace,
+    /// auditd with rules: what Debian has for this.
+    Auditd,
+}
 
 /// Options of `cargo xtask bench capture`.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     plan: Plan,
-    /// Print the table and leave docs/performance.md as it is.
+    /// Sections to measure; all when none is named.
+    #[arg(long, value_name = "SECTION")]
+    only: Vec<Section>,
+    /// Print the tables and leave docs/performance.md as it is.
     #[arg(long)]
     print_only: bool,
 }
@@ -37,44 +77,64 @@ pub(crate) struct Args {
 /// How much is measured.
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
-struct Plan {
+pub(super) struct Plan {
     /// Rounds; each measures everyone once.
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u64).range(1..))]
-    rounds: u64,
+    pub(super) rounds: u64,
     /// Storms to measure; all when none is named.
     #[arg(long = "storm", value_name = "STORM")]
     storms: Vec<Storm>,
     /// Threads of each storm; as many as there are processors when not given.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     threads: Option<u64>,
-    /// Percent of the usual operations of each storm.
+    /// Percent of the usual operations of each storm, and of redis-benchmark's.
     #[arg(long, default_value_t = 100, value_name = "PERCENT", value_parser = clap::value_parser!(u64).range(1..=10_000))]
-    scale: u64,
+    pub(super) scale: u64,
     /// Alerts to raise for the time from kernel to alert.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..))]
-    alerts: u64,
-    /// Leave the peer out.
-    #[arg(long)]
+    pub(super) alerts: u64,
+    /// Seconds of the mixed load; 600 is what the goal for memory is about.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) seconds: u64,
+    /// Peers to measure beside Bartizan; all that are on this machine when none is named.
+    #[arg(long = "peer", value_name = "PEER")]
+    peers: Vec<Peer>,
+    /// Leave the peers out.
+    #[arg(long, conflicts_with = "peers")]
     no_peer: bool,
 }
 
 impl Plan {
-    /// The same as options of the hidden verb.
-    fn arguments(&self) -> Vec<String> {
-        let Self { rounds, storms, threads, scale, alerts, no_peer } = self;
-        let mut words = vec![format!("--rounds={rounds}"), format!("--scale={scale}"), format!("--alerts={alerts}")];
-        words.extend(storms.iter().map(|storm| format!("--storm={}", storm.name())));
-        words.extend(threads.map(|threads| format!("--threads={threads}")));
-        words.extend(no_peer.then(|| "--no-peer".to_owned()));
+    /// The same as options, as far as they matter to `section`.
+    fn arguments(&self, section: Section) -> Vec<String> {
+        let Self { rounds, storms, threads, scale, alerts, seconds, peers, no_peer } = self;
+        let mut words = Vec::new();
+        let mut word = |of: &[Section], word: String| words.extend(of.contains(&section).then_some(word));
+        let turns = [Section::Storms, Section::Build, Section::Redis];
+        word(&turns, format!("--rounds={rounds}"));
+        word(&[Section::Storms, Section::Redis], format!("--scale={scale}"));
+        word(&[Section::Latency], format!("--alerts={alerts}"));
+        word(&[Section::Mixed], format!("--seconds={seconds}"));
+        storms.iter().for_each(|storm| word(&[Section::Storms], format!("--storm={}", storm.name())));
+        threads.iter().for_each(|threads| word(&[Section::Storms, Section::Mixed], format!("--threads={threads}")));
+        let name = |peer: &Peer| peer.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+        peers.iter().for_each(|peer| word(&turns, format!("--peer={}", name(peer))));
+        if *no_peer {
+            word(&turns, "--no-peer".to_owned());
+        }
         words
     }
 
-    fn storms(&self) -> Vec<Storm> {
+    pub(super) fn storms(&self) -> Vec<Storm> {
         if self.storms.is_empty() { Storm::ALL.to_vec() } else { self.storms.clone() }
     }
 
-    fn operations(&self, storm: Storm) -> u64 {
+    pub(super) fn operations(&self, storm: Storm) -> u64 {
         (storm.operations() * self.scale / 100).max(1)
+    }
+
+    fn wants(&self, peer: Peer) -> bool {
+        !self.no_peer && (self.peers.is_empty() || self.peers.contains(&peer))
     }
 }
 
@@ -83,11 +143,20 @@ impl Plan {
 pub(crate) struct MeasureArgs {
     #[command(flatten)]
     plan: Plan,
+    /// What is measured.
+    #[arg(long)]
+    only: Section,
     #[arg(long)]
     bartizan: PathBuf,
     /// Folder for the observers' files; made and removed.
     #[arg(long)]
     folder: PathBuf,
+    /// Cargo of the user, for the build that is timed.
+    #[arg(long)]
+    cargo: PathBuf,
+    /// The workspace that is built.
+    #[arg(long)]
+    workspace: PathBuf,
 }
 
 /// The verb: builds as the user, measures as root, writes the document as the user.
@@ -95,29 +164,37 @@ pub(crate) struct MeasureArgs {
 /// # Errors
 /// A failed build, no way to root, a measurement that fails.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let Args { plan, print_only } = args;
+    let Args { plan, only, print_only } = args;
     privilege::warn_if_under_sudo();
     let project = Project::locate()?;
     let root = Privilege::find("Measuring the sensor", "run `cargo xtask bench capture` as root")?;
     let document = project.root.join("docs/performance.md");
+    let sections = if only.is_empty() { Section::value_variants() } else { only.as_slice() };
     if !print_only {
         // Before minutes of measuring.
-        document::check(&document, DOCUMENT)?;
+        sections.iter().try_for_each(|section| document::check(&document, &section.marker()))?;
     }
-    let mut steps = Steps::new(build::STEPS + 2);
+    let mut steps = Steps::new(build::STEPS + 2 + sections.len());
     let built = build::build(&project, true, &mut steps)?;
     steps.step("Kernel file systems", || Ok(((), mounts::ensure(root))))?;
-    let table = steps.step("Measurements", || {
-        let mut measure = root.command(std::env::current_exe().context("our own program cannot be found")?);
-        measure.args(["bench", "measure"]).args(plan.arguments());
-        measure.arg("--bartizan").arg(&built.binary).arg("--folder").arg(project.scratch("bench")?);
-        let table = command::capture_shown(&mut measure, "read its message above")?;
-        Ok((table, "done"))
+    steps.step("Peers", || {
+        // Without a peer the tables have fewer columns, and say so.
+        Ok(((), packages::ensure_for_capture().unwrap_or_else(|error| format!("not all are here: {error:#}"))))
     })?;
-    println!("{table}");
-    if !print_only {
-        document::write(&document, DOCUMENT, &table)?;
-        eprintln!("written into {}", document.display());
+    for section in sections {
+        let table = steps.step(&format!("Measurements: {}", section.name()), || {
+            let mut measure = root.command(std::env::current_exe().context("our own program cannot be found")?);
+            measure.args(["bench", "measure", "--only", section.name()]).args(plan.arguments(*section));
+            measure.arg("--bartizan").arg(&built.binary).arg("--folder").arg(project.scratch("bench")?);
+            measure.arg("--cargo").arg(command::cargo().get_program()).arg("--workspace").arg(&project.root);
+            let table = command::capture_shown(&mut measure, "read its message above")?;
+            Ok((table, "done"))
+        })?;
+        println!("{table}");
+        if !print_only {
+            document::write(&document, &section.marker(), &table)?;
+            eprintln!("written into {}", document.display());
+        }
     }
     Ok(())
 }
@@ -156,172 +233,66 @@ impl Drop for Folder {
     }
 }
 
-/// The hidden verb: everything that needs root. The table goes to stdout.
+/// The hidden verb: one section, which needs root. Its text goes to stdout.
 ///
 /// # Errors
 /// A storm or an observer fails.
 pub(crate) fn measure(args: &MeasureArgs) -> Result<()> {
-    let MeasureArgs { plan, bartizan, folder } = args;
+    let MeasureArgs { plan, only, bartizan, folder, cargo, workspace } = args;
     let folder = Folder::make(folder)?;
     let processors = std::thread::available_parallelism().map_or(1, usize::from) as u64;
-    let peer = if plan.no_peer { None } else { command::find_program("bpftrace") };
-    if peer.is_none() && !plan.no_peer {
-        eprintln!("      bpftrace is not on this machine, so the table has no peer: `apt-get install --no-install-recommends bpftrace`");
+    let mut absent = Vec::new();
+    let bpftrace = command::find_program("bpftrace");
+    if plan.wants(Peer::Bpftrace) && bpftrace.is_none() {
+        absent.push("bpftrace is not on this machine: `apt-get install --no-install-recommends bpftrace`".to_owned());
     }
-    let bench = Bench { plan, bartizan, folder: &folder.0, threads: plan.threads.unwrap_or(processors), peer };
-    let results = bench.all()?;
-    print!("{}", report::render(&results));
+    let obstacle = plan.wants(Peer::Auditd).then(audit::obstacle).flatten();
+    let auditd = plan.wants(Peer::Auditd) && obstacle.is_none();
+    absent.extend(obstacle);
+    absent.iter().for_each(|reason| eprintln!("      note: a column less: {reason}"));
+    let bench = Bench {
+        plan,
+        bartizan,
+        folder: &folder.0,
+        threads: plan.threads.unwrap_or(processors),
+        bpftrace: bpftrace.filter(|_| plan.wants(Peer::Bpftrace)),
+        auditd,
+    };
+    let head = Head {
+        machine: Machine::look()?,
+        command: format!("cargo xtask bench {} {}", only.marker(), plan.arguments(*only).join(" ")),
+        bartizan: version(bartizan)?,
+        peers: bench.peers()?,
+        absent,
+    };
+    let text = match only {
+        Section::Storms => measure::storms(&bench, head)?,
+        Section::Latency => latency::measure(&bench, head)?,
+        Section::Mixed => mixed::measure(&bench, head)?,
+        Section::Build => workload::measure(&bench, head, Workload::build(cargo, workspace, &folder.0))?,
+        Section::Redis => workload::measure(&bench, head, Workload::redis(&folder.0, plan.scale)?)?,
+    };
+    print!("{text}");
     Ok(())
 }
 
-/// What all measurements have in common.
-struct Bench<'a> {
-    plan: &'a Plan,
-    bartizan: &'a Path,
-    folder: &'a Path,
-    threads: u64,
-    peer: Option<PathBuf>,
-}
-
-impl Bench<'_> {
-    fn all(&self) -> Result<Results> {
-        let subjects = self.subjects();
-        let mut results = Results {
-            machine: Machine::look()?,
-            command: format!("cargo xtask bench capture {}", self.plan.arguments().join(" ")),
-            peer: self.peer.as_deref().map(version).transpose()?,
-            bartizan: version(self.bartizan)?,
-            threads: self.threads,
-            subjects: subjects.clone(),
-            costs: self.plan.storms().into_iter().map(|storm| (storm, Costs::new(self.plan.operations(storm)))).collect(),
-            ..Results::default()
-        };
-        // Programs and libraries come into the page cache, and nobody's first round is its slowest.
-        for storm in self.plan.storms() {
-            self.storm(storm, (self.plan.operations(storm) / 10).max(1))?;
-        }
-        for round in 0..self.plan.rounds {
-            eprintln!("      round {} of {}", round + 1, self.plan.rounds);
-            for subject in &subjects {
-                self.round(*subject, &mut results)?;
-            }
-        }
-        eprintln!("      time inside eBPF programs, with kernel.bpf_stats_enabled");
-        let counting = Counting::begin()?;
-        for subject in subjects.iter().filter(|subject| **subject != Subject::Off) {
-            self.inside(*subject, &mut results)?;
-        }
-        drop(counting);
-        eprintln!("      {} alerts, one after the other", self.plan.alerts);
-        let mut sensor = Observer::bartizan(self.bartizan, self.folder.join("alerts"), true)?;
-        results.latencies = alerts::measure(&mut sensor, self.plan.alerts)?;
-        sensor.stop()?;
-        Ok(results)
-    }
-
-    fn subjects(&self) -> Vec<Subject> {
-        [Subject::Off, Subject::Bartizan].into_iter().chain(self.peer.as_ref().map(|_| Subject::Bpftrace)).collect()
-    }
-
-    fn observer(&self, subject: Subject) -> Result<Option<Observer>> {
-        let folder = self.folder.join(subject.name());
-        Ok(match (subject, &self.peer) {
-            (Subject::Bartizan, _) => Some(Observer::bartizan(self.bartizan, folder, false)?),
-            (Subject::Bpftrace, Some(program)) => Some(Observer::bpftrace(program, folder)?),
-            (Subject::Off, _) | (Subject::Bpftrace, None) => None,
-        })
-    }
-
-    /// One subject's turn: every storm once under one observer.
-    fn round(&self, subject: Subject, results: &mut Results) -> Result<()> {
-        let observer = self.observer(subject)?;
-        if let Some(observer) = &observer {
-            results.starts.entry(subject).or_default().push(observer.start);
-            self.rest(subject, observer)?;
-        }
-        for (storm, costs) in &mut results.costs {
-            let (ran, watched) = match &observer {
-                None => (self.storm(*storm, costs.operations)?, None),
-                Some(observer) => {
-                    let (ran, watched) = self.watched(subject, observer, *storm, costs.operations)?;
-                    (ran, Some(watched))
-                }
-            };
-            costs.rounds.entry(subject).or_default().push(Round { ran, watched });
-        }
-        let Some(observer) = observer else { return Ok(()) };
-        results.memory.entry(subject).or_default().push(self.memory(&observer)?);
-        observer.stop()
-    }
-
-    fn memory(&self, observer: &Observer) -> Result<Memory> {
-        process::memory(observer.pid())
-    }
-
-    /// A storm with an observer: what it counted and used until it had worked everything off.
-    fn watched(&self, subject: Subject, observer: &Observer, storm: Storm, operations: u64) -> Result<(Ran, Watched)> {
-        let counted = observer.counts()?;
-        self.rest(subject, observer)?;
-        let before = process::cpu(observer.pid())?;
-        let ran = self.storm(storm, operations)?;
-        self.rest(subject, observer)?;
-        let cpu = process::cpu(observer.pid())?.saturating_sub(before);
-        let counts: Counts = observer.counts()?.since(&counted);
-        Ok((ran, Watched { cpu, counts }))
-    }
-
-    fn rest(&self, subject: Subject, observer: &Observer) -> Result<()> {
-        if !observer.rest()? {
-            eprintln!("      note: {} does not come to rest, because others keep this machine busy", subject.name());
-        }
-        Ok(())
-    }
-
-    /// Every storm once more under each observer, with the kernel's clock on the programs. Apart, because that clock costs too.
-    fn inside(&self, subject: Subject, results: &mut Results) -> Result<()> {
-        let Some(observer) = self.observer(subject)? else { return Ok(()) };
-        self.rest(subject, &observer)?;
-        for (storm, costs) in &mut results.costs {
-            let before = process::bpf(observer.pid())?.total();
-            self.storm(*storm, costs.operations)?;
-            let after = process::bpf(observer.pid())?.total();
-            self.rest(subject, &observer)?;
-            let runs = Runs { time: after.time.saturating_sub(before.time), count: after.count.saturating_sub(before.count) };
-            costs.inside.insert(subject, runs);
-        }
-        observer.stop()
-    }
-
-    /// Runs a storm in a process of its own.
-    fn storm(&self, storm: Storm, operations: u64) -> Result<Ran> {
-        run_storm(storm, operations, self.threads)
-    }
-}
-
-/// Runs a storm in a process of its own.
-pub(super) fn run_storm(storm: Storm, operations: u64, threads: u64) -> Result<Ran> {
+/// Runs a storm in a process of its own, with its files below `folder`.
+pub(super) fn run_storm(storm: Storm, operations: u64, threads: u64, folder: &Path) -> Result<Ran> {
     let mut process = Command::new(std::env::current_exe().context("our own program cannot be found")?);
     process.args(["bench", "storm", storm.name(), &format!("--operations={operations}"), &format!("--threads={threads}")]);
+    process.arg("--folder").arg(folder);
     command::clean(&mut process);
     command::capture_shown(&mut process, "the storm says above what failed")?.parse()
 }
 
 /// The first line of what a program says of its version.
-fn version(program: &Path) -> Result<String> {
+pub(super) fn version(program: &Path) -> Result<String> {
     let output = Command::new(program).arg("--version").stdin(Stdio::null()).output();
     let output = output.with_context(|| format!("{} could not be started", program.display()))?;
     if !output.status.success() {
         bail!("`{} --version` failed ({})", program.display(), output.status);
     }
     Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().trim().to_owned())
-}
-
-/// What a map of durations sums up to; shorter than writing it out.
-pub(super) type BySubject<T> = BTreeMap<Subject, T>;
-
-/// Nanoseconds as microseconds for one of `operations`.
-pub(super) fn each(total: Duration, operations: u64) -> f64 {
-    total.as_nanos() as f64 / 1000.0 / operations.max(1) as f64
 }
 
 #[cfg(test)]
@@ -336,15 +307,38 @@ mod tests {
         plan: Plan,
     }
 
+    fn plan(words: &[&str]) -> Result<Plan> {
+        Ok(Line::try_parse_from(["x"].iter().chain(words))?.plan)
+    }
+
     #[test]
     fn the_plan_reaches_the_part_that_is_root() -> Result<()> {
-        let plan = Line::try_parse_from(["x", "--rounds", "3", "--storm", "login", "--threads", "1", "--scale", "5", "--no-peer"])?.plan;
-        let again = Line::try_parse_from(std::iter::once("x".to_owned()).chain(plan.arguments()))?.plan;
-        assert_eq!(plan.arguments(), again.arguments());
-        assert_eq!((again.rounds, again.storms(), again.threads, again.no_peer), (3, vec![Storm::Login], Some(1), true));
-        assert_eq!(again.operations(Storm::Login), Storm::Login.operations() / 20);
-        let all = Line::try_parse_from(["x"])?.plan;
-        assert_eq!(all.storms(), Storm::ALL);
+        let given =
+            ["--rounds", "3", "--storm", "login", "--threads", "1", "--scale", "5", "--peer", "auditd", "--alerts=9", "--seconds=7"];
+        let given = plan(&given)?;
+        for section in Section::value_variants() {
+            let words = given.arguments(*section);
+            let again = plan(&words.iter().map(String::as_str).collect::<Vec<_>>())?;
+            assert_eq!(given.arguments(*section), again.arguments(*section));
+        }
+        assert_eq!(given.arguments(Section::Storms).join(" "), "--rounds=3 --scale=5 --storm=login --threads=1 --peer=auditd");
+        assert_eq!(given.arguments(Section::Latency).join(" "), "--alerts=9");
+        assert_eq!(given.arguments(Section::Mixed).join(" "), "--seconds=7 --threads=1");
+        assert_eq!(given.operations(Storm::Login), Storm::Login.operations() / 20);
+        assert_eq!((given.storms(), plan(&[])?.storms()), (vec![Storm::Login], Storm::ALL.to_vec()));
+        Ok(())
+    }
+
+    #[test]
+    fn peers_are_all_or_those_that_are_named() -> Result<()> {
+        let wanted = |words: &[&str]| -> Result<[bool; 2]> {
+            let plan = plan(words)?;
+            Ok([plan.wants(Peer::Bpftrace), plan.wants(Peer::Auditd)])
+        };
+        assert_eq!(wanted(&[])?, [true, true]);
+        assert_eq!(wanted(&["--peer=auditd"])?, [false, true]);
+        assert_eq!(wanted(&["--no-peer"])?, [false, false]);
+        assert!(plan(&["--no-peer", "--peer=auditd"]).is_err());
         Ok(())
     }
 
@@ -362,10 +356,5 @@ mod tests {
         drop(made);
         assert!(!left("bench-1"));
         Ok(())
-    }
-
-    #[test]
-    fn shares_are_in_microseconds() {
-        assert!((each(Duration::from_millis(6), 3) - 2000.0).abs() < 1e-9);
     }
 }

@@ -6,14 +6,21 @@
 //!   observer that ends, or an alert that does not come.
 //! - **Every storm is measured by itself**, in a process of its own: its wall clock and its processor time are its own words.
 //! - **Interleaved.** Each round measures everyone in turn, so that what else the machine does falls on all alike.
-//! - **Nothing stays**: observers die with us, their folders go, `kernel.bpf_stats_enabled` is restored also when we are killed.
+//! - **Nothing stays**: observers die with us, their folders go, `kernel.bpf_stats_enabled` and the kernel's
+//!   audit are restored also when we are killed (of audit stays one rule, which keeps new tasks as fast as they were).
 
 mod alerts;
+mod arrival;
+mod audit;
 mod bpf_stats;
 mod bus;
 mod capture;
 mod document;
+mod goal;
+mod latency;
 mod machine;
+mod measure;
+mod mixed;
 mod observer;
 mod process;
 mod record;
@@ -21,7 +28,9 @@ mod report;
 mod soak;
 mod stats;
 mod storm;
+mod workload;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -38,7 +47,8 @@ pub(crate) struct Args {
 
 #[derive(Debug, Clone, clap::Subcommand)]
 enum What {
-    /// Storms of execs, connections and logins with the sensor off and on, beside a peer: time, memory, losses, and how fast alerts are.
+    /// The sensor off and on, beside peers: what execs, connections, opens and other calls cost, losses, memory, how fast events and alerts
+    /// are, and what a build and redis-benchmark lose.
     Capture(capture::Args),
     /// The bus over the wire and in the process, beside nats-server and Redis: throughput, latency, processor time, memory, disk.
     Bus(bus::Args),
@@ -63,6 +73,9 @@ struct StormArgs {
     operations: u64,
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     threads: u64,
+    /// For its files.
+    #[arg(long)]
+    folder: PathBuf,
 }
 
 /// The verb.
@@ -74,7 +87,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         What::Capture(args) => capture::run(args)?,
         What::Bus(args) => bus::run(args)?,
         What::Measure(args) => capture::measure(args)?,
-        What::Storm(StormArgs { storm, operations, threads }) => println!("{}", storm.run(*operations, *threads)?),
+        What::Storm(StormArgs { storm, operations, threads, folder }) => println!("{}", storm.run(*operations, *threads, folder)?),
         What::Storms(args) => return soak::run(args),
         What::Record(args) => println!("{}", record::run(args)?),
     }

@@ -1,5 +1,6 @@
 //! Who watches the storms: Bartizan, or a peer. Each is one process that we start, measure and end.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+use super::audit::{self, Audit};
 use super::process;
 use crate::command;
 
@@ -50,6 +52,8 @@ pub(super) enum Subject {
     Bartizan,
     /// bpftrace with [`PEER_SCRIPT`].
     Bpftrace,
+    /// auditd with rules for programs, connections and files.
+    Auditd,
 }
 
 impl Subject {
@@ -59,9 +63,21 @@ impl Subject {
             Self::Off => "off",
             Self::Bartizan => "Bartizan",
             Self::Bpftrace => "bpftrace",
+            Self::Auditd => "auditd",
+        }
+    }
+
+    /// Whether it loads eBPF programs, whose time the kernel can tell.
+    pub(super) fn has_programs(self) -> bool {
+        match self {
+            Self::Bartizan | Self::Bpftrace => true,
+            Self::Off | Self::Auditd => false,
         }
     }
 }
+
+/// Something of each subject.
+pub(super) type BySubject<T> = BTreeMap<Subject, T>;
 
 /// A running observer. It is killed, and its folder removed, when the owner goes; the kernel kills it when we are killed.
 #[derive(Debug)]
@@ -73,6 +89,8 @@ pub(super) struct Observer {
     program: PathBuf,
     /// From its start until it was ready.
     pub(super) start: Duration,
+    /// The kernel's audit, while auditd has it.
+    audit: Option<Audit>,
 }
 
 impl Observer {
@@ -103,19 +121,36 @@ impl Observer {
         Self::start(Subject::Bpftrace, command, program.to_owned(), folder, PEER_READY)
     }
 
+    /// Starts auditd, then loads its rules; files below `watched` are watched.
+    pub(super) fn auditd(folder: PathBuf, watched: &Path) -> Result<Self> {
+        make_private(&folder)?;
+        let audit = Audit::begin()?;
+        let command = audit::daemon(dying_with_us()?, &folder)?;
+        let program = PathBuf::from(command.get_program());
+        let mut observer = Self::start(Subject::Auditd, command, program, folder, "")?;
+        audit.load(watched)?;
+        observer.audit = Some(audit);
+        Ok(observer)
+    }
+
     fn start(subject: Subject, mut command: Command, program: PathBuf, folder: PathBuf, ready: &str) -> Result<Self> {
         let log = folder.join("log");
         let file = File::create(&log).with_context(|| format!("{} cannot be written", log.display()))?;
         let began = Instant::now();
         let child = command.stdin(Stdio::null()).stderr(file).spawn();
         let child = child.with_context(|| format!("`{}` could not be started", command::describe(&command)))?;
-        let mut observer = Self { subject, child, folder, program, start: Duration::ZERO };
+        let mut observer = Self { subject, child, folder, program, start: Duration::ZERO, audit: None };
         let told = match subject {
             Subject::Bpftrace => observer.folder.join("output"),
-            Subject::Off | Subject::Bartizan => log.clone(),
+            Subject::Off | Subject::Bartizan | Subject::Auditd => log.clone(),
         };
         loop {
-            if fs::read_to_string(&told).unwrap_or_default().contains(ready) {
+            let is_ready = match subject {
+                // It says nothing; the kernel knows its daemon.
+                Subject::Auditd => audit::Status::ask()?.pid == u64::from(observer.pid()),
+                Subject::Off | Subject::Bartizan | Subject::Bpftrace => fs::read_to_string(&told).unwrap_or_default().contains(ready),
+            };
+            if is_ready {
                 break;
             }
             let ended = observer.child.try_wait().context("an observer cannot be waited for")?;
@@ -135,38 +170,59 @@ impl Observer {
         self.child.id()
     }
 
+    /// Processor time so far: its process's, and that of a kernel thread that works for it alone.
+    pub(super) fn cpu(&self) -> Result<(Duration, Duration)> {
+        let thread = match self.subject {
+            Subject::Auditd => audit::thread().map(process::cpu).transpose()?,
+            Subject::Off | Subject::Bartizan | Subject::Bpftrace => None,
+        };
+        Ok((process::cpu(self.pid())?, thread.unwrap_or_default()))
+    }
+
     /// Waits until it has worked off what happened: until it used less than a hundredth of a processor for a fifth of a second. Returns
     /// whether it came to rest.
     pub(super) fn rest(&self) -> Result<bool> {
         const WINDOW: Duration = Duration::from_millis(200);
         let began = Instant::now();
         while began.elapsed() < RESTLESS {
-            let before = process::cpu(self.pid())?;
+            let sum = || self.cpu().map(|(process, thread)| process + thread);
+            let before = sum()?;
             std::thread::sleep(WINDOW);
-            if process::cpu(self.pid())?.saturating_sub(before) < WINDOW / 100 {
+            if sum()?.saturating_sub(before) < WINDOW / 100 {
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
+    /// `bartizan status --json`.
+    ///
+    /// # Errors
+    /// It gives no report.
+    pub(super) fn status(&self) -> Result<Value> {
+        let output = self.verb("status").arg("--json").output().context("bartizan status could not be started")?;
+        // Degraded is an answer too.
+        let said = String::from_utf8_lossy(&output.stdout);
+        serde_json::from_str(&said).with_context(|| {
+            format!("bartizan status gave no report ({}): {}", output.status, String::from_utf8_lossy(&output.stderr).trim())
+        })
+    }
+
     /// What it has counted so far.
     pub(super) fn counts(&self) -> Result<Counts> {
         match self.subject {
             Subject::Off => Ok(Counts::default()),
-            Subject::Bartizan => {
-                let output = self.verb("status").arg("--json").output().context("bartizan status could not be started")?;
-                // Degraded is an answer too.
-                let said = String::from_utf8_lossy(&output.stdout);
-                let report = serde_json::from_str(&said).with_context(|| {
-                    format!("bartizan status gave no report ({}): {}", output.status, String::from_utf8_lossy(&output.stderr).trim())
-                })?;
-                Ok(Counts::from_status(&report))
-            }
+            Subject::Bartizan => Ok(Counts::from_status(&self.status()?)),
             Subject::Bpftrace => {
                 let path = self.folder.join("output");
                 let file = File::open(&path).with_context(|| format!("{} cannot be read", path.display()))?;
                 Counts::from_output(BufReader::new(file)).with_context(|| format!("{} cannot be read", path.display()))
+            }
+            Subject::Auditd => {
+                let path = self.folder.join("audit.log");
+                let file = File::open(&path).with_context(|| format!("{} cannot be read", path.display()))?;
+                let received = audit::count(BufReader::new(file)).with_context(|| format!("{} cannot be read", path.display()))?;
+                Ok(Counts { received, lost: audit::Status::ask()?.lost, skipped: 0 })
             }
         }
     }
@@ -209,8 +265,10 @@ impl Observer {
     fn end(&mut self) -> Result<()> {
         let signal = match self.subject {
             Subject::Bpftrace => Signal::SIGINT,
-            Subject::Off | Subject::Bartizan => Signal::SIGTERM,
+            Subject::Off | Subject::Bartizan | Subject::Auditd => Signal::SIGTERM,
         };
+        // Records that nobody reads would go to the kernel's own log.
+        drop(self.audit.take());
         kill(Pid::from_raw(self.pid().cast_signed()), signal).context("an observer cannot be signalled")?;
         let began = Instant::now();
         loop {
@@ -226,6 +284,7 @@ impl Observer {
 
 impl Drop for Observer {
     fn drop(&mut self) {
+        drop(self.audit.take());
         let _ = self.child.kill();
         let _ = self.child.wait();
         if let Err(error) = fs::remove_dir_all(&self.folder) {
@@ -253,7 +312,7 @@ fn make_private(folder: &Path) -> Result<()> {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     /// Kind and records received.
-    pub(super) received: std::collections::BTreeMap<String, u64>,
+    pub(super) received: BTreeMap<String, u64>,
     /// Records that were certainly lost, of all kinds.
     pub(super) lost: u64,
     /// Runs that the kernel skipped, each of which may have been a record.

@@ -62,7 +62,7 @@ pub(super) fn run(args: &Args) -> Result<Value> {
     let mut next = events / 10;
     let counts = loop {
         for (storm, operations) in ROUND {
-            run_storm(storm, operations, threads)?;
+            run_storm(storm, operations, threads, &folder.0)?;
         }
         let counts = sensor.counts()?;
         if counts.all() >= *events {

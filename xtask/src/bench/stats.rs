@@ -1,5 +1,7 @@
 //! Medians, ranges and percentiles of a few measurements.
 
+use std::time::Duration;
+
 /// A summary of some numbers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Summary {
@@ -28,6 +30,11 @@ pub(super) fn percentile(values: impl IntoIterator<Item = f64>, percent: f64) ->
     sorted.get(rank.max(1) - 1).or(sorted.last()).copied()
 }
 
+/// Nanoseconds as microseconds for one of `operations`.
+pub(super) fn each(total: Duration, operations: u64) -> f64 {
+    total.as_nanos() as f64 / 1000.0 / operations.max(1) as f64
+}
+
 fn sorted(values: impl IntoIterator<Item = f64>) -> Vec<f64> {
     let mut sorted: Vec<f64> = values.into_iter().collect();
     sorted.sort_by(f64::total_cmp);
@@ -54,6 +61,11 @@ mod tests {
         assert_eq!(percentile(hundred(), 99.0), Some(99.0));
         assert_eq!(percentile([7.0], 99.0), Some(7.0));
         assert_eq!(percentile([], 50.0), None);
+    }
+
+    #[test]
+    fn shares_are_in_microseconds() {
+        assert!((each(Duration::from_millis(6), 3) - 2000.0).abs() < 1e-9);
     }
 
     proptest! {

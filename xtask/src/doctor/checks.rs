@@ -220,11 +220,11 @@ fn bench(found: &mut Found) {
     found.add(Area::Bench, "bpf stats", there_or(Path::new(setting).exists(), setting, stats));
     let peer = match version("bpftrace") {
         Some(version) => Finding::There(version),
-        None => Finding::Without("the table has no peer: `apt-get install --no-install-recommends bpftrace`".to_owned()),
+        None => Finding::Without("the table has a peer less: `apt-get install --no-install-recommends bpftrace`".to_owned()),
     };
     found.add(Area::Bench, "bpftrace", peer);
-    for packages::Needed { program: name, package: _, reason } in packages::FOR_BENCH {
-        let later = Finding::Later(format!("`cargo xtask bench bus` installs it, {reason}"));
+    for packages::Needed { program: name, package: _, reason } in packages::FOR_CAPTURE {
+        let later = Finding::Later(format!("`cargo xtask bench` installs it, {reason}"));
         found.add(Area::Bench, name, command::find_program(name).map_or(later, |path| Finding::There(path.display().to_string())));
     }
 }

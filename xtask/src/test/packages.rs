@@ -56,6 +56,13 @@ pub(crate) const NEEDED: &[Needed] = &[
 /// What `cargo xtask bench bus` starts beside these.
 pub(crate) const FOR_BENCH: &[Needed] = &[needed("redis-server", "redis-server", "a peer of the bus in its bench")];
 
+/// What `cargo xtask bench capture` starts beside these.
+pub(crate) const FOR_CAPTURE: &[Needed] = &[
+    needed("auditd", "auditd", "a peer of the sensor in its bench"),
+    needed("redis-server", "redis-server", "the server that redis-benchmark asks"),
+    needed("redis-benchmark", "redis-tools", "work whose wall clock is measured"),
+];
+
 /// What `cargo xtask soak` starts beside these.
 pub(crate) const FOR_FUZZ: &[Needed] = &[needed("c++", "g++", "compiling libFuzzer, which runs the fuzz targets")];
 
@@ -83,6 +90,14 @@ pub(crate) fn ensure(project: &Project) -> Result<String> {
 /// As [`ensure`].
 pub(crate) fn ensure_for_bench() -> Result<String> {
     ensure_packages(FOR_BENCH)
+}
+
+/// Installs what the bench of the sensor lacks. Returns a phrase that says what was done.
+///
+/// # Errors
+/// As [`ensure`].
+pub(crate) fn ensure_for_capture() -> Result<String> {
+    ensure_packages(FOR_CAPTURE)
 }
 
 /// Installs what building the fuzz targets lacks. Returns a phrase that says what was done.
@@ -178,7 +193,9 @@ mod tests {
 
     #[test]
     fn each_program_is_listed_once_with_a_reason() {
-        let all = || NEEDED.iter().chain(FOR_BENCH).chain(FOR_FUZZ);
+        let all = || NEEDED.iter().chain(FOR_CAPTURE).chain(FOR_FUZZ);
+        // Redis is a peer of the bus and a load of the sensor.
+        assert!(FOR_BENCH.iter().all(|needed| FOR_CAPTURE.iter().any(|other| other.package == needed.package)));
         let mut programs: Vec<&str> = all().map(|needed| needed.program).collect();
         programs.sort_unstable();
         programs.dedup();

@@ -3,15 +3,19 @@
 mod connect;
 mod exec;
 mod login;
+mod open;
 mod shell;
 
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::resource::{Usage, UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
+
+pub(super) use open::WATCHED;
 
 /// One kind of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -22,6 +26,12 @@ pub(crate) enum Storm {
     Connect,
     /// A TCP connection to a loopback port on which nobody listens.
     Refused,
+    /// A file is opened for writing and closed, at a steady rate.
+    Open,
+    /// A file that nobody watches is opened for reading and closed.
+    Read,
+    /// A system call that nobody watches.
+    Syscall,
     /// `su` runs a program as another user: one PAM transaction with a session.
     Login,
     /// A shell runs a pipeline of three programs; no two command lines are alike for long.
@@ -30,7 +40,10 @@ pub(crate) enum Storm {
 
 impl Storm {
     /// Those that are measured, in that order. Pipelines are for recordings: what they cost is their own work.
-    pub(crate) const ALL: [Self; 4] = [Self::Exec, Self::Connect, Self::Refused, Self::Login];
+    pub(crate) const ALL: [Self; 7] = [Self::Exec, Self::Connect, Self::Refused, Self::Open, Self::Read, Self::Syscall, Self::Login];
+
+    /// Those of which every build of the sensor makes events, so that what was done can be held against what was received.
+    pub(crate) const TOLD: [Self; 4] = [Self::Exec, Self::Connect, Self::Refused, Self::Login];
 
     /// Its name on the command line.
     pub(crate) fn name(self) -> &'static str {
@@ -38,6 +51,9 @@ impl Storm {
             Self::Exec => "exec",
             Self::Connect => "connect",
             Self::Refused => "refused",
+            Self::Open => "open",
+            Self::Read => "read",
+            Self::Syscall => "syscall",
             Self::Login => "login",
             Self::Shell => "shell",
         }
@@ -49,6 +65,9 @@ impl Storm {
             Self::Exec => "`posix_spawn` of `/bin/true`, waited for",
             Self::Connect => "TCP connect to a loopback listener, accept, close of both ends",
             Self::Refused => "TCP connect to a closed loopback port",
+            Self::Open => "open of a file for writing and close, 200,000 a second in all",
+            Self::Read => "open of a file for reading that nobody watches, and close",
+            Self::Syscall => "`getppid`, which nobody watches",
             Self::Login => "`su -s /bin/true nobody` as root: PAM start, authenticate (`pam_rootok`), account, session, end",
             Self::Shell => "`sh -c 'ls -l FILE | cut | grep'`, another FILE each time",
         }
@@ -60,45 +79,70 @@ impl Storm {
             Self::Exec => 6_000,
             Self::Connect => 60_000,
             Self::Refused => 100_000,
+            Self::Open => 600_000,
+            Self::Read => 1_000_000,
+            Self::Syscall => 10_000_000,
             Self::Login => 800,
             Self::Shell => 2_000,
         }
     }
 
-    /// The kind of event that every operation makes, and how many of it at least.
-    pub(crate) fn event(self) -> (&'static str, u64) {
+    /// Operations a second that all threads together do not exceed; `None`: as many as they can. Without a limit, opens would come faster
+    /// than any sensor is asked to follow.
+    pub(crate) fn rate(self) -> Option<u64> {
         match self {
-            Self::Exec => ("process.exec", 1),
-            Self::Connect | Self::Refused => ("network.connect", 1),
-            // su, and the program that it runs.
-            Self::Login => ("process.exec", 2),
-            // The shell and its three programs.
-            Self::Shell => ("process.exec", 4),
+            Self::Open => Some(200_000),
+            Self::Exec | Self::Connect | Self::Refused | Self::Read | Self::Syscall | Self::Login | Self::Shell => None,
         }
     }
 
-    /// Does `operations` on `threads` threads.
+    /// The kind of event that every operation makes, and how many of it at least; `None` where there should be none.
+    pub(crate) fn event(self) -> Option<(&'static str, u64)> {
+        match self {
+            Self::Exec => Some(("process.exec", 1)),
+            Self::Connect | Self::Refused => Some(("network.connect", 1)),
+            Self::Open => Some(("file.open", 1)),
+            Self::Read | Self::Syscall => None,
+            // su, and the program that it runs.
+            Self::Login => Some(("process.exec", 2)),
+            // The shell and its three programs.
+            Self::Shell => Some(("process.exec", 4)),
+        }
+    }
+
+    /// Does `operations` on `threads` threads, with its files below `folder`.
     ///
     /// # Errors
     /// An operation failed: a storm that does less than it counts would be measured too fast.
-    pub(crate) fn run(self, operations: u64, threads: u64) -> Result<Ran> {
+    pub(crate) fn run(self, operations: u64, threads: u64, folder: &Path) -> Result<Ran> {
+        let measured = |operations, threads, each: &(dyn Fn(u64, u64) -> Result<()> + Sync)| {
+            measured(operations, threads, self.rate().map(|rate| Pace { rate: (rate / threads).max(1) }), each)
+        };
         match self {
-            Self::Exec => measured(operations, threads, exec::each),
+            Self::Exec => measured(operations, threads, &exec::each),
             Self::Connect => {
                 let ground = connect::Listeners::new(threads)?;
-                measured(operations, threads, |thread, index| ground.each(thread, index))
+                measured(operations, threads, &|thread, index| ground.each(thread, index))
             }
             Self::Refused => {
                 let closed = connect::closed_port()?;
-                measured(operations, threads, |_, _| connect::refused(closed))
+                measured(operations, threads, &|_, _| connect::refused(closed))
             }
+            Self::Open | Self::Read => {
+                let files = open::Files::make(folder, threads, self == Self::Open)?;
+                measured(operations, threads, &|thread, _| files.each(thread))
+            }
+            Self::Syscall => measured(operations, threads, &|_, _| {
+                std::hint::black_box(nix::unistd::getppid());
+                Ok(())
+            }),
             Self::Login => {
                 let su = login::Su::find()?;
-                measured(operations, threads, |_, _| su.each())
+                measured(operations, threads, &|_, _| su.each())
             }
             Self::Shell => {
                 let shells = shell::Shells::new()?;
-                measured(operations, threads, |_, index| shells.each(index))
+                measured(operations, threads, &|_, index| shells.each(index))
             }
         }
     }
@@ -137,13 +181,50 @@ impl FromStr for Ran {
     }
 }
 
-/// Calls `each` with the thread's number and the operation's, `operations` times in all, and measures.
-fn measured(operations: u64, threads: u64, each: impl Fn(u64, u64) -> Result<()> + Sync) -> Result<Ran> {
+/// A limit of one thread's operations.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    /// Operations a second.
+    rate: u64,
+}
+
+impl Pace {
+    /// Operations between two looks at the clock.
+    const BATCH: u64 = 64;
+    /// The scheduler does not wake a thread earlier than this anyway.
+    const SHORTEST: Duration = Duration::from_micros(100);
+
+    /// How long a thread must wait that has done so much in `elapsed`.
+    fn ahead(self, done: u64, elapsed: Duration) -> Duration {
+        let due = Duration::from_nanos(done.saturating_mul(1_000_000_000) / self.rate);
+        due.saturating_sub(elapsed)
+    }
+
+    /// Sleeps when it is time to look and the thread is ahead.
+    fn keep(self, done: u64, began: Instant) {
+        if done.is_multiple_of(Self::BATCH) {
+            let ahead = self.ahead(done, began.elapsed());
+            if ahead >= Self::SHORTEST {
+                std::thread::sleep(ahead);
+            }
+        }
+    }
+}
+
+/// Calls `each` with the thread's number and the operation's, `operations` times in all and no faster than `pace`, and measures.
+fn measured(operations: u64, threads: u64, pace: Option<Pace>, each: &(dyn Fn(u64, u64) -> Result<()> + Sync)) -> Result<Ran> {
     let (before, began) = (cpu()?, Instant::now());
     let done: Result<()> = std::thread::scope(|scope| {
         let spawn = |thread| {
-            let each = &each;
-            scope.spawn(move || (thread..operations).step_by(threads as usize).try_for_each(|index| each(thread, index)))
+            scope.spawn(move || {
+                (thread..operations).step_by(threads as usize).zip(1_u64..).try_for_each(|(index, done)| {
+                    each(thread, index)?;
+                    if let Some(pace) = pace {
+                        pace.keep(done, began);
+                    }
+                    Ok(())
+                })
+            })
         };
         let running: Vec<_> = (0..threads).map(spawn).collect();
         running.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| bail!("a thread of the storm panicked")))
@@ -173,7 +254,7 @@ mod tests {
     #[test]
     fn each_operation_is_done_once() -> Result<()> {
         let seen = std::sync::Mutex::new(Vec::new());
-        let ran = measured(10, 3, |thread, index| {
+        let ran = measured(10, 3, None, &|thread, index| {
             assert_eq!(index % 3, thread);
             seen.lock().map_err(|_| anyhow::anyhow!("poisoned"))?.push(index);
             Ok(())
@@ -186,7 +267,7 @@ mod tests {
 
     #[test]
     fn one_failure_fails_the_storm() {
-        let failed = measured(10, 2, |_, index| if index == 7 { bail!("seven") } else { Ok(()) });
+        let failed = measured(10, 2, None, &|_, index| if index == 7 { bail!("seven") } else { Ok(()) });
         assert!(failed.is_err_and(|error| error.to_string() == "seven"));
     }
 
@@ -200,10 +281,20 @@ mod tests {
 
     #[test]
     fn the_storms_that_need_no_root_run_here() -> Result<()> {
-        for storm in [Storm::Exec, Storm::Connect, Storm::Refused, Storm::Shell] {
-            assert_eq!(storm.run(40, 2)?.operations, 40, "{storm:?}");
+        let folder = tempfile::tempdir()?;
+        let storms = Storm::ALL.into_iter().chain([Storm::Shell]).filter(|storm| *storm != Storm::Login);
+        for storm in storms {
+            assert_eq!(storm.run(40, 2, folder.path())?.operations, 40, "{storm:?}");
         }
         Ok(())
+    }
+
+    #[test]
+    fn who_is_ahead_of_the_pace_waits_for_it() {
+        let pace = Pace { rate: 1000 };
+        assert_eq!(pace.ahead(64, Duration::from_millis(60)), Duration::from_millis(4));
+        assert_eq!(pace.ahead(64, Duration::from_millis(64)), Duration::ZERO);
+        assert_eq!(pace.ahead(64, Duration::from_secs(9)), Duration::ZERO, "who is late does not wait");
     }
 
     proptest! {
