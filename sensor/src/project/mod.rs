@@ -273,6 +273,8 @@ pub struct Image {
     pub mnt_ns: u32,
     /// Pid namespace.
     pub pid_ns: u32,
+    /// The other namespaces.
+    pub namespaces: ProcessNamespaces,
     /// Start of the real parent, boot clock, nanoseconds.
     pub parent_start_boottime: u64,
     /// Image count of the real parent.
