@@ -17,6 +17,8 @@ use crate::capture::rings::{HOLD, Rings};
 use crate::capture::seed::{self, Seeds};
 use crate::enrich::auth::Transactions;
 use crate::enrich::clock;
+use crate::enrich::container::known::{Answer, Known, KnownReport};
+use crate::enrich::container::reader::Lookups;
 use crate::enrich::table::Table;
 use crate::enrich::users::Users;
 use crate::governor::{Governor, GovernorReport};
@@ -71,6 +73,8 @@ pub struct Counts {
     pub transactions: (usize, usize, u64),
     /// Lines of sshd's log that said what PAM had told, and were left out.
     pub said_again: u64,
+    /// Containers.
+    pub containers: KnownReport,
     /// Losses of user space alone.
     own: Losses,
     /// When how much was lost, within the window.
@@ -155,8 +159,10 @@ impl Tally {
     }
 
     /// Sizes of the tables.
-    pub(crate) fn sizes(&self, table: &Table, transactions: &Transactions) {
+    pub(crate) fn sizes(&self, table: &Table, transactions: &Transactions, containers: &Known) {
+        let containers = containers.report();
         let mut counts = self.lock();
+        counts.containers = containers;
         counts.table = (table.len(), table.max(), table.evicted());
         counts.transactions = transactions.table();
         counts.said_again = transactions.said_again();
@@ -223,6 +229,8 @@ pub struct Pipeline<S> {
     pub shed: Array<MapData, u32>,
     /// What Bartizan needs of the kernel.
     pub watch: Watch,
+    /// Who reads the container runtimes' files.
+    pub lookups: Lookups,
 }
 
 /// When seeds are taken again after records of identity were lost.
@@ -245,6 +253,7 @@ impl<S: Sink> Pipeline<S> {
         self.sink.take(Input::Logins(logins));
         self.take_seeds(seeds);
         self.look_at_kernel();
+        self.look_up_containers();
         self.second();
     }
 
@@ -290,12 +299,25 @@ impl<S: Sink> Pipeline<S> {
 
     /// Hands on what the rings hold; how many records that were.
     fn read(&mut self, now: u64) -> usize {
-        let Self { rings, sink, .. } = self;
+        let Self { rings, sink, lookups, .. } = self;
+        for (request, answer) in lookups.answers() {
+            sink.take(Input::Container { now: clock::boot_now(), request, answer });
+        }
         let reading = rings.read(now, |record| {
             sink.take(Input::Record(record));
         });
         sink.take(Input::Due(reading.due));
+        self.look_up_containers();
         reading.taken
+    }
+
+    /// Hands over which containers are to be looked up.
+    fn look_up_containers(&mut self) {
+        while let Some(request) = self.sink.next_container() {
+            if let Err(request) = self.lookups.send(request) {
+                self.sink.take(Input::Container { now: clock::boot_now(), request, answer: Answer::NoRoom });
+            }
+        }
     }
 
     /// Once a second: clocks, names, counters, and an event for what was lost.

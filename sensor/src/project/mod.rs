@@ -23,7 +23,7 @@ mod signal;
 mod sysctl;
 mod text;
 
-use bartizan_bus::event::{Body, Errno, Exit, InetSocket, Outcome, Probe, Severity, Stdio};
+use bartizan_bus::event::{Body, Errno, Exit, InetSocket, Outcome, Probe, ProcessNamespaces, Severity, Stdio};
 use bartizan_sensor_ebpf::abi::{self, DecodeError, FLAG_KERNEL_THREAD, Header, Kind, Record, decode};
 
 pub use pam::Pam;
