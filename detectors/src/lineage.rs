@@ -323,6 +323,7 @@ impl Lineage {
         fill(&mut known.cwd, &process.cwd);
         fill(&mut known.cgroup, &process.cgroup);
         fill(&mut known.container, &process.container);
+        fill(&mut known.container_info, &process.container_info);
         fill(&mut known.login, &process.login);
         let (stamp, alive_again) = (node.stamp, std::mem::replace(&mut node.exited, false));
         let orphan = node.parent.is_none();

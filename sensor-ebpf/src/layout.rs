@@ -89,6 +89,7 @@ layout! {
     pidns_inum = Member("pid_namespace", "ns.inum");
     nsproxy_mnt_ns = Member("nsproxy", "mnt_ns");
     mntns_inum = Member("mnt_namespace", "ns.inum");
+    nsproxy_time_ns(optional) = Member("nsproxy", "time_ns");
     cred_uid = Member("cred", "uid");
     cred_gid = Member("cred", "gid");
     cred_euid = Member("cred", "euid");

@@ -83,6 +83,8 @@ pub struct SensorConfig {
     /// Processor time that Bartizan may use on average, percent of one processor; 0 sets no ceiling. Beyond it, bulk kinds are left out.
     #[serde(deserialize_with = "fields::count::<_, 0, 102400>")]
     pub cpu_limit: usize,
+    /// Folder below which the files of container runtimes are read: the host's root, wherever that is mounted.
+    pub runtime_root: PathBuf,
 }
 
 /// `[streams]`: retention.
@@ -146,6 +148,7 @@ impl Default for SensorConfig {
             process_table: 65_536,
             heartbeat: Duration::from_secs(10),
             cpu_limit: 100,
+            runtime_root: PathBuf::from("/"),
         }
     }
 }
@@ -214,6 +217,9 @@ impl Config {
     fn check(&self) -> Result<(), String> {
         if !self.data_dir.is_absolute() {
             return Err(format!("data_dir {:?} is not an absolute path: begin it with /", self.data_dir));
+        }
+        if !self.sensor.runtime_root.is_absolute() {
+            return Err(format!("sensor.runtime_root {:?} is not an absolute path: begin it with /", self.sensor.runtime_root));
         }
         self.redaction.validate().map_err(|error| error.to_string())?;
         self.detectors.validate().map_err(|error| error.to_string())?;
@@ -315,7 +321,7 @@ mod tests {
     fn every_key_is_read() {
         let config = load(
             "data_dir = \"/srv/b\"\n[sensor]\ndisable_hooks = [\"exec\"]\nring_priority = \"8 MiB\"\nring_bulk = 1048576\n\
-             process_table = 2048\nheartbeat = \"30s\"\ncpu_limit = 25\n[streams.events]\nmax_age = \"1d\"\nmax_bytes = \"1 GiB\"\n\
+             process_table = 2048\nheartbeat = \"30s\"\ncpu_limit = 25\nruntime_root = \"/host\"\n[streams.events]\nmax_age = \"1d\"\nmax_bytes = \"1 GiB\"\n\
              sync_interval = \"250ms\"\n[streams.alerts]\nmax_age = \"90d\"\nmax_bytes = \"64 MiB\"\n\
              [[forward]]\nname = \"siem\"\ntype = \"syslog\"\naddress = \"siem:514\"\n",
         )
@@ -328,6 +334,7 @@ mod tests {
             process_table: 2048,
             heartbeat: Duration::from_secs(30),
             cpu_limit: 25,
+            runtime_root: "/host".into(),
         };
         assert_eq!(config.sensor, sensor);
         let bus = config.bus(&config.events_budget());

@@ -24,6 +24,7 @@ use crate::capture::rings::Rings;
 use crate::capture::{HookReport, HookState, LoadConfig, LoadError, Loaded, hook_names, is_hook_name, load, mounts, seed};
 use crate::config::Config;
 use crate::control;
+use crate::enrich::container::reader::Lookups;
 use crate::enrich::users::Users;
 use crate::enrich::{Enricher, clock};
 use crate::governor::Governor;
@@ -96,6 +97,14 @@ pub enum DaemonError {
     /// Correlation ended.
     #[error("correlation ended: {0}")]
     Correlation(#[source] Box<CorrelateError>),
+    /// The folder of the runtimes' files cannot be opened.
+    #[error("sensor.runtime_root: {}: {source}; name the folder that has the host's var/lib and run, which is / outside of containers", path.display())]
+    RuntimeRoot {
+        /// As configured.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// A part of the system that is always there is not.
     #[error("{what}: {source}")]
     System {
@@ -272,6 +281,7 @@ impl Daemon {
             governor: Governor::new(config.sensor.cpu_limit),
             shed,
             watch: Watch::default(),
+            lookups: lookups(&config)?,
         };
         pipeline.begin(start, gap, known_logins, seeds);
 
@@ -393,6 +403,12 @@ impl Daemon {
         }
         watched.and(captured).and(ended)
     }
+}
+
+/// Starts the reader of the container runtimes' files.
+pub(crate) fn lookups(config: &Config) -> Result<Lookups, DaemonError> {
+    let path = &config.sensor.runtime_root;
+    Lookups::start(path).map_err(|source| DaemonError::RuntimeRoot { path: path.clone(), source })
 }
 
 /// Resolves when the thread has ended.

@@ -16,6 +16,7 @@ use bartizan_sensor_ebpf::abi::{Kind, ProbeGathered, ProbeSource, Ring};
 use crate::capture::rings::{Aligned, Merge};
 use crate::capture::seed::Found;
 use crate::enrich::Enricher;
+use crate::enrich::container::known::{Answer, Request};
 use crate::enrich::users::Names;
 use crate::logins::LoginsFile;
 use crate::pipeline::Tally;
@@ -76,6 +77,15 @@ pub enum Input<'a> {
     },
     /// Every process that there is: its pid, and its start in ticks of /proc.
     Alive(Vec<(u32, u64)>),
+    /// What the files of a container runtime say.
+    Container {
+        /// When they were read.
+        now: u64,
+        /// Whom they were read for.
+        request: Request,
+        /// What came of it.
+        answer: Answer,
+    },
     /// A second is over.
     Second,
     /// The end: nothing comes after it.
@@ -89,6 +99,9 @@ pub enum Input<'a> {
 pub trait Sink: Send {
     /// Takes one input. No where it could not be kept.
     fn take(&mut self, input: Input<'_>) -> bool;
+
+    /// The next container whose runtime's files are to be read. The answer comes as an [`Input::Container`].
+    fn next_container(&mut self) -> Option<Request>;
 
     /// Whether records wait for their time.
     fn waits(&self) -> bool;
@@ -240,13 +253,21 @@ impl Sink for Intake {
                 self.forget_all_but(alive);
                 true
             }
+            Input::Container { now, request, answer } => {
+                self.enricher.containers_mut().answer(&request, answer, now);
+                true
+            }
             Input::Second => {
                 self.remember_logins();
-                self.tally.sizes(self.enricher.table(), self.enricher.transactions());
+                self.tally.sizes(self.enricher.table(), self.enricher.transactions(), self.enricher.containers());
                 true
             }
             Input::Stop { now } => self.own(now, Severity::Info, Body::Stop(Stop { reason: "asked to stop".to_owned() })),
         }
+    }
+
+    fn next_container(&mut self) -> Option<Request> {
+        self.enricher.containers_mut().next_request()
     }
 
     fn waits(&self) -> bool {
@@ -342,6 +363,29 @@ mod tests {
         place.bus.close().unwrap();
         assert!(!place.intake.take(Input::Heartbeat { now: 1, uptime_s: 1 }));
         assert_eq!(place.tally.counts().own_losses().get(&("sensor.heartbeat".to_owned(), "bus_error")), Some(&1));
+    }
+
+    #[test]
+    fn a_container_s_name_comes_in_and_later_events_have_it() {
+        use crate::enrich::container::Runtime;
+        use crate::enrich::container::runtime::Metadata;
+        let mut place = Place::new();
+        let image = |path: &str| Box::new(Image { cgroup: Some(path.to_owned()), ..Image::default() });
+        let path = format!("/docker/{}", "5eed".repeat(16));
+        let seed = |tgid| Input::Seed(Found::Proc { subject: Subject { tgid, ..Subject::nobody(1) }, image: image(&path) });
+        place.intake.take(seed(5));
+        let request = place.intake.next_container().unwrap();
+        assert_eq!(place.intake.next_container(), None);
+        let metadata = Metadata { name: Some("web".into()), ..Metadata::default() };
+        place.intake.take(Input::Container { now: 2, request, answer: Answer::Found(Runtime::Docker, metadata) });
+        place.intake.take(seed(6));
+        place.intake.take(Input::Record(exit(50).as_bytes()));
+        place.intake.take(Input::Due(50));
+        place.intake.take(Input::Second);
+        assert_eq!(place.tally.counts().containers.known, 1);
+        let table = place.intake.enricher.table();
+        let name = |pid| table.by_pid(pid).and_then(|entry| entry.process.container_info.clone()).and_then(|info| info.name.clone());
+        assert_eq!((name(5), name(6).as_deref()), (None, Some("web")), "the first is told with its next event");
     }
 
     #[test]

@@ -19,6 +19,8 @@ use crate::capture::seed::{self, Seeds};
 use crate::delay::Delays;
 use crate::enrich::auth::Transactions;
 use crate::enrich::clock;
+use crate::enrich::container::known::{Answer, Known, KnownReport};
+use crate::enrich::container::reader::Lookups;
 use crate::enrich::table::Table;
 use crate::enrich::users::Users;
 use crate::governor::{Governor, GovernorReport};
@@ -75,6 +77,8 @@ pub struct Counts {
     pub said_again: u64,
     /// From the kernel's stamp of a record until its event was on the bus, of each ring.
     pub delays: RingDelays,
+    /// Containers.
+    pub containers: KnownReport,
     /// Losses of user space alone.
     own: Losses,
     /// When how much was lost, within the window.
@@ -187,8 +191,10 @@ impl Tally {
     }
 
     /// Sizes of the tables.
-    pub(crate) fn sizes(&self, table: &Table, transactions: &Transactions) {
+    pub(crate) fn sizes(&self, table: &Table, transactions: &Transactions, containers: &Known) {
+        let containers = containers.report();
         let mut counts = self.lock();
+        counts.containers = containers;
         counts.table = (table.len(), table.max(), table.evicted());
         counts.transactions = transactions.table();
         counts.said_again = transactions.said_again();
@@ -255,6 +261,8 @@ pub struct Pipeline<S> {
     pub shed: Array<MapData, u32>,
     /// What Bartizan needs of the kernel.
     pub watch: Watch,
+    /// Who reads the container runtimes' files.
+    pub lookups: Lookups,
 }
 
 /// When seeds are taken again after records of identity were lost.
@@ -277,6 +285,7 @@ impl<S: Sink> Pipeline<S> {
         self.sink.take(Input::Logins(logins));
         self.take_seeds(seeds);
         self.look_at_kernel();
+        self.look_up_containers();
         self.second();
     }
 
@@ -322,12 +331,25 @@ impl<S: Sink> Pipeline<S> {
 
     /// Hands on what the rings hold; how many records that were.
     fn read(&mut self, now: u64) -> usize {
-        let Self { rings, sink, .. } = self;
+        let Self { rings, sink, lookups, .. } = self;
+        for (request, answer) in lookups.answers() {
+            sink.take(Input::Container { now: clock::boot_now(), request, answer });
+        }
         let reading = rings.read(now, |record| {
             sink.take(Input::Record(record));
         });
         sink.take(Input::Due(reading.due));
+        self.look_up_containers();
         reading.taken
+    }
+
+    /// Hands over which containers are to be looked up.
+    fn look_up_containers(&mut self) {
+        while let Some(request) = self.sink.next_container() {
+            if let Err(request) = self.lookups.send(request) {
+                self.sink.take(Input::Container { now: clock::boot_now(), request, answer: Answer::NoRoom });
+            }
+        }
     }
 
     /// Once a second: clocks, names, counters, and an event for what was lost.

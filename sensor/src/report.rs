@@ -24,14 +24,15 @@ use crate::capture::load::{self, program_counters};
 use crate::capture::loss::Losses;
 use crate::daemon::Served;
 use crate::delay::{self, Delays};
+use crate::enrich::container::KnownReport;
 use crate::governor::GovernorReport;
 use crate::host::{host_name, kernel_release};
 use crate::metrics::Numbers;
 use crate::pipeline::{Counts, RingDelays, Shared};
 use crate::redact::Redactions;
 use crate::status::{
-    AuthStatus, Blind, BudgetStatus, CpuStatus, DelayStatus, HookState, HookStatus, KindCount, LibraryStatus, ProcessTable,
-    RedactionStatus, SelfUsage, StatusReport,
+    AuthStatus, Blind, BudgetStatus, ContainersStatus, CpuStatus, DelayStatus, HookState, HookStatus, KindCount, LibraryStatus,
+    ProcessTable, RedactionStatus, SelfUsage, StatusReport,
 };
 
 /// Where the numbers come from.
@@ -91,6 +92,7 @@ impl Reporter {
             },
             metrics: metrics.as_ref().ok().and_then(|address| *address).map(|address| format!("http://{address}/metrics")),
             process_table: ProcessTable { entries: entries as u64, max: max as u64, evicted },
+            containers: containers(&counts.containers),
             auth: auth(&counts),
             cpu: cpu(counts.governor),
             kernel_state: counts.kernel.clone(),
@@ -229,6 +231,20 @@ fn delays(delays: &RingDelays) -> BTreeMap<String, DelayStatus> {
         DelayStatus { events, p50_us: p50, p99_us: p99, longest_us: longest }
     };
     [("priority", priority), ("bulk", bulk)].map(|(ring, delays)| (ring.to_owned(), status(delays))).into()
+}
+
+fn containers(report: &KnownReport) -> ContainersStatus {
+    let KnownReport { held, max, known, waiting, failed, dropped, evicted, last_failure } = report;
+    ContainersStatus {
+        entries: *held as u64,
+        max: *max as u64,
+        evicted: *evicted,
+        known: *known as u64,
+        waiting: *waiting as u64,
+        failed: *failed,
+        last_failure: last_failure.clone(),
+        dropped: *dropped,
+    }
 }
 
 fn cpu(report: GovernorReport) -> CpuStatus {

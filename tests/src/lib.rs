@@ -14,6 +14,7 @@
 mod attacker;
 mod binary;
 pub mod bpf;
+mod control_group;
 mod folder;
 mod hub;
 mod login_server;
@@ -37,6 +38,7 @@ mod wait;
 
 pub use attacker::{Attacker, Line};
 pub use binary::bartizan;
+pub use control_group::ControlGroup;
 pub use folder::Folder;
 pub use hub::Hub;
 pub use login_server::{Account, LoginServer, LoginServerConfig};

@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 
-use bartizan_tests::{Group, Sensor, SensorConfig, need_root, victim, wait_for};
+use bartizan_tests::{ControlGroup, Folder, Group, Sensor, SensorConfig, need_root, victim, wait_for, wait_until};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, socket};
 use serde_json::Value;
@@ -377,50 +377,95 @@ fn processes_older_than_the_sensor_are_seeded_exactly_or_marked() {
 }
 
 #[test]
-fn a_container_is_known_by_its_control_group() {
-    let mut sensor = Sensor::start();
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-    let root = mounts.lines().find_map(|line| {
-        let mut fields = line.split(' ');
-        let (path, kind) = (fields.nth(1)?, fields.next()?);
-        (kind == "cgroup2").then(|| path.to_owned())
-    });
+fn a_container_is_known_by_its_control_group_and_named_by_its_runtime_s_files() {
+    let host = Folder::new();
     let id = "5eed".repeat(16);
-    let group = ControlGroup::new(&root.expect("no cgroup2 file system is mounted"), &format!("docker-{id}.scope"));
-    let procs = format!("{}/cgroup.procs", group.0);
-    let mut command = Command::new("/bin/true");
-    // SAFETY: between fork and exec, only a file is written: no lock of another thread is taken.
-    unsafe {
-        command.pre_exec(move || fs::write(&procs, "0"));
-    }
-    let mut child = command.spawn().unwrap();
-    child.wait().unwrap();
+    let state = host.join(format!("var/lib/docker/containers/{id}"));
+    fs::create_dir_all(&state).unwrap();
+    let file = format!(r#"{{"ID":"{id}","Name":"/web","Image":"sha256:ab","Config":{{"Image":"nginx:1.27","Labels":{{"a":"b"}}}}}}"#);
+    fs::write(state.join("config.v2.json"), file).unwrap();
+    let config = format!("[sensor]\nruntime_root = {:?}\n", host.path());
+    let mut sensor = Sensor::with().config(&config).start();
+    let group = ControlGroup::new(&format!("docker-{id}.scope"));
+    let user = ControlGroup::new("user@1000.service");
+    let imitation = user.within(&format!("docker-{id}.scope"));
+
+    let in_group = |group: &ControlGroup| {
+        let mut child = group.begins(&mut Command::new("/bin/true")).spawn().unwrap();
+        child.wait().unwrap();
+        child.id()
+    };
+    let mut resident = Group::start(group.begins(victim("/bin/sleep", &sensor.folder().join("log-sleep")).arg("600")));
+    wait_until("what Docker keeps of the container", || sensor.status_json()["containers"]["known"] == 1);
+    let (later, other) = (in_group(&group), in_group(&imitation));
+    resident.signal(nix::sys::signal::Signal::SIGTERM);
+    resident.wait();
     sensor.settle();
-    let events = sensor.events_json(&["--kind", "process.exec"]);
-    let process = &of_pid(&events, child.id()).last().expect("no exec")["process"];
-    assert_eq!(process["container"], id);
-    assert!(process["cgroup"]["path"].as_str().is_some_and(|path| path.ends_with(&format!("docker-{id}.scope"))), "{process:#}");
-    assert_eq!(
-        process["cgroup"]["id"].as_u64(),
-        Some(fs::metadata(&group.0).map(|data| std::os::unix::fs::MetadataExt::ino(&data)).unwrap())
-    );
+
+    let events = sensor.events_json(&[]);
+    let of_kind = |pid, kind: &str| of_pid(&events, pid).into_iter().rfind(|event| event["kind"] == kind).expect(kind)["process"].clone();
+    let first = of_kind(resident.pid(), "process.exec");
+    assert_eq!((&first["container"]["id"], &first["container"]["runtime"]), (&Value::from(id.as_str()), &Value::from("docker")));
+    assert_eq!(first["container"]["name"], Value::Null, "nothing waits for the file: {first:#}");
+    assert!(first["cgroup"]["path"].as_str().is_some_and(|path| path.ends_with(&format!("docker-{id}.scope"))), "{first:#}");
+    assert_eq!(first["cgroup"]["id"].as_u64(), Some(group.id()));
+    let expected = serde_json::json!({
+        "id": id, "runtime": "docker", "name": "web", "image": "nginx:1.27", "image_id": "sha256:ab",
+        "pod": null, "within": null, "user": null, "labels": null,
+    });
+    assert_eq!(of_kind(later, "process.exec")["container"], expected);
+    assert_eq!(of_kind(resident.pid(), "process.exit")["container"], expected, "a process that began before");
+    let imitated = of_kind(other, "process.exec");
+    assert_eq!((&imitated["container"]["user"], &imitated["container"]["name"]), (&Value::from(1000), &Value::Null));
+    let status = sensor.status_json();
+    assert_eq!((&status["containers"]["failed"], &status["containers"]["dropped"]), (&Value::from(0), &Value::from(0)), "{status:#}");
 }
 
-/// A control group that goes with its owner.
-struct ControlGroup(String);
+/// The kernel's names of the namespaces.
+const NAMESPACES: [&str; 8] = ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"];
 
-impl ControlGroup {
-    fn new(root: &str, name: &str) -> Self {
-        let path = format!("{root}/{name}");
-        fs::create_dir(&path).unwrap_or_else(|error| panic!("cannot make {path}: {error}"));
-        Self(path)
-    }
+/// Namespaces of a process, by /proc; null where the kernel has no such kind.
+fn namespaces(pid: u32) -> Value {
+    let one = |name: &&str| {
+        let inode = fs::metadata(format!("/proc/{pid}/ns/{name}")).map(|data| std::os::unix::fs::MetadataExt::ino(&data));
+        ((*name).to_owned(), inode.map_or(Value::Null, Value::from))
+    };
+    NAMESPACES.iter().map(one).collect::<serde_json::Map<_, _>>().into()
 }
 
-impl Drop for ControlGroup {
-    fn drop(&mut self) {
-        // The kernel empties it a moment after its last process ended.
-        wait_for("the control group's end", || fs::remove_dir(&self.0).ok());
+#[test]
+fn every_namespace_of_an_image_is_told() {
+    use nix::sched::{CloneFlags, unshare};
+    let own = namespaces(std::process::id());
+    assert!(own["net"].is_u64() && own["user"].is_u64(), "{own:#}");
+    for config in [Sensor::with(), Sensor::with().arg("--disable-hook").arg("process_seed:iter")] {
+        let mut sensor = config.start();
+        let mut alike = Group::start(victim("/bin/sleep", &sensor.folder().join("log-alike")).arg("600"));
+        let mut apart = victim("/bin/sleep", &sensor.folder().join("log-apart"));
+        let new = [CloneFlags::CLONE_NEWCGROUP, CloneFlags::CLONE_NEWIPC, CloneFlags::CLONE_NEWNET, CloneFlags::CLONE_NEWUTS];
+        let flags =
+            new.into_iter().chain([CloneFlags::CLONE_NEWNS, CloneFlags::CLONE_NEWUSER]).fold(CloneFlags::empty(), |all, one| all | one);
+        // SAFETY: one system call between fork and exec.
+        unsafe { apart.arg("600").pre_exec(move || Ok(unshare(flags)?)) };
+        let mut apart = Group::start(&mut apart);
+        // The image is there when the spawn has returned, so these are what its exec found.
+        let (of_alike, of_apart) = (namespaces(alike.pid()), namespaces(apart.pid()));
+        assert_eq!(of_alike, own);
+        for name in ["cgroup", "ipc", "mnt", "net", "user", "uts"] {
+            assert_ne!(of_apart[name], own[name], "{name}: the test's process did not leave it");
+        }
+        for group in [&mut alike, &mut apart] {
+            group.signal(nix::sys::signal::Signal::SIGKILL);
+            group.wait();
+        }
+        sensor.settle();
+        let events = sensor.events_json(&[]);
+        let told = |pid, kind: &str| {
+            of_pid(&events, pid).into_iter().rfind(|event| event["kind"] == kind).expect(kind)["process"]["namespaces"].clone()
+        };
+        assert_eq!(told(alike.pid(), "process.exec"), of_alike);
+        assert_eq!(told(apart.pid(), "process.exec"), of_apart);
+        assert_eq!(told(std::process::id(), "process.seed"), own);
     }
 }
 

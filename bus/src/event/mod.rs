@@ -17,6 +17,7 @@ mod body;
 mod bpf;
 mod capabilities;
 mod codec;
+mod container;
 mod credentials;
 mod disguise;
 mod hardening;
@@ -41,6 +42,7 @@ pub use body::{
 pub use bpf::{BpfAttach, BpfProgram, BpfSocket, BpfWay, PerfEvent};
 pub use capabilities::{Capabilities, CapabilitySets};
 pub use codec::{CodecError, SCHEMA_VERSION, decode_alert, decode_event, decode_match, encode_alert, encode_event, encode_match};
+pub use container::{ContainerInfo, Pod, ProcessNamespaces};
 pub use credentials::{Credentials, Ids};
 pub use disguise::{Prctl, Rename};
 pub use hardening::{Health, Helper, KernelProbe, Lockdown, LockdownAct, ProbeAct};

@@ -1,13 +1,16 @@
 //! The subject of an event: one process with the image it runs.
 
+use std::sync::Arc;
+
 use minicbor::{Decode, Encode};
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
-use super::{EventId, ExecId};
+use super::container::{ContainerJson, NamespacesJson, shared};
+use super::{ContainerInfo, EventId, ExecId, ProcessNamespaces};
 
 /// One process at the time of an event. Field terms follow ECS where ECS has one.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, JsonSchema)]
 #[cbor(map)]
 pub struct Process {
     /// Names this image for ever.
@@ -73,14 +76,17 @@ pub struct Process {
     /// Control group.
     #[n(20)]
     pub cgroup: Option<Cgroup>,
-    /// Container id (64 hex digits or the runtime's own form), read from the control group.
+    /// Container id (64 hex digits or the runtime's own form), read from the control group. In JSON it is `container.id`.
     #[n(21)]
+    #[schemars(skip)]
     pub container: Option<String>,
-    /// Mount namespace inode.
+    /// Mount namespace inode. In JSON it is `namespaces.mnt`.
     #[n(22)]
+    #[schemars(skip)]
     pub mnt_ns: Option<u32>,
-    /// Pid namespace inode.
+    /// Pid namespace inode. In JSON it is `namespaces.pid`.
     #[n(23)]
+    #[schemars(skip)]
     pub pid_ns: Option<u32>,
     /// A thread of the kernel: no exe, no argv.
     #[n(24)]
@@ -92,6 +98,111 @@ pub struct Process {
     /// above it. `None` outside of every session that the sensor saw opening.
     #[n(26)]
     pub login: Option<EventId>,
+    /// Namespaces besides these two; in JSON all of them.
+    #[n(27)]
+    #[schemars(with = "NamespacesJson")]
+    pub namespaces: Option<ProcessNamespaces>,
+    /// What is known of the container that it is in; shared by all events of the container. In JSON the id is in it.
+    #[n(28)]
+    #[cbor(with = "shared", has_nil)]
+    #[schemars(rename = "container", with = "Option<ContainerJson<'static>>")]
+    pub container_info: Option<Arc<ContainerInfo>>,
+}
+
+/// JSON of a process: what belongs together stands together, whatever the stored encoding has grown by.
+#[derive(Serialize)]
+struct ProcessJson<'a> {
+    exec_id: ExecId,
+    parent: Option<ExecId>,
+    pid: u32,
+    tid: u32,
+    ppid: Option<u32>,
+    start_wall_ns: Option<i64>,
+    name: &'a str,
+    exe: Option<&'a ExeFile>,
+    argv: &'a [String],
+    argv_truncated: bool,
+    cwd: Option<&'a str>,
+    uid: u32,
+    euid: u32,
+    gid: Option<u32>,
+    user: Option<&'a str>,
+    loginuid: Option<u32>,
+    audit_session: Option<u32>,
+    tty: Option<&'a str>,
+    sid: Option<u32>,
+    cap_effective: Option<u64>,
+    cgroup: Option<&'a Cgroup>,
+    container: Option<ContainerJson<'a>>,
+    namespaces: NamespacesJson,
+    kernel_thread: bool,
+    approximate: bool,
+    login: Option<EventId>,
+}
+
+impl Serialize for Process {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self {
+            exec_id,
+            parent,
+            pid,
+            tid,
+            ppid,
+            start_wall_ns,
+            name,
+            exe,
+            argv,
+            argv_truncated,
+            cwd,
+            uid,
+            euid,
+            gid,
+            user,
+            loginuid,
+            audit_session,
+            tty,
+            sid,
+            cap_effective,
+            cgroup,
+            container,
+            mnt_ns,
+            pid_ns,
+            kernel_thread,
+            approximate,
+            login,
+            namespaces,
+            container_info,
+        } = self;
+        let json = ProcessJson {
+            exec_id: *exec_id,
+            parent: *parent,
+            pid: *pid,
+            tid: *tid,
+            ppid: *ppid,
+            start_wall_ns: *start_wall_ns,
+            name,
+            exe: exe.as_ref(),
+            argv,
+            argv_truncated: *argv_truncated,
+            cwd: cwd.as_deref(),
+            uid: *uid,
+            euid: *euid,
+            gid: *gid,
+            user: user.as_deref(),
+            loginuid: *loginuid,
+            audit_session: *audit_session,
+            tty: tty.as_deref(),
+            sid: *sid,
+            cap_effective: *cap_effective,
+            cgroup: cgroup.as_ref(),
+            container: container.as_deref().map(|id| ContainerJson::new(id, container_info.as_deref())),
+            namespaces: NamespacesJson::new(*mnt_ns, *pid_ns, *namespaces),
+            kernel_thread: *kernel_thread,
+            approximate: *approximate,
+            login: *login,
+        };
+        json.serialize(serializer)
+    }
 }
 
 /// The executed file.
@@ -128,7 +239,7 @@ pub struct Cgroup {
     /// cgroup v2 id (the kernfs inode of the unified hierarchy).
     #[n(0)]
     pub id: u64,
-    /// Path from the hierarchy's root, at most its last four components; the v1 path where v2 says only "root".
+    /// Path from the hierarchy's root, at most its last eight components; the v1 path where v2 says only "root".
     #[n(1)]
     pub path: Option<String>,
 }
@@ -164,11 +275,85 @@ impl Process {
             kernel_thread: false,
             approximate: false,
             login: None,
+            namespaces: None,
+            container_info: None,
         }
     }
 
     /// Path of the executed file, if known.
     pub fn exe_path(&self) -> Option<&str> {
         self.exe.as_ref().map(|exe| exe.path.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::event::{BootId, Pod};
+
+    fn process() -> Process {
+        Process::of(ExecId { boot: BootId(1), start_ns: 2, pid: 3, exec: 4 })
+    }
+
+    fn confined() -> Process {
+        let info = ContainerInfo {
+            runtime: Some("docker".into()),
+            name: Some("web".into()),
+            image: Some("nginx:1.27".into()),
+            pod: Some(Pod { name: Some("shop".into()), ..Pod::default() }),
+            labels: [("com.docker.compose.project".to_owned(), "shop".to_owned())].into(),
+            ..ContainerInfo::default()
+        };
+        Process {
+            container: Some("5eed".into()),
+            mnt_ns: Some(10),
+            pid_ns: Some(11),
+            namespaces: Some(ProcessNamespaces { net: Some(12), ..ProcessNamespaces::default() }),
+            container_info: Some(Arc::new(info)),
+            ..process()
+        }
+    }
+
+    #[test]
+    fn a_container_is_one_object_in_json() {
+        let json = serde_json::to_value(confined()).unwrap();
+        let container = &json["container"];
+        assert_eq!((&container["id"], &container["runtime"], &container["name"]), (&json!("5eed"), &json!("docker"), &json!("web")));
+        assert_eq!((&container["image"], &container["pod"]["name"]), (&json!("nginx:1.27"), &json!("shop")));
+        assert_eq!(container["labels"], json!({ "com.docker.compose.project": "shop" }));
+        assert_eq!(
+            (&json["namespaces"]["mnt"], &json["namespaces"]["pid"], &json["namespaces"]["net"]),
+            (&json!(10), &json!(11), &json!(12))
+        );
+        assert_eq!(serde_json::to_value(process()).unwrap()["container"], json!(null));
+    }
+
+    #[test]
+    fn it_is_stored_whole_and_older_records_are_read() {
+        let bytes = minicbor::to_vec(confined()).unwrap();
+        assert_eq!(minicbor::decode::<Process>(&bytes).unwrap(), confined());
+        // As the last version wrote it: an id, and nothing behind number 26.
+        let older = Process { namespaces: None, container_info: None, ..confined() };
+        let bytes = minicbor::to_vec(&older).unwrap();
+        assert_eq!(minicbor::decode::<Process>(&bytes).unwrap(), older);
+        let json = serde_json::to_value(&older).unwrap();
+        assert_eq!((&json["container"]["id"], &json["container"]["image"]), (&json!("5eed"), &json!(null)));
+    }
+
+    #[test]
+    fn an_older_reader_finds_the_id_where_it_was() {
+        #[derive(Decode)]
+        #[cbor(map)]
+        struct Older {
+            #[n(2)]
+            pid: u32,
+            #[n(21)]
+            container: Option<String>,
+        }
+        let bytes = minicbor::to_vec(confined()).unwrap();
+        let Older { pid, container } = minicbor::decode(&bytes).unwrap();
+        assert_eq!((pid, container.as_deref()), (3, Some("5eed")));
     }
 }

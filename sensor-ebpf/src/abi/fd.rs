@@ -123,6 +123,18 @@ pub struct Image {
     pub mnt_ns: u32,
     /// Pid namespace inode.
     pub pid_ns: u32,
+    /// Control group namespace inode.
+    pub cgroup_ns: u32,
+    /// IPC namespace inode.
+    pub ipc_ns: u32,
+    /// Network namespace inode.
+    pub net_ns: u32,
+    /// Time namespace inode; 0 where the kernel has none.
+    pub time_ns: u32,
+    /// Inode of the user namespace of the credentials.
+    pub user_ns: u32,
+    /// UTS namespace inode.
+    pub uts_ns: u32,
     /// Zero.
     pub pad: u32,
     /// `comm`, NUL-terminated; bytes after the NUL are stale.
@@ -141,4 +153,4 @@ pub struct Image {
 
 const _: () = assert!(size_of::<Fd>() == 56);
 const _: () = assert!(size_of::<Relay>() == 24 + RELAY_SOCKETS * 56);
-const _: () = assert!(size_of::<Image>() == 24 + 12 * 4 + 32 + 16);
+const _: () = assert!(size_of::<Image>() == 24 + 18 * 4 + 32 + 16);

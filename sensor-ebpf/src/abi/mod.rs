@@ -37,8 +37,9 @@ pub const FAILED_NAME_MAX: usize = 256;
 pub const PATH_COMPONENTS: usize = 24;
 /// Longest path component with its NUL (the kernel's `NAME_MAX` is 255).
 pub const COMPONENT_MAX: usize = 256;
-/// cgroup path components that are kept, from the leaf up.
-pub const CGROUP_COMPONENTS: usize = 4;
+/// cgroup path components that are kept, from the leaf up. Kubernetes in Docker has seven down to the container, a rootless podman's pod
+/// six.
+pub const CGROUP_COMPONENTS: usize = 8;
 /// Descriptors of the parent that are searched for the other ends of a process's stdio.
 pub const RELAY_FDS: usize = 4096;
 /// INET sockets of a relaying parent that are kept.

@@ -8,6 +8,14 @@ use bartizan_sensor_ebpf::layout::ABSENT;
 use super::maps::{SCRATCH, Scratch};
 use super::{copy, fd, field, offset, path, read, tail};
 
+/// Inode of the namespace that `$holder` points to by its member `$pointer`; 0 of a task that has left its namespaces behind at its end.
+macro_rules! namespace {
+    ($holder:expr, $pointer:ident, $inum:ident) => {{
+        let namespace: u64 = field!($holder, $pointer);
+        field!(namespace, $inum)
+    }};
+}
+
 /// Fills `image` except for its spans.
 ///
 /// # Safety
@@ -37,6 +45,13 @@ pub(crate) unsafe fn credentials(image: *mut Image, task: u64) {
         (*image).sid = if sid_pid == 0 { 0 } else { read(sid_pid + offset!(pid_numbers) + offset!(upid_nr)) };
         (*image).mnt_ns = field!(mnt_ns, mntns_inum);
         (*image).pid_ns = field!(pid_ns, pidns_inum);
+        (*image).cgroup_ns = namespace!(nsproxy, nsproxy_cgroup_ns, cgroupns_inum);
+        (*image).ipc_ns = namespace!(nsproxy, nsproxy_ipc_ns, ipcns_inum);
+        (*image).net_ns = namespace!(nsproxy, nsproxy_net_ns, netns_inum);
+        let has_time = offset!(nsproxy_time_ns) != u64::from(ABSENT) && offset!(timens_inum) != u64::from(ABSENT);
+        (*image).time_ns = if has_time { namespace!(nsproxy, nsproxy_time_ns, timens_inum) } else { 0 };
+        (*image).uts_ns = namespace!(nsproxy, nsproxy_uts_ns, utsns_inum);
+        (*image).user_ns = namespace!(cred, cred_user_ns, userns_inum);
         copy((&raw mut (*image).comm).cast(), 16, task + offset!(task_comm));
         if tty != 0 {
             copy((&raw mut (*image).tty).cast(), 16, tty + offset!(tty_name));

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 
 use aya::programs::iter::IterLink;
-use bartizan_bus::event::{InetSocket, NS_PER_TICK, Stdio, StdioEnd, Transport};
+use bartizan_bus::event::{InetSocket, NS_PER_TICK, ProcessNamespaces, Stdio, StdioEnd, Transport};
 use bartizan_sensor_ebpf::abi::{ARGV_MAX, DecodeError, Header, Kind, RELAY_SOCKETS};
 use procfs::process::{FDTarget, Process as Proc};
 
@@ -152,6 +152,7 @@ fn one(proc: &Proc, now: u64, starts: &HashMap<u32, u64>, sockets: &HashMap<u64,
     let deleted = exe.as_deref().is_some_and(|path| path.ends_with(" (deleted)"));
     let exe = exe.map(|path| path.strip_suffix(" (deleted)").unwrap_or(&path).to_owned());
     let namespace = |name: &str| fs::metadata(format!("/proc/{pid}/ns/{name}")).map_or(0, |metadata| metadata.ino() as u32);
+    let other = |name: &str| Some(namespace(name)).filter(|inode| *inode != 0);
     let number = |name: &str| {
         let text = fs::read_to_string(format!("/proc/{pid}/{name}")).ok()?;
         text.trim().parse::<u32>().ok().filter(|id| *id != u32::MAX)
@@ -179,6 +180,14 @@ fn one(proc: &Proc, now: u64, starts: &HashMap<u32, u64>, sockets: &HashMap<u64,
         cap_effective: status.capeff,
         mnt_ns: namespace("mnt"),
         pid_ns: namespace("pid"),
+        namespaces: ProcessNamespaces {
+            cgroup: other("cgroup"),
+            ipc: other("ipc"),
+            net: other("net"),
+            time: other("time"),
+            user: other("user"),
+            uts: other("uts"),
+        },
         parent_start_boottime: starts.get(&ppid).map_or(0, |ticks| ticks * NS_PER_TICK),
         stdio: stdio(proc, sockets),
         sockets: own_sockets(proc, sockets),

@@ -65,8 +65,8 @@ impl EventLines {
             Severity::Info => paint.cyan(&kind),
             severity => paint.severity(severity, &kind),
         };
-        let container = event.process.as_ref().and_then(|process| process.container.as_deref());
-        let container = container.map(|id| paint.dim(&format!("  [container {}]", escape(&short(id))))).unwrap_or_default();
+        let container = event.process.as_ref().and_then(container);
+        let container = container.map(|container| paint.dim(&format!("  [container {container}]"))).unwrap_or_default();
         let line = format!(
             "{} {} {kind} {user:<USER_WIDTH$} {process:<PROCESS_WIDTH$} {what}{target}{container}",
             paint.dim(&local(event.time.wall_ns, zone)),
@@ -290,6 +290,15 @@ fn target_cell(target: &Process) -> String {
     format!("{}({}){thread}", escape(&target.name), target.pid)
 }
 
+/// The container's name, behind its pod's where it has one, and its short id: `shop/web-1/nginx 0123456789ab`.
+fn container(process: &Process) -> Option<String> {
+    let id = escape(&short(process.container.as_deref()?));
+    let Some(info) = process.container_info.as_deref() else { return Some(id) };
+    let pod = info.pod.as_ref().map(|pod| [pod.namespace.as_deref(), pod.name.as_deref()]).unwrap_or_default();
+    let names: Vec<String> = pod.into_iter().chain([info.name.as_deref()]).flatten().map(escape).collect();
+    Some(if names.is_empty() { id } else { format!("{} {id}", names.join("/")) })
+}
+
 /// The first twelve characters of a container id, as container tools show it.
 pub(crate) fn short(id: &str) -> String {
     id.chars().take(12).collect()
@@ -367,7 +376,9 @@ impl Names {
 
 #[cfg(test)]
 mod tests {
-    use bartizan_bus::event::{Errno, ExeFile, Fork, Heartbeat, KindLoss, Seed, Stop};
+    use std::sync::Arc;
+
+    use bartizan_bus::event::{ContainerInfo, Errno, ExeFile, Fork, Heartbeat, KindLoss, Pod, Seed, Stop};
 
     use super::*;
     use crate::cli::paint::ColorChoice;
@@ -473,6 +484,15 @@ mod tests {
         (parent.user, parent.euid) = (None, 0);
         let line = render(&event(parent, Body::Fork(Fork { child: process(6, "runc", &[]) })));
         assert!(line.contains(" 1000→0 ") && line.ends_with("→ runc(6)  [container 0123456789ab]"), "{line}");
+        let named = |pod: Option<Pod>| {
+            let mut inside = process(7, "sh", &["sh"]);
+            inside.container = Some("0123456789abcdef".into());
+            inside.container_info = Some(Arc::new(ContainerInfo { name: Some("web".into()), pod, ..ContainerInfo::default() }));
+            render(&event(inside, Body::Exit(Exit::default())))
+        };
+        assert!(named(None).ends_with("[container web 0123456789ab]"), "{}", named(None));
+        let pod = Pod { name: Some("web-1".into()), namespace: Some("shop".into()), uid: None };
+        assert!(named(Some(pod)).ends_with("[container shop/web-1/web 0123456789ab]"));
     }
 
     #[test]
@@ -480,6 +500,8 @@ mod tests {
         let evil = "\u{1b}]0;owned\u{7}\n\u{202e}\u{9b}2J";
         let mut bad = process(7, evil, &[evil, evil]);
         (bad.user, bad.container) = (Some(evil.into()), Some(evil.into()));
+        let pod = Pod { name: Some(evil.into()), namespace: Some(evil.into()), uid: None };
+        bad.container_info = Some(Arc::new(ContainerInfo { name: Some(evil.into()), pod: Some(pod), ..ContainerInfo::default() }));
         let mut lines = lines();
         let mut child = process(8, evil, &[evil]);
         (child.parent, child.ppid) = (Some(exec_id(7)), Some(7));

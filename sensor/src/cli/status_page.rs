@@ -16,8 +16,8 @@ use super::escape::escape;
 use super::paint::Paint;
 use crate::config::units::about_bytes as about;
 use crate::status::{
-    AuthStatus, Blind, ConsumerStatus, CpuStatus, HookState, HookStatus, KindCount, LibraryStatus, ProcessTable, RedactionStatus,
-    StatusReport, StreamStatus, SubscriptionStatus, Verdict, skipped_runs,
+    AuthStatus, Blind, ConsumerStatus, ContainersStatus, CpuStatus, HookState, HookStatus, KindCount, LibraryStatus, ProcessTable,
+    RedactionStatus, StatusReport, StreamStatus, SubscriptionStatus, Verdict, skipped_runs,
 };
 
 /// The report with `verdict` (`working` or `degraded`) and `reasons` beside its own fields, on one line.
@@ -60,6 +60,7 @@ pub(crate) fn render(report: &StatusReport, verdict: &Verdict, paint: Paint) -> 
         "Itself",
         [
             format!("process table: {} of {} entries, {} evicted", table.entries, table.max, table.evicted),
+            containers(&report.containers),
             authentications(report.auth),
             ceiling(report.cpu),
             format!("memory: {}, processor time: {:.1} s", about(usage.rss_bytes), usage.cpu_seconds),
@@ -199,6 +200,15 @@ fn authentications(auth: AuthStatus) -> String {
     format!("authentications under way: {entries} of {max}, {evicted} evicted; lines of sshd's log that PAM had told: {said_again}")
 }
 
+fn containers(status: &ContainersStatus) -> String {
+    let ContainersStatus { entries, max, evicted, known, waiting, failed, last_failure, dropped } = status;
+    let why = last_failure.as_deref().map(|why| format!(" (the last: {})", escape(why))).unwrap_or_default();
+    format!(
+        "containers: {entries} of {max}, {known} with their runtime's data, {evicted} evicted; lookups: {waiting} waiting, {failed} failed{why}, \
+         {dropped} put off for want of room"
+    )
+}
+
 fn ceiling(cpu: CpuStatus) -> String {
     let CpuStatus { limit_percent, used_percent, shedding } = cpu;
     let limit = if limit_percent == 0 { "no ceiling".to_owned() } else { format!("ceiling {limit_percent} %") };
@@ -303,6 +313,7 @@ mod tests {
             "\n  siem  syslog  127.0.0.1:514  connected  1          0",
             "\n\nRedaction\n  3 secret values replaced since the start (assign.name: 3)\n",
             "process table: 120 of 65536 entries, 0 evicted",
+            "containers: 3 of 4096, 2 with their runtime's data, 0 evicted; lookups: 0 waiting, 0 failed, 0 put off for want of room",
             "memory: 31.0 MiB, processor time: 1.5 s",
         ] {
             assert!(page.contains(expected), "{expected:?} is not in\n{page}");
@@ -389,6 +400,7 @@ mod tests {
         evil.detectors = serde_json::json!({ text: [text], "detectors": [detector], "first_undecodable": text });
         evil.correlation = serde_json::json!({ text: [text], "first_undecodable": text, "state": { "tables": [{ "name": text }] } });
         evil.problems = vec![text.into()];
+        evil.containers.last_failure = Some(text.into());
         evil.kinds.push(KindCount { lost: [("recursion".into(), 3)].into(), ..KindCount::new(text) });
         evil.blind[0].hook = text.into();
         evil.sinks[0]["state"] = "failed".into();

@@ -6,8 +6,8 @@
 //!   attached, so the rings may still hold the forks and execs of what was seeded.
 //! - **What is not known stays `None`.** A subject that was never seen is its pid, its start and its credentials.
 //! - **Secrets are replaced first** ([`crate::redact`]): the table and what comes of it never hold them.
-//! - **Nothing here reads a clock or a file**, except [`users`] and [`clock`], which the caller drives: the same observations give the same
-//!   events, live and from a recording.
+//! - **Nothing here reads a clock or a file**, except [`users`], [`clock`] and [`container::reader`], which the caller drives: the same
+//!   observations give the same events, live and from a recording.
 
 pub mod auth;
 pub mod clock;
@@ -16,14 +16,16 @@ pub mod table;
 pub mod users;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bartizan_bus::event::{
-    Body, BootId, Cgroup, EventId, ExeFile, Exec, ExecId, Fork, Outcome, Process, Relay, SecurityEvent, Seed, Severity,
+    Body, BootId, Cgroup, EventId, ExeFile, Exec, ExecId, Fork, Outcome, Process, ProcessNamespaces, Relay, SecurityEvent, Seed, Severity,
 };
 
 use crate::project::{Act, Child, Image, NO_CPU, Observation, Subject, Target, What};
 use crate::redact::Redactor;
 use auth::{Caller, Step, Transactions, Who};
+use container::Known;
 use table::Table;
 use users::Names;
 
@@ -44,6 +46,7 @@ pub struct Enricher {
     wall_offset: i64,
     table: Table,
     users: Names,
+    containers: Known,
     redactor: Option<Redactor>,
     own: u32,
     transactions: Transactions,
@@ -62,6 +65,7 @@ impl Enricher {
             wall_offset,
             table: Table::new(max_processes),
             users: Names::new(),
+            containers: Known::default(),
             redactor: None,
             own: OWN_SEQUENCES,
             transactions: Transactions::default(),
@@ -88,6 +92,16 @@ impl Enricher {
     /// The process table.
     pub fn table(&self) -> &Table {
         &self.table
+    }
+
+    /// What is known of containers.
+    pub fn containers(&self) -> &Known {
+        &self.containers
+    }
+
+    /// The same, to take requests and to give answers.
+    pub fn containers_mut(&mut self) -> &mut Known {
+        &mut self.containers
     }
 
     /// Authentications that are under way.
@@ -263,8 +277,9 @@ impl Enricher {
         if process.cgroup.as_ref().is_some_and(|cgroup| cgroup.id != 0 && cgroup.id != subject.cgroup_id) {
             // It was moved since its exec: where to is known by number only.
             process.cgroup = Some(Cgroup { id: subject.cgroup_id, path: None });
-            process.container = None;
+            (process.container, process.container_info) = (None, None);
         }
+        self.tell_container(&mut process, id, subject.ktime);
         process.tid = subject.tid;
         process.ppid = Some(subject.ppid).filter(|ppid| *ppid != 0);
         process.uid = subject.uid;
@@ -288,6 +303,17 @@ impl Enricher {
         Some(Process { tid: target.tid, uid: target.uid, user: self.users.get(&target.uid).cloned(), ..process })
     }
 
+    /// Adds to a process in a container what was found of it since the process began.
+    fn tell_container(&mut self, process: &mut Process, id: ExecId, now: u64) {
+        let (Some(container), Some(held)) = (&process.container, &process.container_info) else { return };
+        let Some(found) = self.containers.found(container, held, now) else { return };
+        // Its children have it then, and it outlives the table of containers.
+        if let Some(entry) = self.table.get_mut(&id).filter(|entry| entry.process.exec_id == id) {
+            entry.process.container_info = Some(Arc::clone(&found));
+        }
+        process.container_info = Some(found);
+    }
+
     /// The child of `parent`: its image under another id.
     fn child(&self, parent: &Process, child: &Child) -> Process {
         let exec_id = self.exec_id(child.tgid, child.start_boottime, child.exec_id);
@@ -305,7 +331,7 @@ impl Enricher {
     }
 
     /// A process as an exec or seed record tells it.
-    fn image(&self, subject: &Subject, exec_id: ExecId, image: &Image, approximate: bool) -> Process {
+    fn image(&mut self, subject: &Subject, exec_id: ExecId, image: &Image, approximate: bool) -> Process {
         let by_record = || {
             let parent = self.exec_id(subject.ppid, image.parent_start_boottime, image.parent_exec_id);
             // /proc does not count images: what is known of the parent does.
@@ -315,6 +341,8 @@ impl Enricher {
         // The link that fork made is older and better than the real parent now, which may be a reaper.
         let parent = self.table.get(&exec_id).and_then(|entry| entry.process.parent).or_else(by_record);
         let cgroup = Cgroup { id: subject.cgroup_id, path: image.cgroup.clone() };
+        let place = image.cgroup.as_deref().and_then(container::of_path);
+        let container_info = place.as_ref().map(|place| self.containers.info(place, subject.ktime));
         Process {
             exec_id,
             parent,
@@ -344,13 +372,15 @@ impl Enricher {
             tty: image.tty.clone(),
             sid: Some(image.sid),
             cap_effective: Some(image.cap_effective),
-            container: image.cgroup.as_deref().and_then(container::container_id),
+            container: place.map(|place| place.id),
             cgroup: Some(cgroup).filter(|cgroup| cgroup.id != 0 || cgroup.path.is_some()),
             mnt_ns: Some(image.mnt_ns).filter(|ns| *ns != 0),
             pid_ns: Some(image.pid_ns).filter(|ns| *ns != 0),
             kernel_thread: subject.kernel_thread,
             approximate,
             login: self.login(&exec_id, parent.as_ref()),
+            namespaces: Some(image.namespaces).filter(|namespaces| *namespaces != ProcessNamespaces::default()),
+            container_info,
         }
     }
 

@@ -2,9 +2,11 @@
 //!
 //! Every committed input under `fuzz/corpus/` runs through them as a unit test too, so that a crash that was found stays found.
 
+mod containers;
 mod recording;
 mod records;
 
+pub use containers::containers;
 pub use recording::recording;
 pub use records::records;
 
@@ -12,7 +14,7 @@ pub use records::records;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 2] = [("recording", recording), ("records", records)];
+pub const TARGETS: [Target; 3] = [("containers", containers), ("recording", recording), ("records", records)];
 
 #[cfg(test)]
 mod tests {

@@ -31,7 +31,19 @@ fn itself(report: &StatusReport) -> Vec<Family> {
         Family::gauge("shedding", "1 while bulk kinds are left out because of sensor.cpu_limit").of(u64::from(report.cpu.shedding)),
         Family::gauge("process_table_entries", "Processes held").of(table.entries),
         Family::counter("process_table_evicted", "Living processes that had to make room").of(table.evicted),
+        Family::gauge("containers", "Containers remembered, by whether their runtime's data is known")
+            .each([true, false], |known| ([("known", if *known { "yes" } else { "no" })], containers_known(report, *known))),
+        Family::counter("container_lookups_failed", "Files of container runtimes that could not be read or are not believed")
+            .of(report.containers.failed),
+        Family::counter("container_lookups_dropped", "Lookups of containers that were put off for want of room")
+            .of(report.containers.dropped),
     ]
+}
+
+/// Containers that are remembered, with their runtime's data or without.
+fn containers_known(report: &StatusReport, known: bool) -> u64 {
+    let status = &report.containers;
+    if known { status.known } else { status.entries.saturating_sub(status.known) }
 }
 
 fn capture(report: &StatusReport) -> Vec<Family> {

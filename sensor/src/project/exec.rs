@@ -1,6 +1,6 @@
 //! `process.exec`, done and failed.
 
-use bartizan_bus::event::Errno;
+use bartizan_bus::event::{Errno, ProcessNamespaces};
 use bartizan_sensor_ebpf::abi::{
     self, Bytes, Exec, ExecFailed, FLAG_ARGV_TRUNCATED, FLAG_CWD_TRUNCATED, FLAG_EXE_TRUNCATED, FLAG_NAME_TRUNCATED, Fd, Header,
 };
@@ -31,6 +31,7 @@ pub(super) fn project_failed(record: &ExecFailed, bytes: Bytes<'_>) -> What {
 /// The part that exec and seed records share.
 pub(super) fn image(header: &Header, image: &abi::Image, stdio: &[Fd], relay: &abi::Relay, bytes: Bytes<'_>) -> Image {
     let set = |id: u32| (id != u32::MAX).then_some(id);
+    let namespace = |inode: u32| (inode != 0).then_some(inode);
     let has_exe = image.exe_inode != 0;
     Image {
         name: text::name(&image.comm),
@@ -55,6 +56,14 @@ pub(super) fn image(header: &Header, image: &abi::Image, stdio: &[Fd], relay: &a
         cap_effective: image.cap_effective,
         mnt_ns: image.mnt_ns,
         pid_ns: image.pid_ns,
+        namespaces: ProcessNamespaces {
+            cgroup: namespace(image.cgroup_ns),
+            ipc: namespace(image.ipc_ns),
+            net: namespace(image.net_ns),
+            time: namespace(image.time_ns),
+            user: namespace(image.user_ns),
+            uts: namespace(image.uts_ns),
+        },
         parent_start_boottime: image.parent_start_boottime,
         parent_exec_id: image.parent_exec_id,
         stdio: fd::stdio(stdio),

@@ -23,7 +23,7 @@ mod signal;
 mod sysctl;
 mod text;
 
-use bartizan_bus::event::{Body, Errno, Exit, InetSocket, Outcome, Probe, Severity, Stdio};
+use bartizan_bus::event::{Body, Errno, Exit, InetSocket, Outcome, Probe, ProcessNamespaces, Severity, Stdio};
 use bartizan_sensor_ebpf::abi::{self, DecodeError, FLAG_KERNEL_THREAD, Header, Kind, Record, decode};
 
 pub use pam::Pam;
@@ -273,6 +273,8 @@ pub struct Image {
     pub mnt_ns: u32,
     /// Pid namespace.
     pub pid_ns: u32,
+    /// The other namespaces.
+    pub namespaces: ProcessNamespaces,
     /// Start of the real parent, boot clock, nanoseconds.
     pub parent_start_boottime: u64,
     /// Image count of the real parent.

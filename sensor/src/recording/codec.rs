@@ -28,6 +28,7 @@ const ALIVE: u8 = 11;
 const SECOND: u8 = 12;
 const STOP: u8 = 13;
 const OWN: u8 = 14;
+const CONTAINER: u8 = 15;
 
 /// Appends `input` to `bytes`.
 ///
@@ -93,6 +94,10 @@ pub fn encode(input: &Input<'_>, bytes: &mut Vec<u8>) -> Result<(), EncodeError<
             begin(e, STOP, 1)?;
             e.u64(*now)?;
         }
+        Input::Container { now, request, answer } => {
+            begin(e, CONTAINER, 3)?;
+            e.u64(*now)?.encode(request)?.encode(answer)?;
+        }
     }
     Ok(())
 }
@@ -129,6 +134,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Input<'_>, usize), DecodeError> {
         (ALIVE, 1) => Input::Alive(d.decode::<Vec<(u32, u64)>>()?),
         (SECOND, 0) => Input::Second,
         (STOP, 1) => Input::Stop { now: d.u64()? },
+        (CONTAINER, 3) => Input::Container { now: d.u64()?, request: d.decode()?, answer: d.decode()? },
         _ => return Err(DecodeError::message(format!("no input has number {number} with {parts} parts"))),
     };
     Ok((input, d.position()))

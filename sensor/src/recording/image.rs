@@ -1,6 +1,6 @@
 //! What /proc says of a process, as CBOR: the one input that is no bytes of the kernel.
 
-use bartizan_bus::event::{InetSocket, Stdio};
+use bartizan_bus::event::{InetSocket, ProcessNamespaces, Stdio};
 use minicbor::{Decode, Encode};
 
 use crate::project::{ExeInode, Image, Relay, Subject};
@@ -129,6 +129,9 @@ pub(super) struct SavedImage {
     relay: Option<SavedRelay>,
     #[n(20)]
     sockets: Vec<InetSocket>,
+    #[n(21)]
+    #[cbor(default)]
+    namespaces: ProcessNamespaces,
 }
 
 impl From<&Image> for SavedImage {
@@ -150,6 +153,7 @@ impl From<&Image> for SavedImage {
             cap_effective,
             mnt_ns,
             pid_ns,
+            namespaces,
             parent_start_boottime,
             parent_exec_id,
             stdio,
@@ -173,6 +177,7 @@ impl From<&Image> for SavedImage {
             cap_effective,
             mnt_ns,
             pid_ns,
+            namespaces,
             parent_start_boottime,
             parent_exec_id,
             stdio,
@@ -208,6 +213,7 @@ impl From<SavedImage> for Image {
             cap_effective,
             mnt_ns,
             pid_ns,
+            namespaces,
             parent_start_boottime,
             parent_exec_id,
             stdio,
@@ -231,6 +237,7 @@ impl From<SavedImage> for Image {
             cap_effective,
             mnt_ns,
             pid_ns,
+            namespaces,
             parent_start_boottime,
             parent_exec_id,
             stdio,

@@ -8,6 +8,7 @@
 //! - **Foreign bytes never panic and never ask for more memory than [`format::PLAIN_MAX`] of them.**
 
 mod codec;
+mod containers;
 mod format;
 mod image;
 mod read;

@@ -18,7 +18,7 @@ use crate::capture::loss::Losses;
 use crate::capture::rings::Rings;
 use crate::capture::{HookState, LoadConfig, LoadError, load, mounts, seed};
 use crate::config::Config;
-use crate::daemon::{DaemonError, USERS, may_capture, start_event};
+use crate::daemon::{DaemonError, USERS, lookups, may_capture, start_event};
 use crate::enrich::clock;
 use crate::enrich::users::Users;
 use crate::governor::Governor;
@@ -177,6 +177,7 @@ fn pipeline(config: &Config, loaded: Loaded, path: &Path, file: File) -> Result<
         governor: Governor::new(config.sensor.cpu_limit),
         shed,
         watch: Watch::default(),
+        lookups: lookups(config)?,
     };
     pipeline.begin(start, None, logins, seeds);
     Ok((pipeline, shared))

@@ -277,6 +277,8 @@ fn feed(
             Some(input) => intake.take(input),
             None => break,
         };
+        // The recorder has looked them up; what it found comes as an input.
+        while intake.next_container().is_some() {}
         if reader.totals().inputs.is_multiple_of(STRIDE) && !wait(&|| judged.behind() <= MAX_BEHIND) {
             return Ok(false);
         }

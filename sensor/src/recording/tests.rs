@@ -2,9 +2,11 @@
 
 use std::io::Cursor;
 
-use bartizan_bus::event::{Body, BootId, EventId, ExecId, Gap, KindLoss, Severity, Start, Stdio, StdioEnd, Stop, decode_event};
+use bartizan_bus::event::{
+    Body, BootId, EventId, ExecId, Gap, KindLoss, ProcessNamespaces, Severity, Start, Stdio, StdioEnd, Stop, decode_event,
+};
 use bartizan_bus::{LogReader, StreamName};
-use bartizan_sensor_ebpf::abi::{ABI_VERSION, Exit, Kind, PROBE_PORTS, ProbeGathered, ProbeSource};
+use bartizan_sensor_ebpf::abi::{ABI_VERSION, Exec, Exit, Kind, PROBE_PORTS, ProbeGathered, ProbeSource, Span};
 use proptest::prelude::*;
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -12,6 +14,9 @@ use super::format::{BlockKind, FORMAT, PRELUDE, block_head, prelude, prelude_of}
 use super::*;
 use crate::capture::seed::Found;
 use crate::config::Config;
+use crate::enrich::container::Runtime;
+use crate::enrich::container::known::{Answer, Request};
+use crate::enrich::container::runtime::Metadata;
 use crate::intake::{Input, Sink};
 use crate::project::{ExeInode, Image, Relay, Subject};
 
@@ -53,10 +58,15 @@ fn image() -> Box<Image> {
         exe_file: Some(ExeInode { inode: 1, device: 2, mode: 3, owner: 4, nlink: 5 }),
         argv: vec!["sh".into(), "-c".into()],
         loginuid: Some(1000),
+        namespaces: ProcessNamespaces { net: Some(8), ..ProcessNamespaces::default() },
         stdio: vec![Stdio { fd: 0, end: StdioEnd::Pipe { inode: 6 } }],
         relay: Some(Relay { tgid: 1, start_boottime: 2, exec_id: 3, fds: vec![0, 1], sockets: Vec::new(), truncated: true }),
         ..Image::default()
     })
+}
+
+fn container(answer: Answer) -> Input<'static> {
+    Input::Container { now: 52, request: Request { id: "5eed".repeat(16), runtime: Some(Runtime::Docker), user: Some(1000) }, answer }
 }
 
 /// One of each.
@@ -79,6 +89,11 @@ fn inputs(records: &[Vec<u8>]) -> Vec<Input<'_>> {
         Input::Own { now: 50, severity: Severity::Low, body: Body::Stop(Stop { reason: "of itself".into() }) },
         Input::Lost { now: 51, lost: vec![KindLoss { kind: "process.exec".into(), reason: "ring_full".into(), count: 2 }] },
         Input::Alive(vec![(1, 2), (3, 4)]),
+        container(Answer::Absent),
+        container(Answer::Found(
+            Runtime::Docker,
+            Metadata { name: Some("web".into()), labels: [("a".into(), "b".into())].into(), ..Metadata::default() },
+        )),
         Input::Second,
         Input::Stop { now: 60 },
     ]);
@@ -130,6 +145,32 @@ fn what_is_written_is_read() {
     assert_eq!(*reader.totals(), expected, "the latest time is the beginning at least");
     assert_eq!((totals.seeds, totals.last, totals.all_records(), totals.all_lost()), (2, 60, 3, 2));
     assert_eq!(totals.records, [("network.probe", 1), ("process.exit", 2)].into());
+}
+
+#[test]
+fn a_recorder_has_containers_looked_up_when_their_record_has_its_place() {
+    let mut writer = Writer::new(Vec::new(), &header()).unwrap();
+    let id = "5eed".repeat(16);
+    let request = Request { id: id.clone(), runtime: Some(Runtime::Docker), user: None };
+    let image = Image { cgroup: Some(format!("/docker/{id}")), ..Image::default() };
+    assert!(writer.take(Input::Seed(Found::Proc { subject: subject(), image: Box::new(image) })));
+    assert_eq!((writer.next_container(), writer.next_container()), (Some(request.clone()), None));
+    let mut record = Exec::new_zeroed();
+    (record.header.abi, record.header.kind, record.header.ktime) = (ABI_VERSION, Kind::Exec as u16, 70);
+    let other = "0a".repeat(32);
+    // The leaf first, as the kernel's walk has it.
+    let path = format!("docker-{other}.scope\0system.slice\0");
+    record.image.cgroup = Span { offset: size_of::<Exec>() as u16, len: path.len() as u16 };
+    let mut bytes = [record.as_bytes(), path.as_bytes()].concat();
+    bytes.resize(bytes.len().next_multiple_of(8), 0);
+    let len = bytes.len() as u32;
+    bytes[..4].copy_from_slice(&len.to_le_bytes());
+    assert!(writer.take(Input::Record(&bytes)) && writer.take(Input::Due(69)));
+    assert_eq!(writer.next_container(), None);
+    assert!(writer.take(Input::Due(70)));
+    assert_eq!(writer.next_container().map(|request| request.id), Some(other));
+    let found = Answer::Found(Runtime::Docker, Metadata::default());
+    assert!(writer.take(Input::Container { now: 80, request, answer: found }));
 }
 
 #[test]

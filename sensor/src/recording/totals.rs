@@ -31,7 +31,11 @@ impl Totals {
     pub(super) fn count(&mut self, input: &Input<'_>) {
         self.inputs += 1;
         let time = match input {
-            Input::Begin { now, .. } | Input::Heartbeat { now, .. } | Input::Own { now, .. } | Input::Stop { now } => *now,
+            Input::Begin { now, .. }
+            | Input::Heartbeat { now, .. }
+            | Input::Container { now, .. }
+            | Input::Own { now, .. }
+            | Input::Stop { now } => *now,
             Input::Seed(_) => {
                 self.seeds += 1;
                 0

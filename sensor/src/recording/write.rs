@@ -3,9 +3,11 @@
 use std::io::{self, Write};
 
 use super::codec::encode;
+use super::containers::Containers;
 use super::format::{BLOCK_BYTES, BlockKind, HEADER_MAX, Header, LEVEL, PLAIN_MAX, block_head, prelude};
 use super::totals::Totals;
 use crate::capture::rings::record_time;
+use crate::enrich::container::known::Request;
 use crate::intake::{Input, Sink};
 
 /// Why a recording ends before its time.
@@ -33,6 +35,7 @@ pub struct Writer<W> {
     /// Latest time of a record, and up to which time records were said to have their place.
     newest: u64,
     due: u64,
+    containers: Containers,
     failed: Option<WriteError>,
 }
 
@@ -50,7 +53,17 @@ impl<W: Write> Writer<W> {
         out.write_all(&prelude)?;
         out.write_all(&header)?;
         let bytes = (prelude.len() + header.len()) as u64;
-        Ok(Self { out, plain: Vec::new(), blocks: 0, bytes, totals: Totals::default(), newest: 0, due: 0, failed: None })
+        Ok(Self {
+            out,
+            plain: Vec::new(),
+            blocks: 0,
+            bytes,
+            totals: Totals::default(),
+            newest: 0,
+            due: 0,
+            containers: Containers::default(),
+            failed: None,
+        })
     }
 
     /// Ends the recording with its end mark. Gives what was written to, the numbers, and the bytes.
@@ -98,8 +111,16 @@ impl<W: Write> Writer<W> {
             Input::Begin { .. } => return Ok(()),
             // Nothing waits.
             Input::Due(_) if self.newest <= self.due => return Ok(()),
-            Input::Due(limit) => self.due = *limit,
-            Input::Record(record) => self.newest = self.newest.max(record_time(record).unwrap_or_default()),
+            Input::Due(limit) => {
+                self.due = *limit;
+                self.containers.due(*limit);
+            }
+            Input::Record(record) => {
+                self.newest = self.newest.max(record_time(record).unwrap_or_default());
+                self.containers.record(record);
+            }
+            Input::Seed(found) => self.containers.seed(found),
+            Input::Container { now, request, answer } => self.containers.answer(request, answer, *now),
             Input::Probe(_, gathered) => self.newest = self.newest.max(gathered.last),
             _ => {}
         }
@@ -121,6 +142,10 @@ impl<W: Write + Send> Sink for Writer<W> {
             self.failed = self.put(&input).err();
         }
         self.failed.is_none()
+    }
+
+    fn next_container(&mut self) -> Option<Request> {
+        self.containers.next()
     }
 
     fn waits(&self) -> bool {

@@ -83,6 +83,9 @@ pub struct StatusReport {
     pub metrics: Option<String>,
     /// The process table.
     pub process_table: ProcessTable,
+    /// Containers.
+    #[serde(default)]
+    pub containers: ContainersStatus,
     /// Files of shared libraries that programs are attached to.
     #[serde(default)]
     pub libraries: Vec<LibraryStatus>,
@@ -487,6 +490,27 @@ impl SinkRow {
     }
 }
 
+/// What is known of containers.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ContainersStatus {
+    /// Containers that are remembered.
+    pub entries: u64,
+    /// Most that are.
+    pub max: u64,
+    /// Containers that had to make room.
+    pub evicted: u64,
+    /// Of those that are remembered, with what their runtime says of them.
+    pub known: u64,
+    /// Lookups under way.
+    pub waiting: u64,
+    /// Lookups that failed since the start.
+    pub failed: u64,
+    /// Why the last one did.
+    pub last_failure: Option<String>,
+    /// Lookups for which there was no room; they are made later.
+    pub dropped: u64,
+}
+
 /// What Bartizan itself uses.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct SelfUsage {
@@ -560,6 +584,7 @@ pub(crate) mod tests {
             nats: serde_json::Value::Null,
             metrics: None,
             process_table: ProcessTable { entries: 120, max: 65_536, evicted: 0 },
+            containers: ContainersStatus { entries: 3, max: 4096, known: 2, ..ContainersStatus::default() },
             libraries: Vec::new(),
             auth: AuthStatus::default(),
             cpu: CpuStatus::default(),
@@ -572,7 +597,7 @@ pub(crate) mod tests {
     #[test]
     fn an_older_daemon_s_report_is_read() {
         let mut value = serde_json::to_value(report()).expect("json");
-        for key in ["problems", "recent_skipped", "correlation", "redaction", "budget"] {
+        for key in ["problems", "recent_skipped", "correlation", "redaction", "budget", "containers"] {
             value.as_object_mut().and_then(|map| map.remove(key)).expect(key);
         }
         for key in ["filtered_self", "unknown_result"] {

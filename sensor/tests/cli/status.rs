@@ -45,6 +45,7 @@ fn report(state: HookState) -> StatusReport {
         nats: serde_json::Value::Null,
         metrics: None,
         process_table: ProcessTable::default(),
+        containers: Default::default(),
         libraries: Vec::new(),
         auth: Default::default(),
         cpu: Default::default(),

@@ -45,6 +45,8 @@ pub(crate) const NEEDED: &[Needed] = &[
     needed("npm", "npm", "fetching the bus's NATS client for Node into target/"),
     needed("perl", "perl", "reverse shell by dup2"),
     needed("python3", "python3", "reverse shells, plain and through pty.spawn"),
+    needed("podman", "podman", "containers of a real engine"),
+    needed("runc", "runc", "running these: crun refuses a machine with both hierarchies of control groups"),
     needed("ip", "iproute2", "network namespaces"),
     needed("ps", "procps", "a second opinion on the process tree"),
     needed("setpriv", "util-linux", "a sensor that dies with its test"),
