@@ -233,7 +233,7 @@ impl Host {
 
     pub(crate) fn connect(&mut self, pid: u32, socket: InetSocket) -> EventId {
         let process = self.process(pid);
-        self.push(Some(process), Body::Connect(Connect { socket, error: None, duration_ns: None, peer_from_caller: false }))
+        self.push(Some(process), Body::Connect(Connect { socket, error: None, duration_ns: None, peer_from_caller: false, domain: None }))
     }
 
     /// A step of an authentication in process `pid`.

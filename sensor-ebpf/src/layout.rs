@@ -142,6 +142,16 @@ layout! {
     sock_protocol = Member("sock", "sk_protocol");
     sock_err = Member("sock", "sk_err");
     sock_socket = Member("sock", "sk_socket");
+    sock_type = Member("sock", "sk_type");
+    sock_flags = Member("sock", "__sk_common.skc_flags");
+    sock_done = Enumerator("SOCK_DONE");
+    inet_sport = Member("inet_sock", "inet_sport");
+    tcp_bytes_sent = Member("tcp_sock", "bytes_sent");
+    tcp_bytes_retrans = Member("tcp_sock", "bytes_retrans");
+    tcp_bytes_received = Member("tcp_sock", "bytes_received");
+    tcp_segs_in = Member("tcp_sock", "segs_in");
+    tcp_segs_out = Member("tcp_sock", "segs_out");
+    tcp_total_retrans = Member("tcp_sock", "total_retrans");
     sock_max_ack_backlog = Member("sock", "sk_max_ack_backlog");
     skb_head(optional) = Member("sk_buff", "head");
     skb_network_header(optional) = Member("sk_buff", "network_header");
@@ -245,7 +255,6 @@ layout! {
     netdev_ifindex = Member("net_device", "ifindex");
     sock_filter = Member("sock", "sk_filter");
     sock_filter_prog = Member("sk_filter", "prog");
-    sock_type = Member("sock", "sk_type");
     module_name(optional) = Member("module", "name");
     module_taints(optional) = Member("module", "taints");
     module_sig_ok(optional) = Member("module", "sig_ok");

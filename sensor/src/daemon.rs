@@ -249,7 +249,7 @@ impl Judged {
 impl Daemon {
     fn start(runtime: &Runtime, config: Config, parts: Parts, started: Instant, on_alert: OnAlert) -> Result<Self, DaemonError> {
         let Parts { bus, budget, loaded, redactor } = parts;
-        let Loaded { ebpf, seeds, priority, bulk, counters, pending, probes, shed, libraries, hooks } = loaded;
+        let Loaded { ebpf, seeds, priority, bulk, counters, pending, probes, udp_flows, shed, libraries, hooks } = loaded;
         let start = start_event(&hooks);
         let seed_wanted = hooks.iter().any(|report| report.hook.name == "process_seed" && report.state == HookState::Active);
         let shared = Arc::new(Shared::new(counters, hooks));
@@ -277,6 +277,7 @@ impl Daemon {
             programs: Some(ebpf),
             reseed: Reseed { wanted: seed_wanted, ..Reseed::default() },
             probes,
+            udp_flows,
             libraries,
             governor: Governor::new(config.sensor.cpu_limit),
             shed,

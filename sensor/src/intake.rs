@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bartizan_bus::event::{Body, EventId, ExecId, Gap, Heartbeat, KindLoss, Loss, SecurityEvent, Severity, Start, Stop};
 use bartizan_bus::{PublishError, Stream};
-use bartizan_sensor_ebpf::abi::{Kind, ProbeGathered, ProbeSource, Ring};
+use bartizan_sensor_ebpf::abi::{Kind, ProbeGathered, ProbeSource, Ring, UdpGathered, UdpPeer};
 
 use crate::capture::rings::{Aligned, Merge};
 use crate::capture::seed::Found;
@@ -21,7 +21,7 @@ use crate::enrich::users::Names;
 use crate::logins::LoginsFile;
 use crate::pipeline::Tally;
 use crate::project::probe::gather;
-use crate::project::{NO_CPU, Observation, Subject, What, project};
+use crate::project::{NO_CPU, Observation, Subject, What, project, wire};
 
 /// Events published at once, at most.
 const PUBLISH_BATCH: usize = 1024;
@@ -50,6 +50,8 @@ pub enum Input<'a> {
     Record(&'a [u8]),
     /// Packets to closed ports, as they lay in the kernel's map.
     Probe(ProbeSource, ProbeGathered),
+    /// UDP packets, likewise.
+    UdpFlow(UdpPeer, Box<UdpGathered>),
     /// Records up to this time have their place: none that is older will come.
     Due(u64),
     /// Time goes on.
@@ -66,7 +68,7 @@ pub enum Input<'a> {
         /// How bad.
         severity: Severity,
         /// What.
-        body: Body,
+        body: Box<Body>,
     },
     /// Records were lost since the last of these.
     Lost {
@@ -144,7 +146,8 @@ impl Intake {
 
     fn due(&mut self, limit: u64) -> bool {
         let records = self.merge.due(limit);
-        if records.is_empty() {
+        let unfinished = self.enricher.unfinished(limit);
+        if records.is_empty() && unfinished.is_empty() {
             return true;
         }
         // What was gathered in a map has the stamp of its first packet, which says nothing of a ring.
@@ -152,7 +155,11 @@ impl Intake {
         let stamps: Vec<(Ring, u64)> = ringed.map(|record| (record.kind.ring(), record.subject.ktime)).collect();
         // An event is large: it is put where it stays at once, and only pointers are gathered.
         let mut events = Vec::with_capacity(records.len());
-        events.extend(records.into_iter().filter_map(|record| self.enricher.event(record, false)).map(Arc::new));
+        for record in records {
+            events.extend(self.enricher.event(record, false).map(Arc::new));
+            events.extend(self.enricher.more().map(Arc::new));
+        }
+        events.extend(unfinished.into_iter().map(Arc::new));
         let stored = self.publish(&events);
         if stored {
             self.tally.arrived(&stamps);
@@ -245,9 +252,14 @@ impl Sink for Intake {
                 self.merge.push(Observation { kind: Kind::Probe, subject: Subject::nobody(value.last), what });
                 true
             }
+            Input::UdpFlow(key, value) => {
+                let subject = Subject { ktime: value.last, cpu: NO_CPU, ..Subject::from(&value.owner) };
+                self.merge.push(Observation { kind: Kind::UdpFlow, subject, what: wire::udp_flow(&key, &value).into() });
+                true
+            }
             Input::Due(limit) => self.due(limit),
             Input::Heartbeat { now, uptime_s } => self.own(now, Severity::Info, Body::Heartbeat(Heartbeat { uptime_s })),
-            Input::Own { now, severity, body } => self.own(now, severity, body),
+            Input::Own { now, severity, body } => self.own(now, severity, *body),
             Input::Lost { now, lost } => self.own(now, Severity::Medium, Body::Loss(Loss { lost })),
             Input::Alive(alive) => {
                 self.forget_all_but(alive);

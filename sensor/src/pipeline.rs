@@ -16,6 +16,7 @@ use crate::capture::loss::{self, KernelCounts, Losses};
 use crate::capture::probes;
 use crate::capture::rings::Rings;
 use crate::capture::seed::{self, Seeds};
+use crate::capture::udp_flows;
 use crate::delay::Delays;
 use crate::enrich::auth::Transactions;
 use crate::enrich::clock;
@@ -253,6 +254,8 @@ pub struct Pipeline<S> {
     pub reseed: Reseed,
     /// Packets to closed ports, gathered by source.
     pub probes: MapData,
+    /// UDP packets, gathered by process and peer.
+    pub udp_flows: MapData,
     /// Files of libraries with programs on them.
     pub libraries: Libraries,
     /// The CPU ceiling.
@@ -321,7 +324,7 @@ impl<S: Sink> Pipeline<S> {
         }
         // Nothing new from here on, so the rings come to an end.
         self.programs = None;
-        self.take_probes();
+        self.take_gathered(true);
         while self.read(u64::MAX) > 0 {}
         self.tick();
         self.sink.take(Input::Stop { now: clock::boot_now() });
@@ -356,7 +359,7 @@ impl<S: Sink> Pipeline<S> {
     fn tick(&mut self) {
         self.sink.take(Input::WallOffset(clock::wall_offset()));
         self.refresh_users();
-        self.take_probes();
+        self.take_gathered(false);
         self.look_for_libraries(false);
         self.second();
         let all = self.shared.counts().lost;
@@ -424,8 +427,17 @@ impl<S: Sink> Pipeline<S> {
         }
     }
 
-    /// Puts what the kernel gathered of packets to closed ports among the records.
-    fn take_probes(&mut self) {
+    /// Puts what the kernel gathered of packets among the records: flows that have ended, or all.
+    fn take_gathered(&mut self, all: bool) {
+        match udp_flows::take(&self.udp_flows, clock::boot_now(), all) {
+            Ok(gathered) => gathered.into_iter().for_each(|(key, value)| {
+                self.sink.take(Input::UdpFlow(key, Box::new(value)));
+            }),
+            Err(error) => {
+                *self.shared.lock().own.entry(("network.udp_flow".to_owned(), "map")).or_default() += 1;
+                tracing::error!(%error, "UDP flows cannot be taken from the kernel; they are lost");
+            }
+        }
         match probes::take(&self.probes) {
             Ok(gathered) => gathered.into_iter().for_each(|(key, value)| {
                 self.sink.take(Input::Probe(key, value));
@@ -465,7 +477,7 @@ impl<S: Sink> Pipeline<S> {
             shared.hooks.iter().filter(|report| report.is_called_by_ftrace()).map(|report| report.hook.name).collect();
         let now = clock::boot_now();
         for (severity, body) in self.watch.look(KernelReading::now(), &traced) {
-            self.sink.take(Input::Own { now, severity, body });
+            self.sink.take(Input::Own { now, severity, body: Box::new(body) });
         }
         let silenced = if self.watch.silent() { traced.into_iter().map(str::to_owned).collect() } else { Vec::new() };
         shared.lock().kernel = KernelStatus { lockdown: self.watch.lockdown().map(str::to_owned), silenced };

@@ -7,8 +7,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 
 use super::{
-    Accept, Access, Auth, BpfAttach, BpfProgram, Capabilities, CgroupMove, Chroot, Credentials, ExecId, Health, Helper, IoUring, IoUringOp,
-    KernelProbe, Kexec, Listen, Lockdown, Memfd, MemoryExec, Module, Namespaces, Prctl, Probe, Process, Rename, Seccomp, Signal, Sysctl,
+    Accept, Access, Auth, Bind, BpfAttach, BpfProgram, Capabilities, CgroupMove, Chroot, Credentials, Dns, ExecId, FlowEnd, Health, Helper,
+    Http, IoUring, IoUringOp, KernelProbe, Kexec, Listen, Lockdown, Memfd, MemoryExec, Module, Namespaces, Prctl, Probe, Process,
+    RawSocket, Rename, Seccomp, Signal, Ssh, Sysctl, Tls, UdpFlow,
 };
 
 /// A kernel error number, positive.
@@ -43,7 +44,6 @@ macro_rules! bodies {
         /// The typed body of an event, one variant per kind.
         #[derive(Debug, Clone, PartialEq, Encode, Decode, Serialize, JsonSchema)]
         #[serde(untagged)]
-        #[expect(clippy::large_enum_variant, reason = "exec, the largest, is also the most frequent; boxing it would cost an allocation each")]
         pub enum Body {
             $( $(#[doc = $doc])* #[n($index)] $variant(#[n(0)] $ty), )*
         }
@@ -136,6 +136,22 @@ bodies! {
     31 CgroupMove(CgroupMove) = "process.cgroup_move";
     /// A task changed its capabilities.
     32 Capabilities(Capabilities) = "process.capabilities";
+    /// A socket was bound to an address of this host.
+    60 Bind(Bind) = "network.bind";
+    /// A TCP connection came to its end.
+    61 FlowEnd(FlowEnd) = "network.flow_end";
+    /// A process made a socket that sees or makes more than its own connections.
+    62 RawSocket(RawSocket) = "network.raw_socket";
+    /// A DNS message.
+    63 Dns(Dns) = "network.dns";
+    /// The hello of one side of a TLS connection.
+    64 Tls(Tls) = "network.tls";
+    /// The first request of an HTTP/1 connection in the clear.
+    65 Http(Http) = "network.http";
+    /// How one side of an SSH connection names itself.
+    66 Ssh(Ssh) = "network.ssh";
+    /// UDP packets between a process and a peer.
+    67 UdpFlow(UdpFlow) = "network.udp_flow";
     /// A process writes a sysctl.
     80 Sysctl(Sysctl) = "kernel.sysctl";
     /// A BPF program was loaded.
@@ -238,6 +254,10 @@ pub struct Connect {
     /// changed by another thread.
     #[n(3)]
     pub peer_from_caller: bool,
+    /// The name that led to the peer's address, as far as DNS answers tell: what this process was told last for the address, or else any process
+    /// of this host.
+    #[n(4)]
+    pub domain: Option<String>,
 }
 
 /// Transport protocol.

@@ -20,6 +20,7 @@ mod codec;
 mod container;
 mod credentials;
 mod disguise;
+mod flow;
 mod hardening;
 mod ids;
 mod inbound;
@@ -31,6 +32,7 @@ mod pattern_match;
 mod process;
 mod signal;
 mod sysctl;
+mod wire;
 
 pub use access::{Access, AccessHow};
 pub use alert::{Alert, AlertJson, Attack, Confidence, Entity, LineageEntry, Status};
@@ -45,6 +47,7 @@ pub use codec::{CodecError, SCHEMA_VERSION, decode_alert, decode_event, decode_m
 pub use container::{ContainerInfo, Pod, ProcessNamespaces};
 pub use credentials::{Credentials, Ids};
 pub use disguise::{Prctl, Rename};
+pub use flow::{Bind, Direction, FlowEnd, RawSocket};
 pub use hardening::{Health, Helper, KernelProbe, Lockdown, LockdownAct, ProbeAct};
 pub use ids::{AlertId, BootId, EventId, ExecId, MatchId, NS_PER_TICK, ParseIdError};
 pub use inbound::{Accept, Listen, PROBE_PORTS, Probe};
@@ -56,6 +59,7 @@ pub use pattern_match::{MatchStep, PatternMatch, PatternMatchJson};
 pub use process::{Cgroup, ExeFile, Process};
 pub use signal::{Signal, SignalResult};
 pub use sysctl::Sysctl;
+pub use wire::{Dns, DnsAnswer, DnsQuestion, Http, Ssh, Tls, TlsSide, UdpFlow};
 
 use minicbor::{Decode, Encode};
 use schemars::JsonSchema;

@@ -35,7 +35,7 @@ pub(super) enum Ending {
 
 /// Judges the result. UDP's connect() sends nothing and always succeeds, so it says nothing.
 pub(super) fn ending(connect: &Connect) -> Ending {
-    let Connect { socket, error, duration_ns: _, peer_from_caller: _ } = connect;
+    let Connect { socket, error, duration_ns: _, peer_from_caller: _, domain: _ } = connect;
     if socket.transport != Transport::Tcp {
         return Ending::Nothing;
     }
@@ -165,7 +165,7 @@ mod tests {
         let end = |errno: Option<i32>, local: bool| {
             let mut socket = tcp(40_000, "192.0.2.1", 80);
             socket.local_port = socket.local_port.filter(|_| local);
-            ending(&Connect { socket, error: errno.map(Errno), duration_ns: None, peer_from_caller: false })
+            ending(&Connect { socket, error: errno.map(Errno), duration_ns: None, peer_from_caller: false, domain: None })
         };
         assert_eq!(end(None, true), Ending::Reached);
         assert_eq!([end(Some(111), true), end(Some(104), true)], [Ending::Refused; 2]);
@@ -174,6 +174,9 @@ mod tests {
         let nothing = [end(Some(101), false), end(Some(113), false), end(Some(1), true), end(Some(99), false), end(Some(115), true)];
         assert_eq!(nothing, [Ending::Nothing; 5]);
         let udp = bartizan_bus::event::InetSocket { transport: Transport::Udp, ..tcp(40_000, "192.0.2.1", 80) };
-        assert_eq!(ending(&Connect { socket: udp, error: None, duration_ns: None, peer_from_caller: false }), Ending::Nothing);
+        assert_eq!(
+            ending(&Connect { socket: udp, error: None, duration_ns: None, peer_from_caller: false, domain: None }),
+            Ending::Nothing
+        );
     }
 }

@@ -141,7 +141,7 @@ impl Net {
 
     pub(super) fn connect_socket(&mut self, pid: u32, socket: InetSocket, errno: Option<i32>) {
         let outcome = if errno.is_none() { Outcome::Success } else { Outcome::Failure };
-        let body = Connect { socket, error: errno.map(Errno), duration_ns: Some(1), peer_from_caller: false };
+        let body = Connect { socket, error: errno.map(Errno), duration_ns: Some(1), peer_from_caller: false, domain: None };
         self.host.publish(Some(pid), outcome, Body::Connect(body));
     }
 

@@ -2,8 +2,8 @@
 
 use super::{
     ACT_NAME_MAX, BPF_PLACE_MAX, BpfProgram, CapabilitySets, FAILED_NAME_MAX, Fd, HELPER_ARG_MAX, HELPER_ARGS, HELPER_PATH_MAX, Header,
-    Image, KERNEL_PROBE_NAME_MAX, MODULE_ARGS_MAX, MODULE_NAME_MAX, NamespaceIds, PAM_ITEM_MAX, PAM_NAME_MAX, PROBE_PORTS, Relay, STDIO,
-    SYSCTL_MAX, SYSLOG_MAX, Span, Target, TaskIds,
+    Image, KERNEL_PROBE_NAME_MAX, MODULE_ARGS_MAX, MODULE_NAME_MAX, NamespaceIds, PAM_ITEM_MAX, PAM_NAME_MAX, PROBE_PORTS, Piece, Relay,
+    STDIO, SYSCTL_MAX, SYSLOG_MAX, Span, Target, TaskIds, UdpGathered, UdpPeer,
 };
 
 /// Which ring a kind travels in.
@@ -488,6 +488,86 @@ events! {
         cgroup: u64,
         /// Its path, NUL-terminated; bytes after the NUL are stale.
         path: [u8; ACT_NAME_MAX],
+    }
+
+    /// A socket was bound to an address of this host.
+    60 => Bind as "network.bind" in Bulk {
+        /// The socket; its port is the one that the kernel chose where none was asked for.
+        socket: Fd,
+        /// `sk_type`: 1 stream, 2 datagram, 3 raw, 5 seqpacket.
+        socket_type: u32,
+        /// Zero.
+        pad: u32,
+    }
+
+    /// A TCP connection came to its end. The header names who connected or accepted it; the process is zero where that is not known.
+    61 => FlowEnd as "network.flow_end" in Bulk {
+        /// The socket.
+        socket: Fd,
+        /// Boot clock when it was established, nanoseconds; 0 when that is not known.
+        started: u64,
+        /// Payload bytes, each once.
+        bytes_sent: u64,
+        /// Payload bytes, each once.
+        bytes_received: u64,
+        /// Segments, with and without payload.
+        segments_sent: u32,
+        /// Segments, with and without payload.
+        segments_received: u32,
+        /// Segments that were sent again.
+        retransmitted: u32,
+        /// Errno that it ended with, positive; 0 for none.
+        error: u32,
+        /// [`FLOW_OUT`](super::FLOW_OUT), [`FLOW_IN`](super::FLOW_IN), or 0 when not known.
+        direction: u32,
+        /// Zero.
+        pad: u32,
+    }
+
+    /// A socket that sees or makes more than its own connections.
+    62 => RawSocket as "network.raw_socket" in Bulk {
+        /// Inode of its file; 0 where it has none yet.
+        inode: u64,
+        /// `AF_*`.
+        family: u32,
+        /// `SOCK_*`, without flags.
+        socket_type: u32,
+        /// Protocol as the caller asked for it.
+        protocol: u32,
+        /// Zero.
+        pad: u32,
+    }
+
+    /// A DNS message over UDP, or bytes of a TCP connection to port 53.
+    63 => DnsBytes as "network.dns" in Bulk {
+        /// The bytes and where they belong.
+        piece: Piece,
+    }
+
+    /// First bytes of one direction of a TCP connection that begins as TLS does.
+    64 => TlsBytes as "network.tls" in Bulk {
+        /// The bytes and where they belong.
+        piece: Piece,
+    }
+
+    /// First bytes of one direction of a TCP connection that begins as an HTTP/1 request does.
+    65 => HttpBytes as "network.http" in Bulk {
+        /// The bytes and where they belong.
+        piece: Piece,
+    }
+
+    /// First bytes of one direction of a TCP connection that begins as SSH does.
+    66 => SshBytes as "network.ssh" in Bulk {
+        /// The bytes and where they belong.
+        piece: Piece,
+    }
+
+    /// UDP packets of one process and one peer that went on for [`UDP_FLOW_NS`](super::UDP_FLOW_NS). (Those that end before are taken out of the map.)
+    67 => UdpFlow as "network.udp_flow" in Bulk {
+        /// Whose packets.
+        key: UdpPeer,
+        /// What they were.
+        gathered: UdpGathered,
     }
 
     /// A process writes a sysctl. Those that the owner of a user or network namespace may write (`net.*`, `user.*`) go to the bulk ring.

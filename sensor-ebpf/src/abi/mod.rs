@@ -6,6 +6,7 @@ mod decode;
 mod events;
 mod fd;
 mod module;
+mod packets;
 
 pub use bpf::{BPF_NAME_MAX, BPF_PLACE_MAX, BpfProgram, BpfWay};
 #[cfg(feature = "decode")]
@@ -13,13 +14,14 @@ pub use decode::{Bytes, DecodeError, decode};
 #[cfg(feature = "decode")]
 pub use events::Record;
 pub use events::{
-    Accept, Access, BpfAttach, BpfLoad, BpfUnload, Capabilities, CgroupMove, Chroot, Connect, Credentials, Exec, ExecFailed, Exit, Fork,
-    Helper, IoUring, IoUringOp, KINDS, KernelProbe, Kexec, Kind, KindInfo, Listen, Lockdown, Memfd, MemoryExec, Module, Namespaces,
-    PamAccount, PamAuthenticate, PamEnd, PamItem, PamSessionClose, PamSessionOpen, PamStart, Prctl, Probe, Rename, Ring, Seccomp, Seed,
-    Signal, SshdLog, Sysctl,
+    Accept, Access, Bind, BpfAttach, BpfLoad, BpfUnload, Capabilities, CgroupMove, Chroot, Connect, Credentials, DnsBytes, Exec,
+    ExecFailed, Exit, FlowEnd, Fork, Helper, HttpBytes, IoUring, IoUringOp, KINDS, KernelProbe, Kexec, Kind, KindInfo, Listen, Lockdown,
+    Memfd, MemoryExec, Module, Namespaces, PamAccount, PamAuthenticate, PamEnd, PamItem, PamSessionClose, PamSessionOpen, PamStart, Prctl,
+    Probe, RawSocket, Rename, Ring, Seccomp, Seed, Signal, SshBytes, SshdLog, Sysctl, TlsBytes, UdpFlow,
 };
 pub use fd::{Fd, FdKind, Image, Relay, STDIO};
 pub use module::{KexecAct, MODULE_ARGS_MAX, MODULE_FROM_MEMORY, MODULE_NAME_MAX, MODULE_SIGNED, MODULE_UNSIGNED, ModuleAct};
+pub use packets::{PIECE_MAX, Piece, STREAM_MAX, STREAM_SEGMENTS, UDP_FLOW_NS, UdpGathered, UdpPeer};
 
 /// Raised whenever a record's layout changes. Kernel object and user space are built together; a mismatch (a stale
 /// object) is refused at load and counted at decode.
@@ -114,10 +116,14 @@ pub const FLAG_RELAY_TRUNCATED: u16 = 1 << 7;
 
 /// `Header::flags`: the system call came in by the 32-bit table, and its number is one of that table.
 pub const FLAG_32_BIT: u16 = 1 << 8;
+/// `FlowEnd::direction` and the like: the host connected.
+pub const FLOW_OUT: u32 = 1;
+/// Likewise: the host was connected to.
+pub const FLOW_IN: u32 = 2;
 
 /// What every record begins with.
 #[repr(C)]
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "decode", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
 pub struct Header {
     /// Length of the whole record in bytes, this header included.

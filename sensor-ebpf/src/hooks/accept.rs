@@ -4,6 +4,8 @@
 //! and 32-bit callers. Linux 6.10 put its last two parameters into one. Fallback: the exit of accept(2) and accept4(2), where the new
 //! descriptor names the socket.
 
+use core::ffi::c_void;
+
 use aya_ebpf::macros::{fexit, tracepoint};
 use aya_ebpf::programs::{FExitContext, TracePointContext};
 use bartizan_sensor_ebpf::abi::{Accept, Count, Kind};
@@ -11,14 +13,14 @@ use bartizan_sensor_ebpf::abi::{Accept, Count, Kind};
 use super::connect::{AF_INET, AF_INET6};
 use super::exec_failed::at_exit;
 use crate::kernel::maps::BULK;
-use crate::kernel::{emit, fd, field, task, zero};
+use crate::kernel::{emit, fd, field, flow, offset, task, zero};
 
 const S_IFMT: u16 = 0o170_000;
 const S_IFSOCK: u16 = 0o140_000;
 
-/// Sends one record about the accepted `sk`.
+/// Sends one record about the accepted `sk`; `by_address` where its owner cannot be noted with the socket itself.
 #[inline(always)]
-fn report(sk: u64) {
+fn report(sk: u64, by_address: bool) {
     let family: u16 = field!(sk, sock_family);
     if family != AF_INET && family != AF_INET6 {
         return;
@@ -38,6 +40,9 @@ fn report(sk: u64) {
         task::subject(&raw mut (*record).header, current);
         zero(&raw mut (*record).socket);
         fd::inet(&raw mut (*record).socket, sk, family);
+        if by_address {
+            flow::accepted_by_address(sk, &raw const (*record).header, (*record).socket.inode);
+        }
         emit::stamp(&raw mut (*record).header, Kind::Accept, size_of::<Accept>() as u32);
     }
     entry.submit(emit::wakeup(&BULK));
@@ -48,8 +53,13 @@ fn report(sk: u64) {
 #[inline(always)]
 fn accepted(ctx: &FExitContext, result: i32) -> i32 {
     if result == 0 {
-        let socket = ctx.arg::<*const u8>(1) as u64;
-        report(field!(socket, socket_sk));
+        let socket = ctx.arg::<*const u8>(1);
+        // SAFETY: read by type: the verifier knows what comes of it as a socket, and checks that it is one.
+        let sk = unsafe { socket.add(offset!(socket_sk) as usize).cast::<*mut c_void>().read() };
+        if !sk.is_null() {
+            flow::accepted(sk, sk as u64);
+            report(sk as u64, false);
+        }
     }
     0
 }
@@ -79,7 +89,7 @@ fn sys_exit_accept(ctx: TracePointContext) -> u32 {
     let inode: u64 = field!(file, file_inode);
     let mode: u16 = field!(inode, inode_mode);
     if mode & S_IFMT == S_IFSOCK {
-        report(fd::sock_of(file));
+        report(fd::sock_of(file), true);
     }
     0
 }

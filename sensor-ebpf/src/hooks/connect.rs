@@ -8,12 +8,16 @@
 //! are told by the protocol's connect functions (fexit, best tier) or by the exit of connect(2) (fallback tier; blind to
 //! io_uring and 32-bit calls).
 
+use core::ffi::c_void;
+
 use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_probe_read_kernel, bpf_probe_read_user};
 use aya_ebpf::macros::{btf_tracepoint, fexit, tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, FExitContext, TracePointContext};
 use bartizan_sensor_ebpf::abi::{Connect, Count, FLAG_FROM_CALLER, FLAG_RESULT_UNKNOWN, Fd, FdKind, Header, Kind, Pending};
 
 use super::exec_failed::{ERESTART_RESTARTBLOCK, ERESTARTSYS, at_exit};
+use super::flow_end;
+use crate::kernel::flow::{self, copy_header};
 use crate::kernel::maps::{BULK, PENDING, PENDING_CALLING, PENDING_CLOSED, PENDING_SENT, REPORTED, Reported};
 use crate::kernel::{emit, fd, field, task, zero};
 
@@ -81,15 +85,6 @@ fn report(sk: u64, subject: &Header, started: u64, error: u32, flags: u16, peer:
     emit::count(Kind::Connect, Count::Emitted);
 }
 
-/// Word by word: a struct assignment would become a byte loop.
-#[inline(always)]
-unsafe fn copy_header(to: *mut Header, from: *const Header) {
-    for index in 0..size_of::<Header>() / 8 {
-        // SAFETY: both are headers.
-        unsafe { to.cast::<u64>().add(index).write_volatile(from.cast::<u64>().add(index).read()) };
-    }
-}
-
 /// Takes the peer from a `sockaddr_in` or `sockaddr_in6` at `address`.
 #[inline(always)]
 unsafe fn peer_from(socket: *mut Fd, address: u64, family: u16, user: bool) {
@@ -132,25 +127,34 @@ fn subject_now() -> Header {
 fn inet_sock_set_state(ctx: BtfTracePointContext) -> u32 {
     // (const struct sock *sk, const int oldstate, const int newstate)
     let (old, new) = (ctx.arg::<i32>(1), ctx.arg::<i32>(2));
-    let sk = ctx.arg::<*const u8>(0) as u64;
+    let socket = ctx.arg::<*const u8>(0).cast_mut().cast::<c_void>();
+    let sk = socket as u64;
     if new == TCP_SYN_SENT {
-        attempt(sk);
+        attempt(socket);
     } else if old == TCP_SYN_SENT || old == TCP_SYN_RECV {
+        if new == TCP_ESTABLISHED {
+            flow::established(socket);
+        }
         result(sk, old, new);
+    } else if new == TCP_CLOSE {
+        flow_end::closed(socket, old);
     }
     0
 }
 
 /// A first SYN is about to be sent.
 #[inline(always)]
-fn attempt(sk: u64) {
+fn attempt(socket: *mut c_void) {
+    let sk = socket as u64;
     // An MPTCP socket changes state together with its first subflow, which is a TCP socket: that one is told.
     let protocol: u16 = field!(sk, sock_protocol);
     if protocol != IPPROTO_TCP {
         return;
     }
     let mut header = subject_now();
-    if emit::is_self(Kind::Connect, header.tgid) {
+    let (own, inode) = (emit::is_self(Kind::Connect, header.tgid), fd::socket_inode(sk));
+    flow::connects(socket, &header, inode, own);
+    if own {
         return;
     }
     if emit::is_shed(Kind::Connect) {
@@ -160,7 +164,7 @@ fn attempt(sk: u64) {
     }
     // SAFETY: the helper takes nothing.
     header.ktime = unsafe { bpf_ktime_get_boot_ns() };
-    let pending = Pending { header, state: PENDING_CALLING, inode: fd::socket_inode(sk) };
+    let pending = Pending { header, state: PENDING_CALLING, inode };
     if PENDING.get_ptr(&sk).is_some() {
         emit::count(Kind::Connect, Count::NoResult);
     }

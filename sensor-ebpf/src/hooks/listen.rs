@@ -6,7 +6,7 @@ use bartizan_sensor_ebpf::abi::{Count, Kind, Listen};
 
 use super::connect::IPPROTO_TCP;
 use crate::kernel::maps::BULK;
-use crate::kernel::{emit, fd, field, task, zero};
+use crate::kernel::{emit, fd, field, flow, task, zero};
 
 /// include/net/tcp_states.h.
 const TCP_LISTEN: i32 = 10;
@@ -25,7 +25,9 @@ fn inet_sock_set_state_listen(ctx: BtfTracePointContext) -> u32 {
     }
     let current = task::current();
     let tgid: u32 = field!(current, task_tgid);
-    if emit::is_self(Kind::Listen, tgid) {
+    let own = emit::is_self(Kind::Listen, tgid);
+    flow::listens(ctx.arg::<*const u8>(0).cast_mut().cast(), own);
+    if own {
         return 0;
     }
     let Some(mut entry) = BULK.reserve::<Listen>(0) else {

@@ -10,7 +10,13 @@ use super::{bound, field, task};
 /// Counts one record of `kind`.
 #[inline(always)]
 pub(crate) fn count(kind: Kind, what: Count) {
-    if let Some(counter) = COUNTERS.get_ptr_mut(kind as u32 * COUNTS as u32 + what as u32) {
+    count_raw(kind as u16, what);
+}
+
+/// [`count`], where the kind is not known before the program runs.
+#[inline(always)]
+pub(crate) fn count_raw(kind: u16, what: Count) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(u32::from(kind) * COUNTS as u32 + what as u32) {
         // SAFETY: a map value is aligned and lives for ever. Atomic, because a softirq may interrupt a program that counts.
         unsafe { add_one(counter) };
     }
@@ -23,16 +29,32 @@ pub(crate) fn count(kind: Kind, what: Count) {
 #[inline(always)]
 pub(crate) unsafe fn add_one(counter: *mut u64) {
     // SAFETY: by contract.
-    unsafe { core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) 1_u64, options(nostack)) };
+    unsafe { add(counter, 1) };
+}
+
+/// Adds `value` atomically.
+///
+/// # Safety
+/// `counter` must be aligned and valid.
+#[inline(always)]
+pub(crate) unsafe fn add(counter: *mut u64, value: u64) {
+    // SAFETY: by contract.
+    unsafe { core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) value, options(nostack)) };
 }
 
 /// Whether records of the bulk kind `kind` are left out now, because Bartizan is at its CPU ceiling; if so it is counted.
 #[inline(always)]
 pub(crate) fn is_shed(kind: Kind) -> bool {
+    is_shed_raw(kind as u16)
+}
+
+/// [`is_shed`], where the kind is not known before the program runs.
+#[inline(always)]
+pub(crate) fn is_shed_raw(kind: u16) -> bool {
     // SAFETY: a map value is aligned and lives for ever.
     let shed = SHED.get_ptr(0).is_some_and(|word| unsafe { word.read_volatile() } != 0);
     if shed {
-        count(kind, Count::Shed);
+        count_raw(kind, Count::Shed);
     }
     shed
 }
@@ -85,6 +107,16 @@ pub(crate) unsafe fn fixed<T: 'static>(kind: Kind, ring: Ring, current: u64, fil
 /// `header` must be valid for writing.
 #[inline(always)]
 pub(crate) unsafe fn stamp(header: *mut Header, kind: Kind, len: u32) {
+    // SAFETY: by contract.
+    unsafe { stamp_raw(header, kind as u16, len) };
+}
+
+/// [`stamp`], where the kind is not known before the program runs.
+///
+/// # Safety
+/// `header` must be valid for writing.
+#[inline(always)]
+pub(crate) unsafe fn stamp_raw(header: *mut Header, kind: u16, len: u32) {
     let mut sequence = 0;
     if let Some(slot) = SEQUENCE.get_ptr_mut(0) {
         // SAFETY: the slot is this CPU's own.
@@ -96,7 +128,7 @@ pub(crate) unsafe fn stamp(header: *mut Header, kind: Kind, len: u32) {
     // SAFETY: `header` is valid by contract; the helpers take no pointers.
     unsafe {
         (*header).len = len;
-        (*header).kind = kind as u16;
+        (*header).kind = kind;
         (*header).abi = ABI_VERSION;
         (*header).cpu = bpf_get_smp_processor_id() as u16;
         (*header).seq = sequence;

@@ -65,6 +65,12 @@ pub(crate) fn socket_inode(sk: u64) -> u64 {
     if socket == 0 {
         return 0;
     }
+    socket_inode_of(socket)
+}
+
+/// Inode of the file of a `struct socket`.
+#[inline(always)]
+pub(crate) fn socket_inode_of(socket: u64) -> u64 {
     read(socket - offset!(socket_alloc_socket) + offset!(socket_alloc_inode) + offset!(inode_ino))
 }
 

@@ -1,8 +1,11 @@
 //! Maps and globals.
 
-use aya_ebpf::macros::map;
+use super::flow::{Accepted, FlowMap};
+use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
-use bartizan_sensor_ebpf::abi::{COUNTER_SLOTS, CapabilitySets, NamespaceIds, Pending, ProbeGathered, ProbeSource, TaskIds};
+use bartizan_sensor_ebpf::abi::{
+    COUNTER_SLOTS, CapabilitySets, NamespaceIds, Pending, ProbeGathered, ProbeSource, TaskIds, UdpGathered, UdpPeer,
+};
 use bartizan_sensor_ebpf::layout::KernelOffsets;
 
 /// Layout of the running kernel, set by user space before load.
@@ -90,6 +93,20 @@ pub(crate) static SHED: Array<u32> = Array::with_max_entries(1, 0);
 /// Packets to closed ports, by source. User space empties it once a second: so many sources in a second have room.
 #[map]
 pub(crate) static PROBES: HashMap<ProbeSource, ProbeGathered> = HashMap::with_max_entries(8192, 0);
+
+/// What is known of a socket: kept by the kernel with the socket itself, so it is exact and ends with it. A connection that a listening
+/// socket takes begins with a copy of what is known of that.
+#[btf_map]
+pub(crate) static FLOWS: FlowMap = FlowMap::new();
+
+/// Who accepted a connection, by `struct sock` address: in the fallback tier, whose programs cannot reach [`FLOWS`]. LRU: what is accepted
+/// with `network_flow` left out stays behind.
+#[map]
+pub(crate) static ACCEPTED: LruHashMap<u64, Accepted> = LruHashMap::with_max_entries(16384, 0);
+
+/// UDP packets, by process and peer. User space empties it of those that have ended.
+#[map]
+pub(crate) static UDP_FLOWS: HashMap<UdpPeer, UdpGathered> = HashMap::with_max_entries(16384, 0);
 
 /// Ids of threads inside a call of the setuid family. LRU: a thread that is killed in it leaves its entry behind.
 #[map]

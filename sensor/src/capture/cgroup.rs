@@ -56,7 +56,7 @@ pub(super) fn attach<'a>(program: &'a mut Program, place: CgroupPlace, root: &Fi
             program.attach(root, if place == CgroupPlace::Ingress { Ingress } else { Egress }, mode)?;
             program.fd()?.as_fd()
         }
-        CgroupPlace::SockCreate => {
+        CgroupPlace::SockCreate | CgroupPlace::PostBind4 | CgroupPlace::PostBind6 => {
             let program: &mut CgroupSock = program.try_into()?;
             program.load()?;
             program.attach(root, mode)?;

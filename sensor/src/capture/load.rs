@@ -133,6 +133,8 @@ pub struct Loaded {
     pub pending: PendingMap,
     /// Packets to closed ports, gathered by source.
     pub probes: MapData,
+    /// UDP packets, gathered by process and peer.
+    pub udp_flows: MapData,
     /// One word: not 0 while bulk kinds are to be left out.
     pub shed: Array<MapData, u32>,
     /// Files of libraries with programs on them.
@@ -173,6 +175,7 @@ pub fn load(config: &LoadConfig) -> Result<Loaded, LoadError> {
     let pending = HashMap::try_from(take(&mut ebpf, "PENDING")?).map_err(|error| LoadError::Map("PENDING", error))?;
 
     let Map::HashMap(probes) = take(&mut ebpf, "PROBES")? else { return Err(LoadError::NoMap("PROBES")) };
+    let Map::HashMap(udp_flows) = take(&mut ebpf, "UDP_FLOWS")? else { return Err(LoadError::NoMap("UDP_FLOWS")) };
     let shed = Array::try_from(take(&mut ebpf, "SHED")?).map_err(|error| LoadError::Map("SHED", error))?;
 
     let mut attacher =
@@ -184,7 +187,7 @@ pub fn load(config: &LoadConfig) -> Result<Loaded, LoadError> {
         let reasons: Vec<String> = hooks.iter().flat_map(|report| report.reasons.iter().cloned()).take(3).collect();
         return Err(LoadError::NoHook(reasons.join("; ")));
     }
-    Ok(Loaded { ebpf, seeds, priority, bulk, counters, pending, probes, shed, libraries, hooks })
+    Ok(Loaded { ebpf, seeds, priority, bulk, counters, pending, probes, udp_flows, shed, libraries, hooks })
 }
 
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, LoadError> {

@@ -10,6 +10,7 @@
 
 pub mod btf;
 mod cgroup;
+mod drain;
 pub mod hooks;
 pub mod libraries;
 pub mod load;
@@ -19,6 +20,7 @@ pub mod offsets;
 pub mod probes;
 pub mod rings;
 pub mod seed;
+pub mod udp_flows;
 
 pub use hooks::{hook_names, hooks, is_hook_name};
 pub use load::{HookReport, HookState, LoadConfig, LoadError, Loaded, load};

@@ -2,7 +2,9 @@
 
 mod access;
 mod acts;
+mod flows;
 mod kernel;
+mod wire;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -112,6 +114,14 @@ impl EventLines {
             Body::IoUringOp(body) => acts::io_uring_op(body),
             Body::CgroupMove(body) => acts::cgroup_move(body),
             Body::Capabilities(body) => acts::capabilities(body),
+            Body::Bind(body) => flows::bind(body),
+            Body::FlowEnd(body) => flows::flow_end(body),
+            Body::RawSocket(body) => flows::raw_socket(body),
+            Body::Dns(body) => wire::dns(body),
+            Body::Tls(body) => wire::tls(body),
+            Body::Http(body) => wire::http(body),
+            Body::Ssh(body) => wire::ssh(body),
+            Body::UdpFlow(body) => wire::udp_flow(body),
             Body::Sysctl(body) => kernel::sysctl(body),
             Body::BpfLoad(body) | Body::BpfUnload(body) => kernel::bpf_program(body),
             Body::BpfAttach(body) => kernel::bpf_attach(body),
@@ -184,14 +194,15 @@ impl EventLines {
     }
 
     fn connect(&self, connect: &Connect) -> String {
-        let Connect { socket: ends, error, duration_ns, peer_from_caller } = connect;
+        let Connect { socket: ends, error, duration_ns, peer_from_caller, domain } = connect;
         let result = match error {
             None => self.paint.green("ok"),
             Some(error) => self.paint.red(&error.name()),
         };
-        let took = duration_ns.map(|ns| format!(" {}.{:03} ms", ns / 1_000_000, ns / 1000 % 1000)).unwrap_or_default();
+        let took = duration_ns.map(|ns| format!(" {}", milliseconds(ns))).unwrap_or_default();
         let doubt = if *peer_from_caller { self.paint.dim(" (peer as the caller said it)") } else { String::new() };
-        format!("{} {result}{took}{doubt}", socket(ends))
+        let domain = domain.as_deref().map(|name| format!(" ({})", escape(name))).unwrap_or_default();
+        format!("{}{domain} {result}{took}{doubt}", socket(ends))
     }
 
     fn start(&self, start: &Start) -> String {
@@ -250,6 +261,14 @@ fn icon(body: &Body) -> &'static str {
         Body::IoUring(_) | Body::IoUringOp(_) => "💍",
         Body::CgroupMove(_) => "🚚",
         Body::Capabilities(_) => "🎩",
+        Body::Bind(_) => "📎",
+        Body::FlowEnd(_) => "🏁",
+        Body::RawSocket(_) => "📡",
+        Body::Dns(_) => "📖",
+        Body::Tls(_) => "🔐",
+        Body::Http(_) => "🌍",
+        Body::Ssh(_) => "🐚",
+        Body::UdpFlow(_) => "📮",
         Body::Sysctl(_) => "🔩",
         Body::BpfLoad(_) => "🐝",
         Body::BpfUnload(_) => "🍂",
@@ -316,6 +335,11 @@ pub(crate) fn socket(socket: &InetSocket) -> String {
         (None, None) => format!("{protocol} → {}", end(*peer_ip, *peer_port)),
         _ => format!("{protocol} {} → {}", end(*local_ip, *local_port), end(*peer_ip, *peer_port)),
     }
+}
+
+/// `1.234 ms`.
+pub(crate) fn milliseconds(ns: u64) -> String {
+    format!("{}.{:03} ms", ns / 1_000_000, ns / 1000 % 1000)
 }
 
 /// `1.2.3.4:443`, `[::1]:443`; `?` for what is not known.
@@ -442,7 +466,7 @@ mod tests {
             if !local {
                 (socket.local_ip, socket.local_port) = (None, None);
             }
-            let body = Body::Connect(Connect { socket, error, duration_ns: Some(1_234_567), peer_from_caller: !local });
+            let body = Body::Connect(Connect { socket, error, duration_ns: Some(1_234_567), peer_from_caller: !local, domain: None });
             render(&event(process(3, "curl", &["curl"]), body))
         };
         assert!(connect(None, true).ends_with("curl(3)                          tcp 10.0.0.1:5 → 1.2.3.4:443 ok 1.234 ms"));

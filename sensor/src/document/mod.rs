@@ -110,6 +110,8 @@ fn places(tier: &Tier) -> String {
             Attach::Cgroup(CgroupPlace::Sysctl) => "`/proc/sys`".to_owned(),
             Attach::Cgroup(CgroupPlace::Ingress) => "packets in".to_owned(),
             Attach::Cgroup(CgroupPlace::Egress) => "packets out".to_owned(),
+            Attach::Cgroup(CgroupPlace::PostBind4) => "IPv4 binds".to_owned(),
+            Attach::Cgroup(CgroupPlace::PostBind6) => "IPv6 binds".to_owned(),
             Attach::Cgroup(CgroupPlace::SockCreate) => "new INET sockets".to_owned(),
             Attach::IterTask => "task iterator".to_owned(),
             Attach::Uprobe { library, symbol, .. } => format!("`{symbol}` of {}", library.soname()),

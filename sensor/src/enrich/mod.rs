@@ -12,6 +12,8 @@
 pub mod auth;
 pub mod clock;
 pub mod container;
+mod domains;
+mod streams;
 pub mod table;
 pub mod users;
 
@@ -22,10 +24,12 @@ use bartizan_bus::event::{
     Body, BootId, Cgroup, EventId, ExeFile, Exec, ExecId, Fork, Outcome, Process, ProcessNamespaces, Relay, SecurityEvent, Seed, Severity,
 };
 
-use crate::project::{Act, Child, Image, NO_CPU, Observation, Subject, Target, What};
+use crate::project::{Act, Child, Image, NO_CPU, Observation, Subject, Target, What, wire};
 use crate::redact::Redactor;
 use auth::{Caller, Step, Transactions, Who};
 use container::Known;
+use domains::Domains;
+use streams::{Read, Streams};
 use table::Table;
 use users::Names;
 
@@ -34,6 +38,9 @@ const OWN_SEQUENCES: u32 = 1 << 31;
 
 /// Why an event of incoming packets has no subject: whoever runs on the CPU then has nothing to do with them.
 const SOFTIRQ: &str = "softirq";
+
+/// Why an event of a socket has no subject: it is older than the sensor, so nobody noted whose it is.
+const UNKNOWN_OWNER: &str = "unknown_owner";
 
 /// Ancestors in which a PAM handle is looked for.
 const HANDLE_ANCESTORS: usize = 8;
@@ -54,6 +61,12 @@ pub struct Enricher {
     known_logins: HashMap<(u32, u64), EventId>,
     /// Some process was put into a login: there is something to remember for the next run.
     any_login: bool,
+    /// Connections whose first bytes are being read.
+    streams: Streams,
+    /// Names of addresses.
+    domains: Domains,
+    /// Events behind the last one, of the same observation.
+    more: Vec<SecurityEvent>,
 }
 
 impl Enricher {
@@ -71,6 +84,9 @@ impl Enricher {
             transactions: Transactions::default(),
             known_logins: HashMap::new(),
             any_login: false,
+            streams: Streams::default(),
+            domains: Domains::default(),
+            more: Vec::new(),
         }
     }
 
@@ -131,11 +147,16 @@ impl Enricher {
         }
     }
 
+    /// The id of an event that no record of the kernel stands for alone.
+    fn own_id(&mut self, ktime: u64) -> EventId {
+        self.own = self.own.wrapping_add(1) | OWN_SEQUENCES;
+        EventId::from_sensor(self.boot, ktime, self.own)
+    }
+
     /// An event of the sensor itself.
     pub fn own(&mut self, ktime: u64, severity: Severity, body: Body) -> SecurityEvent {
-        self.own = self.own.wrapping_add(1) | OWN_SEQUENCES;
         SecurityEvent {
-            id: EventId::from_sensor(self.boot, ktime, self.own),
+            id: self.own_id(ktime),
             time: clock::event_time(ktime, self.wall_offset),
             host: self.host.clone(),
             severity,
@@ -149,12 +170,12 @@ impl Enricher {
 
     /// The event of an observation; `None` when it only adds to what later ones will say. `approximate` marks seeds that come from /proc.
     pub fn event(&mut self, observation: Observation, approximate: bool) -> Option<SecurityEvent> {
-        let Observation { kind: _, subject, mut what } = observation;
+        let Observation { kind, subject, mut what } = observation;
         if let Some(redactor) = &self.redactor {
             redactor.what(&mut what);
         }
         let id = self.exec_id(subject.tgid, subject.start_boottime, subject.exec_id);
-        let event_id = EventId::from_kernel(self.boot, subject.ktime, subject.cpu, subject.seq);
+        let mut event_id = EventId::from_kernel(self.boot, subject.ktime, subject.cpu, subject.seq);
         let (mut target, mut severity) = (None, Severity::Info);
         let (process, outcome, body) = match what {
             What::Exec { image, requested, requested_truncated } => {
@@ -190,9 +211,25 @@ impl Enricher {
                 let relay = relay.map(|relay| self.relay(relay));
                 (process, Outcome::Unknown, Body::Seed(Seed { stdio, relay, sockets }))
             }
+            What::Piece(piece) => {
+                let told = self.streams.take(kind, &subject, *piece);
+                let told: Vec<SecurityEvent> = told.into_iter().map(|read| self.read(read)).collect();
+                self.more.extend(told);
+                return None;
+            }
+            What::Act(act) if subject.tgid == 0 => return Some(self.nobodys(&subject, *act)),
             What::Act(act) => {
-                let Act { body, outcome, target: acted_on, severity: by_itself } = *act;
+                let Act { mut body, outcome, target: acted_on, severity: by_itself } = *act;
                 severity = by_itself;
+                if subject.cpu == NO_CPU {
+                    // What was taken out of a map of the kernel is no record of it.
+                    event_id = self.own_id(subject.ktime);
+                }
+                if let Body::Connect(connect) = &mut body
+                    && let Some(ip) = connect.socket.peer_ip
+                {
+                    connect.domain = self.domains.name(subject.tgid, ip, subject.ktime).map(str::to_owned);
+                }
                 target = acted_on.and_then(|target| self.target(&target));
                 (self.subject(&subject, id), outcome, body)
             }
@@ -224,6 +261,47 @@ impl Enricher {
             body,
             target,
         })
+    }
+
+    /// Takes what the last observation gave besides its event.
+    pub fn more(&mut self) -> impl Iterator<Item = SecurityEvent> {
+        self.more.drain(..)
+    }
+
+    /// What is told of connections whose first bytes did not become whole until `now` (boot clock, nanoseconds).
+    pub fn unfinished(&mut self, now: u64) -> Vec<SecurityEvent> {
+        let told = self.streams.expire(now);
+        told.into_iter().map(|read| self.read(read)).collect()
+    }
+
+    /// The event of something that was read off the wire.
+    fn read(&mut self, read: Read) -> SecurityEvent {
+        let Read { subject, mut act, message } = read;
+        if let Some(message) = message.filter(|message| message.response)
+            && let Some(question) = message.questions.first()
+        {
+            for (ip, ttl) in wire::addresses(&message) {
+                self.domains.learn(subject.tgid, ip, &question.name, ttl, subject.ktime);
+            }
+        }
+        if let Some(redactor) = &self.redactor {
+            redactor.body(&mut act.body);
+        }
+        if subject.tgid == 0 {
+            return self.nobodys(&subject, act);
+        }
+        let Act { body, outcome, target: _, severity } = act;
+        let process = self.subject(&subject, self.exec_id(subject.tgid, subject.start_boottime, subject.exec_id));
+        // A record may give several, and an act may come of several records: the id is the sensor's own.
+        let event = self.own(subject.ktime, severity, body);
+        SecurityEvent { outcome, process: Some(process), no_subject: None, ..event }
+    }
+
+    /// An act of a socket of which nobody noted whose it is.
+    fn nobodys(&mut self, subject: &Subject, act: Act) -> SecurityEvent {
+        let Act { body, outcome, target: _, severity } = act;
+        let event = self.own(subject.ktime, severity, body);
+        SecurityEvent { outcome, no_subject: Some(UNKNOWN_OWNER.to_owned()), ..event }
     }
 
     /// Who calls into libpam, or into syslog.

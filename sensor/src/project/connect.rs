@@ -24,6 +24,7 @@ pub(super) fn project(record: &Connect) -> What {
         error,
         duration_ns: (!unknown).then(|| header.ktime.saturating_sub(*started)),
         peer_from_caller: header.flags & FLAG_FROM_CALLER != 0,
+        domain: None,
     };
     let result = body.error.map_or(0, |error| -i64::from(error.0));
     Act::ended(Body::Connect(body), result).into()

@@ -10,6 +10,7 @@ mod disguise;
 mod exec;
 mod exit;
 mod fd;
+mod flow;
 mod fork;
 mod hardening;
 mod io_uring;
@@ -22,6 +23,7 @@ mod seed;
 mod signal;
 mod sysctl;
 mod text;
+pub mod wire;
 
 use bartizan_bus::event::{Body, Errno, Exit, InetSocket, Outcome, Probe, ProcessNamespaces, Severity, Stdio};
 use bartizan_sensor_ebpf::abi::{self, DecodeError, FLAG_KERNEL_THREAD, Header, Kind, Record, decode};
@@ -142,6 +144,8 @@ pub enum What {
     Seed(Box<Image>),
     /// Something that changes nothing of what is known about processes.
     Act(Box<Act>),
+    /// Bytes of a packet; some more of them may become an act.
+    Piece(Box<wire::Piece>),
     /// Packets to closed ports; without a subject.
     Probe(Probe),
     /// A call into libpam.
@@ -364,6 +368,14 @@ pub fn project(bytes: &[u8]) -> Result<Observation, DecodeError> {
         Record::IoUring(fixed, _) => io_uring::project(fixed),
         Record::IoUringOp(fixed, _) => io_uring::project_op(fixed),
         Record::CgroupMove(fixed, _) => isolation::project_cgroup_move(fixed),
+        Record::Bind(fixed, _) => flow::bind(fixed),
+        Record::FlowEnd(fixed, _) => flow::end(fixed),
+        Record::RawSocket(fixed, _) => flow::raw_socket(fixed),
+        Record::DnsBytes(fixed, bytes) => wire::piece(&fixed.piece, bytes),
+        Record::TlsBytes(fixed, bytes) => wire::piece(&fixed.piece, bytes),
+        Record::HttpBytes(fixed, bytes) => wire::piece(&fixed.piece, bytes),
+        Record::SshBytes(fixed, bytes) => wire::piece(&fixed.piece, bytes),
+        Record::UdpFlow(fixed, _) => wire::udp_flow(&fixed.key, &fixed.gathered).into(),
         Record::Sysctl(fixed, _) => sysctl::project(fixed),
         Record::BpfLoad(fixed, _) => bpf::project_load(fixed),
         Record::BpfUnload(fixed, _) => bpf::project_unload(fixed),

@@ -1,7 +1,7 @@
 //! An [`Input`] as CBOR: an array of its number and its parts. Numbers are never reused.
 
 use bartizan_bus::event::{EventId, ExecId, KindLoss};
-use bartizan_sensor_ebpf::abi::{ProbeGathered, ProbeSource};
+use bartizan_sensor_ebpf::abi::{ProbeGathered, ProbeSource, UdpGathered, UdpPeer};
 use minicbor::decode::Error as DecodeError;
 use minicbor::encode::Error as EncodeError;
 use minicbor::{Decoder, Encoder};
@@ -29,6 +29,7 @@ const SECOND: u8 = 12;
 const STOP: u8 = 13;
 const OWN: u8 = 14;
 const CONTAINER: u8 = 15;
+const UDP_FLOW: u8 = 16;
 
 /// Appends `input` to `bytes`.
 ///
@@ -67,6 +68,10 @@ pub fn encode(input: &Input<'_>, bytes: &mut Vec<u8>) -> Result<(), EncodeError<
         }
         Input::Probe(key, value) => {
             begin(e, PROBE, 2)?;
+            e.bytes(key.as_bytes())?.bytes(value.as_bytes())?;
+        }
+        Input::UdpFlow(key, value) => {
+            begin(e, UDP_FLOW, 2)?;
             e.bytes(key.as_bytes())?.bytes(value.as_bytes())?;
         }
         Input::Due(limit) => {
@@ -127,9 +132,10 @@ pub fn decode(bytes: &[u8]) -> Result<(Input<'_>, usize), DecodeError> {
         }
         (RECORD, 1) => Input::Record(d.bytes()?),
         (PROBE, 2) => Input::Probe(plain::<ProbeSource>(d.bytes()?)?, plain::<ProbeGathered>(d.bytes()?)?),
+        (UDP_FLOW, 2) => Input::UdpFlow(plain::<UdpPeer>(d.bytes()?)?, Box::new(plain::<UdpGathered>(d.bytes()?)?)),
         (DUE, 1) => Input::Due(d.u64()?),
         (HEARTBEAT, 2) => Input::Heartbeat { now: d.u64()?, uptime_s: d.u64()? },
-        (OWN, 3) => Input::Own { now: d.u64()?, severity: d.decode()?, body: d.decode()? },
+        (OWN, 3) => Input::Own { now: d.u64()?, severity: d.decode()?, body: Box::new(d.decode()?) },
         (LOST, 2) => Input::Lost { now: d.u64()?, lost: d.decode::<Vec<KindLoss>>()? },
         (ALIVE, 1) => Input::Alive(d.decode::<Vec<(u32, u64)>>()?),
         (SECOND, 0) => Input::Second,

@@ -6,7 +6,7 @@ use bartizan_bus::event::{
     Body, BootId, EventId, ExecId, Gap, KindLoss, ProcessNamespaces, Severity, Start, Stdio, StdioEnd, Stop, decode_event,
 };
 use bartizan_bus::{LogReader, StreamName};
-use bartizan_sensor_ebpf::abi::{ABI_VERSION, Exec, Exit, Kind, PROBE_PORTS, ProbeGathered, ProbeSource, Span};
+use bartizan_sensor_ebpf::abi::{ABI_VERSION, Exec, Exit, Kind, PROBE_PORTS, ProbeGathered, ProbeSource, Span, UdpGathered, UdpPeer};
 use proptest::prelude::*;
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -72,6 +72,7 @@ fn container(answer: Answer) -> Input<'static> {
 /// One of each.
 fn inputs(records: &[Vec<u8>]) -> Vec<Input<'_>> {
     let (key, value) = gathered(40);
+    let udp = (UdpPeer::new_zeroed(), UdpGathered { last: 40, packets_sent: 1, ..UdpGathered::new_zeroed() });
     let login = (ExecId { boot: BootId(1), start_ns: 5, pid: 6, exec: 2 }, EventId([3; 20]));
     let mut all = vec![
         Input::Users([(0, "root".to_owned()), (1000, "ann".to_owned())].into()),
@@ -84,9 +85,10 @@ fn inputs(records: &[Vec<u8>]) -> Vec<Input<'_>> {
     all.extend(records.iter().map(|record| Input::Record(record)));
     all.extend([
         Input::Probe(key, value),
+        Input::UdpFlow(udp.0, Box::new(udp.1)),
         Input::Due(u64::MAX - 1),
         Input::Heartbeat { now: 50, uptime_s: 1 },
-        Input::Own { now: 50, severity: Severity::Low, body: Body::Stop(Stop { reason: "of itself".into() }) },
+        Input::Own { now: 50, severity: Severity::Low, body: Box::new(Body::Stop(Stop { reason: "of itself".into() })) },
         Input::Lost { now: 51, lost: vec![KindLoss { kind: "process.exec".into(), reason: "ring_full".into(), count: 2 }] },
         Input::Alive(vec![(1, 2), (3, 4)]),
         container(Answer::Absent),

@@ -18,7 +18,7 @@ pub struct Totals {
     pub inputs: u64,
     /// Processes that ran already.
     pub seeds: u64,
-    /// Records of the kernel, by the event kind that they become; gathered packets to closed ports among them.
+    /// Records of the kernel, by the event kind that they become; gathered packets among them.
     pub records: BTreeMap<&'static str, u64>,
     /// What was lost, by kind and reason.
     pub lost: BTreeMap<(String, String), u64>,
@@ -46,6 +46,10 @@ impl Totals {
             }
             Input::Probe(_, gathered) => {
                 *self.records.entry("network.probe").or_default() += 1;
+                gathered.last
+            }
+            Input::UdpFlow(_, gathered) => {
+                *self.records.entry("network.udp_flow").or_default() += 1;
                 gathered.last
             }
             Input::Lost { now, lost } => {

@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aho_corasick::AhoCorasick;
-use bartizan_bus::event::{Body, Helper, KernelProbe, Kexec, Module, Sysctl};
+use bartizan_bus::event::{Body, Helper, Http, KernelProbe, Kexec, Module, Sysctl};
 use regex::Regex;
 
 pub use config::{RedactionConfig, RedactionConfigError};
@@ -67,6 +67,9 @@ impl Redactions {
         counts.filter(|(_, count)| *count > 0).collect()
     }
 }
+
+/// What a path is put behind, to be looked at as an address.
+const SOME_HOST: &str = "http://host";
 
 /// Why secrets cannot be redacted.
 #[derive(Debug, thiserror::Error)]
@@ -130,12 +133,12 @@ impl Redactor {
             What::Pam(Pam { step: PamStep::Start { user, .. }, .. }) => self.optional(user),
             What::Pam(Pam { step: PamStep::Item { item: Item::User, value }, .. }) => self.optional(value),
             What::Act(act) => self.body(&mut act.body),
-            What::Fork(_) | What::Exit(_) | What::Probe(_) | What::Pam(_) | What::SshdLog { .. } => {}
+            What::Fork(_) | What::Exit(_) | What::Piece(_) | What::Probe(_) | What::Pam(_) | What::SshdLog { .. } => {}
         }
     }
 
     /// Replaces what is secret in a deed.
-    fn body(&self, body: &mut Body) {
+    pub fn body(&self, body: &mut Body) {
         // A core_pattern is a command line.
         match body {
             Body::Sysctl(Sysctl { old, new, .. }) => {
@@ -149,7 +152,21 @@ impl Redactor {
             Body::Kexec(Kexec { file, .. }) => self.optional(file),
             Body::KernelProbe(KernelProbe { name, .. }) => self.optional(name),
             Body::Helper(Helper { argv, .. }) => self.argv(argv),
+            Body::Http(http) => self.http(http),
             _ => {}
+        }
+    }
+
+    /// Replaces what is secret in a request.
+    fn http(&self, http: &mut Http) {
+        let Http { target, user_agent, .. } = http;
+        self.optional(user_agent);
+        // A target without a scheme is an address on some host.
+        let given = if target.starts_with('/') { format!("{SOME_HOST}{target}") } else { target.clone() };
+        let mut word = Some(given);
+        self.optional(&mut word);
+        if let Some(word) = word {
+            *target = word.strip_prefix(SOME_HOST).map_or(word.clone(), str::to_owned);
         }
     }
 

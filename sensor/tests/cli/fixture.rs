@@ -193,7 +193,7 @@ pub(crate) fn connect(seconds: u32, pid: u32) -> SecurityEvent {
     event(
         seconds,
         process(pid, "curl", &["curl"]),
-        Body::Connect(Connect { socket, error: None, duration_ns: None, peer_from_caller: false }),
+        Body::Connect(Connect { socket, error: None, duration_ns: None, peer_from_caller: false, domain: None }),
     )
 }
 

@@ -45,6 +45,10 @@ pub enum CgroupPlace {
     Egress,
     /// New INET sockets.
     SockCreate,
+    /// Sockets that were bound to an IPv4 address; the program says so.
+    PostBind4,
+    /// Sockets that were bound to an IPv6 address; the program says so.
+    PostBind6,
 }
 
 /// One program of a tier.
@@ -101,6 +105,7 @@ const SOCK: &str = "struct sock *";
 const ADDRESS: &[&str] = &[SOCK, "struct sockaddr *", "int"];
 const REGS: &[&str] = &["struct pt_regs *"];
 const SOCKET: &str = "struct socket *";
+const SOCKET_CREATED: &[&str] = &[SOCKET, "int", "int", "int", "int"];
 const CRED: &str = "struct cred *";
 const CREDS: &[&str] = &[CRED, CRED, "int"];
 

@@ -1,18 +1,18 @@
 //! Connections and packets.
 
-use super::{ADDRESS, Attach, Hook, SOCK, SOCKET, Tier, optional, program, syscall};
+use super::{ADDRESS, Attach, CgroupPlace, Hook, SOCK, SOCKET, SOCKET_CREATED, Tier, optional, program, syscall};
 
 /// In the order of the status page.
 pub(super) const HOOKS: &[Hook] = &[
     Hook {
         name: "network_connect_tcp",
-        kinds: &["network.connect"],
+        kinds: &["network.connect", "network.flow_end"],
         tiers: &[Tier {
             name: "tp_btf",
             programs: &[program("inet_sock_set_state", Attach::TpBtf("inet_sock_set_state", &[SOCK, "int", "int"]))],
             blind: None,
         }],
-        without: "TCP connections and their results",
+        without: "TCP connections, their results and how they end",
         costs: &["runtime_watcher.reverse_shell (direction of the socket, relays by a sibling process)"],
     },
     Hook {
@@ -100,5 +100,58 @@ pub(super) const HOOKS: &[Hook] = &[
         }],
         without: "packets to closed ports",
         costs: &["network_guardian.port_scan_in", "network_guardian.raw_scan_out"],
+    },
+    Hook {
+        name: "network_packets",
+        kinds: &["network.dns", "network.tls", "network.http", "network.ssh", "network.udp_flow"],
+        tiers: &[Tier {
+            name: "cgroup",
+            programs: &[
+                program("packets_in", Attach::Cgroup(CgroupPlace::Ingress)),
+                program("packets_out", Attach::Cgroup(CgroupPlace::Egress)),
+            ],
+            blind: None,
+        }],
+        without: "DNS, the names and fingerprints of TLS, requests of HTTP, banners of SSH, and UDP traffic",
+        costs: &[],
+    },
+    Hook {
+        name: "network_bind",
+        kinds: &["network.bind"],
+        tiers: &[Tier {
+            name: "cgroup",
+            programs: &[
+                program("post_bind4", Attach::Cgroup(CgroupPlace::PostBind4)),
+                program("post_bind6", Attach::Cgroup(CgroupPlace::PostBind6)),
+            ],
+            blind: None,
+        }],
+        without: "sockets that are bound to a port",
+        costs: &[],
+    },
+    Hook {
+        name: "network_socket_create",
+        kinds: &["network.raw_socket"],
+        tiers: &[Tier { name: "cgroup", programs: &[program("sock_create", Attach::Cgroup(CgroupPlace::SockCreate))], blind: None }],
+        without: "raw INET sockets, and whose UDP packets are",
+        costs: &[],
+    },
+    Hook {
+        name: "network_raw_socket",
+        kinds: &["network.raw_socket"],
+        tiers: &[
+            Tier {
+                name: "fexit",
+                programs: &[program("fexit_socket_post_create", Attach::Fexit("security_socket_post_create", SOCKET_CREATED))],
+                blind: None,
+            },
+            Tier {
+                name: "syscall_tracepoint",
+                programs: &[syscall("sys_exit_socket", "sys_exit_socket")],
+                blind: Some("packet, netlink, vsock and crypto sockets made by io_uring or 32-bit (int 0x80) callers"),
+            },
+        ],
+        without: "packet, netlink, vsock and crypto sockets",
+        costs: &[],
     },
 ];

@@ -38,7 +38,7 @@ pub(super) fn probe(probe: &Probe) -> String {
     )
 }
 
-fn protocol(transport: Transport) -> &'static str {
+pub(super) fn protocol(transport: Transport) -> &'static str {
     match transport {
         Transport::Tcp => "tcp",
         Transport::Udp => "udp",
