@@ -174,7 +174,7 @@ unsafe fn tcp(skb: *mut __sk_buff, sk: *mut bpf_sock, way: Way, flow: *mut Flow,
             return;
         }
         let wanted = (*stream).wanted;
-        let more = if wanted > taken { wanted - taken } else { 0 };
+        let more = wanted.saturating_sub(taken);
         let part = if len < more { len } else { more };
         if part == 0 {
             (*stream).done = 1;
@@ -279,7 +279,7 @@ unsafe fn udp(skb: *mut __sk_buff, sk: *mut bpf_sock, way: Way) {
             bpf_skb_load_bytes(skb.cast(), 24, to.cast(), 16);
         }
         let (at, len) = (header + UDP_HEADER, (*skb).len);
-        let len = if len > at { len - at } else { 0 };
+        let len = len.saturating_sub(at);
         gather(skb, flow, &ends, len, way);
         if len > 0 && (ends.peer_port == DNS || ends.peer_port == MDNS) {
             let part = if len < PIECE_MAX as u32 { len } else { PIECE_MAX as u32 };
