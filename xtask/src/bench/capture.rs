@@ -46,6 +46,14 @@ impl Section {
         }
     }
 
+    /// Whether everyone has a turn in it; else it is about Bartizan alone.
+    fn has_turns(self) -> bool {
+        match self {
+            Self::Storms | Self::Build | Self::Redis => true,
+            Self::Latency | Self::Mixed => false,
+        }
+    }
+
     /// Name of its place in the document.
     fn marker(self) -> String {
         format!("capture --only {}", self.name())
@@ -249,7 +257,7 @@ pub(crate) fn measure(args: &MeasureArgs) -> Result<()> {
     let obstacle = plan.wants(Peer::Auditd).then(audit::obstacle).flatten();
     let auditd = plan.wants(Peer::Auditd) && obstacle.is_none();
     absent.extend(obstacle);
-    absent.iter().for_each(|reason| eprintln!("      note: a column less: {reason}"));
+    absent.iter().filter(|_| only.has_turns()).for_each(|reason| eprintln!("      note: a column less: {reason}"));
     let bench = Bench {
         plan,
         bartizan,
@@ -262,8 +270,8 @@ pub(crate) fn measure(args: &MeasureArgs) -> Result<()> {
         machine: Machine::look()?,
         command: format!("cargo xtask bench {} {}", only.marker(), plan.arguments(*only).join(" ")),
         bartizan: version(bartizan)?,
-        peers: bench.peers()?,
-        absent,
+        peers: if only.has_turns() { bench.peers()? } else { Vec::new() },
+        absent: if only.has_turns() { absent } else { Vec::new() },
     };
     let text = match only {
         Section::Storms => measure::storms(&bench, head)?,
