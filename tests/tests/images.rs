@@ -61,11 +61,11 @@ impl Vector {
     }
 }
 
-/// `execveat`.
-fn exec_at(folder: i32, path: &str, argv: &[&str], flags: i32) -> libc::c_long {
+/// `execveat`. Comes back only when it failed.
+fn exec_at(folder: i32, path: &str, argv: &[&str], flags: i32) {
     let path = CString::new(path).expect("no NUL");
     let (argv, envp) = (Vector::of(argv), Vector::of(&[]));
-    call(libc::SYS_execveat, &[folder.into(), path.as_ptr() as libc::c_long, argv.address(), envp.address(), flags.into()])
+    call(libc::SYS_execveat, &[folder.into(), path.as_ptr() as libc::c_long, argv.address(), envp.address(), flags.into()]);
 }
 
 /// The exec of `pid` that succeeded; the last one.
@@ -83,9 +83,7 @@ fn sha256sum(path: impl AsRef<Path>) -> String {
 
 /// What `process.hash` says of the file that `pid` runs.
 fn hash_of(sensor: &Sensor, pid: u32) -> Value {
-    wait_for("the hash of an executable", || {
-        sensor.events_json(&["--kind", "process.hash", "--pid", &pid.to_string()]).into_iter().next()
-    })
+    wait_for("the hash of an executable", || sensor.events_json(&["--kind", "process.hash", "--pid", &pid.to_string()]).into_iter().next())
 }
 
 /// Runs `program` to its end.
@@ -111,8 +109,8 @@ fn a_script_is_told_with_its_interpreter_whatever_argv_says() {
     let plain = play(Command::new(&inner).arg0("kworker/0:1"));
     let nested = play(&mut Command::new(&outer));
     let relative = play(Command::new("./inner").current_dir(&folder));
-    let by_descriptor = image(|| drop(exec_at(kept, "", &["sshd"], libc::AT_EMPTY_PATH)));
-    let in_folder = image(|| drop(exec_at(kept_folder, "inner", &["sshd"], 0)));
+    let by_descriptor = image(|| exec_at(kept, "", &["sshd"], libc::AT_EMPTY_PATH));
+    let in_folder = image(|| exec_at(kept_folder, "inner", &["sshd"], 0));
     let binary = play(Command::new("/bin/true").arg0(&inner));
     sensor.settle();
 
@@ -211,7 +209,7 @@ fn a_file_in_memory_alone_is_told_from_one_that_is_only_named_so() {
     });
     let by_link = group.pid();
     let descriptor = memory.as_raw_fd();
-    let by_descriptor = image(|| drop(exec_at(descriptor, "", &["sleep", "0"], libc::AT_EMPTY_PATH)));
+    let by_descriptor = image(|| exec_at(descriptor, "", &["sleep", "0"], libc::AT_EMPTY_PATH));
     let twin = play(Command::new(&named_so).arg0("sleep").arg("0"));
     let hash = hash_of(&sensor, by_link);
     sensor.settle();
@@ -269,9 +267,12 @@ fn a_deleted_executable_is_hashed_while_it_runs_and_a_large_one_is_not() {
     bytes.resize(5 << 20, 0);
     let large = sensor.folder().program("large", &bytes);
     let expected = json!(sha256sum(&small));
-    let mut sleep = victim(&small, &sensor.folder().join("log-small"));
-    let mut group = Group::start(sleep.arg0("sleep").arg("600"));
+    // Deleted before it is executed: a link that goes afterwards changes the inode, and then it is not the file of the exec any more.
+    let opened = fs::File::open(&small).expect("the program");
     fs::remove_file(&small).expect("its only link");
+    let kept = call(libc::SYS_dup, &[opened.as_raw_fd().into()]);
+    let mut sleep = victim(format!("/proc/self/fd/{kept}"), &sensor.folder().join("log-small"));
+    let mut group = Group::start(sleep.arg0("sleep").arg("600"));
     let hash = hash_of(&sensor, group.pid());
     assert_eq!(hash["body"]["sha256"], expected);
     let too_large = play(Command::new(&large).arg0("sleep").arg("0"));
@@ -327,7 +328,7 @@ fn whoever_makes_a_process_and_how_is_told_before_that_does_anything() {
     let maker = image(|| {
         let flags = libc::c_long::from(libc::CLONE_PARENT | libc::SIGCHLD);
         match call(libc::SYS_clone, &[flags]) {
-            0 => drop(exec_at(libc::AT_FDCWD, "/bin/true", &["true"], 0)),
+            0 => exec_at(libc::AT_FDCWD, "/bin/true", &["true"], 0),
             sibling => {
                 let _ = writer.write_all(&(sibling as u32).to_le_bytes());
                 exec_at(libc::AT_FDCWD, "/bin/true", &["true"], 0);

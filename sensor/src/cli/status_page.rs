@@ -16,8 +16,8 @@ use super::escape::escape;
 use super::paint::Paint;
 use crate::config::units::about_bytes as about;
 use crate::status::{
-    AuthStatus, Blind, ConsumerStatus, ContainersStatus, CpuStatus, HashStatus, HookState, HookStatus, KindCount, LibraryStatus, ProcessTable,
-    RedactionStatus, StatusReport, StreamStatus, SubscriptionStatus, Verdict, skipped_runs,
+    AuthStatus, Blind, ConsumerStatus, ContainersStatus, CpuStatus, HashStatus, HookState, HookStatus, KindCount, LibraryStatus,
+    ProcessTable, RedactionStatus, StatusReport, StreamStatus, SubscriptionStatus, Verdict, skipped_runs,
 };
 
 /// The report with `verdict` (`working` or `degraded`) and `reasons` beside its own fields, on one line.

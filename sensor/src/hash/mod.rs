@@ -25,7 +25,7 @@ pub const WAITING: usize = 1024;
 const TOLD: usize = 16;
 
 /// Names contents: a file that is written to, or replaced, has another id. Whoever can set the clock back and write to the raw disk can
-/// forge one.
+/// forge one. So has a file whose links or mode change: a program that is deleted right after its exec may be gone, to this, before it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FileId {
     /// `s_dev` of its file system, the kernel's `MKDEV` form.

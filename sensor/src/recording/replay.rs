@@ -201,7 +201,9 @@ fn intake(config: &Config, header: &Header, events: Stream, tally: Arc<Tally>) -
         true => Some(Redactor::new(&config.redaction, Key::from_bytes(key))?),
         false => None,
     };
-    let enricher = Enricher::new(boot, host, wall_offset, config.sensor.process_table).redacting(redactor).keeping(Listed::new(&config.sensor.environment));
+    let enricher = Enricher::new(boot, host, wall_offset, config.sensor.process_table)
+        .redacting(redactor)
+        .keeping(Listed::new(&config.sensor.environment));
     let mut intake = Intake::new(enricher, events, tally, None);
     intake.take(Input::Begin { now: started, start, gap: None });
     Ok(intake)
