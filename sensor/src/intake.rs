@@ -277,8 +277,8 @@ impl Sink for Intake {
                 true
             }
             Input::Hashed { now, answer } => {
-                let events = self.enricher.hashed(now, &answer);
-                self.publish(events)
+                let events: Vec<_> = self.enricher.hashed(now, &answer).into_iter().map(Arc::new).collect();
+                self.publish(&events)
             }
             Input::Container { now, request, answer } => {
                 self.enricher.containers_mut().answer(&request, answer, now);
