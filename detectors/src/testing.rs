@@ -93,15 +93,7 @@ impl Host {
             parent: known.parent,
             ppid: known.ppid,
             name: known.exe.rsplit('/').next().unwrap_or_default().chars().take(15).collect(),
-            exe: Some(ExeFile {
-                path: known.exe,
-                inode: Some(1),
-                device: None,
-                mode: None,
-                owner: Some(known.owner),
-                deleted: known.deleted,
-                path_truncated: false,
-            }),
+            exe: Some(ExeFile { path: known.exe, inode: Some(1), owner: Some(known.owner), deleted: known.deleted, ..ExeFile::default() }),
             argv: known.argv,
             cwd: Some("/tmp".to_owned()),
             uid: 1000,
@@ -192,7 +184,7 @@ impl Host {
         known.owner = image.owner;
         known.deleted = image.deleted;
         let (subject, child) = (self.process(parent), self.process(child));
-        self.push(Some(subject), Body::Fork(Fork { child }));
+        self.push(Some(subject), Body::Fork(Fork { child, namespaces: Vec::new() }));
     }
 
     pub(crate) fn exec(&mut self, pid: u32, exe: &str, argv: &[&str]) {
@@ -217,7 +209,7 @@ impl Host {
         known.exec += 1;
         (known.owner, known.deleted) = (0, false);
         let process = self.process(pid);
-        let body = Exec { requested: Some(requested.to_owned()), error: None, stdio: stdio_of(stdio), relay, requested_truncated: false };
+        let body = Exec { requested: Some(requested.to_owned()), error: None, stdio: stdio_of(stdio), relay, ..Exec::default() };
         self.push(Some(process), Body::Exec(body))
     }
 

@@ -101,8 +101,11 @@ layout! {
     cred_cap_effective = Member("cred", "cap_effective");
     mm_arg_start = Member("mm_struct", "arg_start");
     mm_arg_end = Member("mm_struct", "arg_end");
+    mm_env_start = Member("mm_struct", "env_start");
+    mm_env_end = Member("mm_struct", "env_end");
     mm_exe_file = Member("mm_struct", "exe_file");
     binprm_filename = Member("linux_binprm", "filename");
+    binprm_interp = Member("linux_binprm", "interp");
     file_path = Member("file", "f_path");
     file_inode = Member("file", "f_inode");
     file_mode = Member("file", "f_mode");
@@ -123,6 +126,11 @@ layout! {
     inode_sb = Member("inode", "i_sb");
     inode_nlink = Member("inode", "i_nlink");
     inode_uid = Member("inode", "i_uid");
+    inode_size = Member("inode", "i_size");
+    inode_ctime_sec = Member("inode", "i_ctime_sec") | Member("inode", "__i_ctime.tv_sec") | Member("inode", "i_ctime.tv_sec");
+    inode_ctime_nsec = Member("inode", "i_ctime_nsec") | Member("inode", "__i_ctime.tv_nsec") | Member("inode", "i_ctime.tv_nsec");
+    inode_struct_size = Size("inode");
+    sb_magic = Member("super_block", "s_magic");
     sb_dev = Member("super_block", "s_dev");
     fs_pwd = Member("fs_struct", "pwd");
     files_fdt = Member("files_struct", "fdt");

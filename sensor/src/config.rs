@@ -24,6 +24,7 @@ use serde::Deserialize;
 pub use error::ConfigError;
 use nats::NatsConfig;
 
+use crate::enrich::environment;
 use crate::redact::RedactionConfig;
 
 /// The file that is read when `--config` is not given.
@@ -85,6 +86,14 @@ pub struct SensorConfig {
     pub cpu_limit: usize,
     /// Folder below which the files of container runtimes are read: the host's root, wherever that is mounted.
     pub runtime_root: PathBuf,
+    /// Names of environment variables that execs tell; `*` at the end of a name stands for any end.
+    pub environment: Vec<String>,
+    /// Executables of more bytes are not hashed; 0 hashes none.
+    #[serde(deserialize_with = "fields::size::<_, 0, {1 << 40}>")]
+    pub hash_max: u64,
+    /// Bytes of executables that are read in a second, at most.
+    #[serde(deserialize_with = "fields::size::<_, {1 << 20}, {1 << 40}>")]
+    pub hash_rate: u64,
 }
 
 /// `[streams]`: retention.
@@ -143,12 +152,15 @@ impl Default for SensorConfig {
     fn default() -> Self {
         Self {
             disable_hooks: Vec::new(),
-            ring_priority: 4 << 20,
+            ring_priority: 8 << 20,
             ring_bulk: 16 << 20,
             process_table: 65_536,
             heartbeat: Duration::from_secs(10),
             cpu_limit: 100,
             runtime_root: PathBuf::from("/"),
+            environment: environment::DEFAULT.iter().map(|name| (*name).to_owned()).collect(),
+            hash_max: 64 << 20,
+            hash_rate: 32 << 20,
         }
     }
 }
@@ -217,6 +229,9 @@ impl Config {
     fn check(&self) -> Result<(), String> {
         if !self.data_dir.is_absolute() {
             return Err(format!("data_dir {:?} is not an absolute path: begin it with /", self.data_dir));
+        }
+        if let Some(complaint) = environment::complaint(&self.sensor.environment) {
+            return Err(complaint);
         }
         if !self.sensor.runtime_root.is_absolute() {
             return Err(format!("sensor.runtime_root {:?} is not an absolute path: begin it with /", self.sensor.runtime_root));
@@ -321,7 +336,8 @@ mod tests {
     fn every_key_is_read() {
         let config = load(
             "data_dir = \"/srv/b\"\n[sensor]\ndisable_hooks = [\"exec\"]\nring_priority = \"8 MiB\"\nring_bulk = 1048576\n\
-             process_table = 2048\nheartbeat = \"30s\"\ncpu_limit = 25\nruntime_root = \"/host\"\n[streams.events]\nmax_age = \"1d\"\nmax_bytes = \"1 GiB\"\n\
+             process_table = 2048\nheartbeat = \"30s\"\ncpu_limit = 25\nruntime_root = \"/host\"\nenvironment = [\"LD_*\", \"ENV\"]\n\
+             hash_max = 0\nhash_rate = \"1 MiB\"\n[streams.events]\nmax_age = \"1d\"\nmax_bytes = \"1 GiB\"\n\
              sync_interval = \"250ms\"\n[streams.alerts]\nmax_age = \"90d\"\nmax_bytes = \"64 MiB\"\n\
              [[forward]]\nname = \"siem\"\ntype = \"syslog\"\naddress = \"siem:514\"\n",
         )
@@ -335,6 +351,9 @@ mod tests {
             heartbeat: Duration::from_secs(30),
             cpu_limit: 25,
             runtime_root: "/host".into(),
+            environment: vec!["LD_*".into(), "ENV".into()],
+            hash_max: 0,
+            hash_rate: 1 << 20,
         };
         assert_eq!(config.sensor, sensor);
         let bus = config.bus(&config.events_budget());
@@ -363,6 +382,8 @@ mod tests {
             ("[sensor]\nring_bulk = \"1 KiB\"", "64 KiB to 1 GiB are allowed"),
             ("[sensor]\nring_bulk = -1", "a size such as \"2 GiB\""),
             ("[sensor]\nprocess_table = 3", "1024 to 4194304 are allowed"),
+            ("[sensor]\nenvironment = [\"A=b\"]", "sensor.environment: \"A=b\" is not a name"),
+            ("[sensor]\nhash_rate = 0", "1 MiB to 1 TiB are allowed"),
             ("[sensor]\nheartbeat = 5", "a duration with its unit in quotes, such as \"1s\""),
             ("[sensor]\nheartbeat = \"5\"", "\"1h30m\""),
             ("[sensor]\nheartbeat = \"2h\"", "1s to 1h are allowed"),

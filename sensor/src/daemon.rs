@@ -22,12 +22,15 @@ use tokio::task::JoinSet;
 use crate::capture::loss::Losses;
 use crate::capture::rings::Rings;
 use crate::capture::{HookReport, HookState, LoadConfig, LoadError, Loaded, hook_names, is_hook_name, load, mounts, seed};
-use crate::config::Config;
+use crate::config::{Config, SensorConfig};
 use crate::control;
 use crate::enrich::container::reader::Lookups;
+use crate::enrich::environment::Listed;
 use crate::enrich::users::Users;
 use crate::enrich::{Enricher, clock};
 use crate::governor::Governor;
+use crate::hash::Hashes;
+use crate::hash::worker::Worker;
 use crate::host::{host_name, kernel_release};
 use crate::intake::Intake;
 use crate::logins::LoginsFile;
@@ -260,7 +263,12 @@ impl Daemon {
         let enricher =
             Enricher::new(clock::boot_id().map_err(DaemonError::Host)?, host_name(), clock::wall_offset(), config.sensor.process_table);
         let redactions = redactor.as_ref().map(Redactor::counts);
-        let enricher = enricher.redacting(redactor);
+        let SensorConfig { environment, hash_max, hash_rate, .. } = &config.sensor;
+        let hasher = (*hash_max > 0)
+            .then(|| Worker::start(*hash_max, *hash_rate))
+            .transpose()
+            .map_err(|source| DaemonError::System { what: "cannot start the thread that hashes executables", source })?;
+        let enricher = enricher.redacting(redactor).keeping(Listed::new(environment)).hashing(Hashes::new(hasher.is_some()));
         let logins = LoginsFile::new(&config.data_dir);
         let known_logins = logins.load().unwrap_or_else(|problem| {
             tracing::warn!("{problem}");
@@ -283,6 +291,7 @@ impl Daemon {
             shed,
             watch: Watch::default(),
             lookups: lookups(&config)?,
+            hasher,
         };
         pipeline.begin(start, gap, known_logins, seeds);
 

@@ -18,6 +18,7 @@ use crate::capture::seed::Found;
 use crate::enrich::Enricher;
 use crate::enrich::container::known::{Answer, Request};
 use crate::enrich::users::Names;
+use crate::hash::{self, Wanted};
 use crate::logins::LoginsFile;
 use crate::pipeline::Tally;
 use crate::project::probe::gather;
@@ -79,6 +80,13 @@ pub enum Input<'a> {
     },
     /// Every process that there is: its pid, and its start in ticks of /proc.
     Alive(Vec<(u32, u64)>),
+    /// An executable was hashed, or will not be.
+    Hashed {
+        /// When that was known.
+        now: u64,
+        /// What came of it.
+        answer: hash::Answer,
+    },
     /// What the files of a container runtime say.
     Container {
         /// When they were read.
@@ -110,6 +118,9 @@ pub trait Sink: Send {
 
     /// Whether nothing can be taken any more: capture is to end.
     fn is_broken(&self) -> bool;
+
+    /// Executables that are to be hashed since the last call. Whoever only keeps inputs wants none: a recording has no hashes.
+    fn wanted(&mut self) -> Vec<Wanted>;
 }
 
 /// Makes events of inputs and puts them into EVENTS.
@@ -265,13 +276,18 @@ impl Sink for Intake {
                 self.forget_all_but(alive);
                 true
             }
+            Input::Hashed { now, answer } => {
+                let events: Vec<_> = self.enricher.hashed(now, &answer).into_iter().map(Arc::new).collect();
+                self.publish(&events)
+            }
             Input::Container { now, request, answer } => {
                 self.enricher.containers_mut().answer(&request, answer, now);
                 true
             }
             Input::Second => {
                 self.remember_logins();
-                self.tally.sizes(self.enricher.table(), self.enricher.transactions(), self.enricher.containers());
+                let hashes = self.enricher.hashes().counts();
+                self.tally.sizes(self.enricher.table(), self.enricher.transactions(), self.enricher.containers(), hashes);
                 true
             }
             Input::Stop { now } => self.own(now, Severity::Info, Body::Stop(Stop { reason: "asked to stop".to_owned() })),
@@ -284,6 +300,10 @@ impl Sink for Intake {
 
     fn waits(&self) -> bool {
         !self.merge.is_empty()
+    }
+
+    fn wanted(&mut self) -> Vec<Wanted> {
+        self.enricher.hashes().take_wanted()
     }
 
     /// A stream that takes nothing now may take something later.

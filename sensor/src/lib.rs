@@ -19,6 +19,7 @@ pub mod enrich;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod governor;
+pub mod hash;
 mod host;
 pub mod intake;
 pub mod logins;

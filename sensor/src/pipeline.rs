@@ -25,6 +25,8 @@ use crate::enrich::container::reader::Lookups;
 use crate::enrich::table::Table;
 use crate::enrich::users::Users;
 use crate::governor::{Governor, GovernorReport};
+use crate::hash::worker::Worker;
+use crate::hash::{self, HashCounts, Unhashed};
 use crate::intake::{Input, Sink};
 use crate::status::{KernelStatus, RECENT_LOSS_SECONDS, SKIPPED};
 use crate::watch::{Reading as KernelReading, Watch};
@@ -80,6 +82,8 @@ pub struct Counts {
     pub delays: RingDelays,
     /// Containers.
     pub containers: KnownReport,
+    /// Hashes of executables.
+    pub hashes: HashCounts,
     /// Losses of user space alone.
     own: Losses,
     /// When how much was lost, within the window.
@@ -192,13 +196,14 @@ impl Tally {
     }
 
     /// Sizes of the tables.
-    pub(crate) fn sizes(&self, table: &Table, transactions: &Transactions, containers: &Known) {
+    pub(crate) fn sizes(&self, table: &Table, transactions: &Transactions, containers: &Known, hashes: HashCounts) {
         let containers = containers.report();
         let mut counts = self.lock();
         counts.containers = containers;
         counts.table = (table.len(), table.max(), table.evicted());
         counts.transactions = transactions.table();
         counts.said_again = transactions.said_again();
+        counts.hashes = hashes;
     }
 }
 
@@ -266,6 +271,8 @@ pub struct Pipeline<S> {
     pub watch: Watch,
     /// Who reads the container runtimes' files.
     pub lookups: Lookups,
+    /// Reads executables; `None` when they are not hashed.
+    pub hasher: Option<Worker>,
 }
 
 /// When seeds are taken again after records of identity were lost.
@@ -299,6 +306,7 @@ impl<S: Sink> Pipeline<S> {
         while !self.shared.stop.load(Ordering::Acquire) && !self.sink.is_broken() {
             self.rings.wait(WAIT, self.sink.waits());
             self.read(clock::boot_now());
+            self.hash();
             if governed.elapsed() >= GOVERN {
                 governed = Instant::now();
                 self.govern();
@@ -352,6 +360,23 @@ impl<S: Sink> Pipeline<S> {
             if let Err(request) = self.lookups.send(request) {
                 self.sink.take(Input::Container { now: clock::boot_now(), request, answer: Answer::NoRoom });
             }
+        }
+    }
+
+    /// Hands on what was hashed, and asks for what is wanted.
+    fn hash(&mut self) {
+        let Self { hasher, sink, .. } = self;
+        let Some(hasher) = hasher else { return };
+        let mut answers = hasher.answers();
+        for wanted in sink.wanted() {
+            let file = wanted.file;
+            if !hasher.ask(wanted) {
+                // Its queue has room for all that can wait, so the thread is gone; the next exec may try again.
+                answers.push(hash::Answer { file, result: Err(Unhashed::Unreachable) });
+            }
+        }
+        for answer in answers {
+            sink.take(Input::Hashed { now: clock::boot_now(), answer });
         }
     }
 
@@ -461,6 +486,9 @@ impl<S: Sink> Pipeline<S> {
     /// Keeps Bartizan below its CPU ceiling.
     fn govern(&mut self) {
         let Some(shed) = self.governor.step(clock::boot_now(), clock::own_cpu()) else { return };
+        if let Some(hasher) = &self.hasher {
+            hasher.pause(shed);
+        }
         match self.shed.set(0, u32::from(shed), 0) {
             Ok(()) if shed => tracing::warn!(
                 "Bartizan is at its CPU ceiling (sensor.cpu_limit): connects, accepts and failed execs are left out and counted"

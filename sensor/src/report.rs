@@ -26,12 +26,13 @@ use crate::daemon::Served;
 use crate::delay::{self, Delays};
 use crate::enrich::container::KnownReport;
 use crate::governor::GovernorReport;
+use crate::hash::HashCounts;
 use crate::host::{host_name, kernel_release};
 use crate::metrics::Numbers;
 use crate::pipeline::{Counts, RingDelays, Shared};
 use crate::redact::Redactions;
 use crate::status::{
-    AuthStatus, Blind, BudgetStatus, ContainersStatus, CpuStatus, DelayStatus, HookState, HookStatus, KindCount, LibraryStatus,
+    AuthStatus, Blind, BudgetStatus, ContainersStatus, CpuStatus, DelayStatus, HashStatus, HookState, HookStatus, KindCount, LibraryStatus,
     ProcessTable, RedactionStatus, SelfUsage, StatusReport,
 };
 
@@ -94,6 +95,7 @@ impl Reporter {
             process_table: ProcessTable { entries: entries as u64, max: max as u64, evicted },
             containers: containers(&counts.containers),
             auth: auth(&counts),
+            hashes: hashes(counts.hashes),
             cpu: cpu(counts.governor),
             kernel_state: counts.kernel.clone(),
             kernel_to_bus: delays(&counts.delays),
@@ -245,6 +247,11 @@ fn containers(report: &KnownReport) -> ContainersStatus {
         last_failure: last_failure.clone(),
         dropped: *dropped,
     }
+}
+
+fn hashes(counts: HashCounts) -> HashStatus {
+    let HashCounts { hashed, too_large, unreachable, full, waiting, remembered } = counts;
+    HashStatus { hashed, too_large, unreachable, queue_full: full, waiting, remembered }
 }
 
 fn cpu(report: GovernorReport) -> CpuStatus {

@@ -7,9 +7,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 
 use super::{
-    Accept, Access, Auth, Bind, BpfAttach, BpfProgram, Capabilities, CgroupMove, Chroot, Credentials, Dns, ExecId, FlowEnd, Health, Helper,
-    Http, IoUring, IoUringOp, KernelProbe, Kexec, Listen, Lockdown, Memfd, MemoryExec, Module, Namespaces, Prctl, Probe, Process,
-    RawSocket, Rename, Seccomp, Signal, Ssh, Sysctl, Tls, UdpFlow,
+    Accept, Access, Auth, Bind, BpfAttach, BpfProgram, Capabilities, CgroupMove, Chroot, Credentials, Dns, ExeHash, ExecId, FlowEnd,
+    Health, Helper, Http, IoUring, IoUringOp, KernelProbe, Kexec, Listen, Lockdown, Memfd, MemoryExec, Module, NamespaceKind, Namespaces,
+    Prctl, Probe, Process, RawSocket, Rename, Seccomp, Signal, Ssh, Sysctl, Tls, UdpFlow,
 };
 
 /// A kernel error number, positive.
@@ -44,6 +44,7 @@ macro_rules! bodies {
         /// The typed body of an event, one variant per kind.
         #[derive(Debug, Clone, PartialEq, Encode, Decode, Serialize, JsonSchema)]
         #[serde(untagged)]
+        #[expect(clippy::large_enum_variant, reason = "fork, the largest, is also one of the most frequent; boxing it would cost an allocation each")]
         pub enum Body {
             $( $(#[doc = $doc])* #[n($index)] $variant(#[n(0)] $ty), )*
         }
@@ -136,6 +137,8 @@ bodies! {
     31 CgroupMove(CgroupMove) = "process.cgroup_move";
     /// A task changed its capabilities.
     32 Capabilities(Capabilities) = "process.capabilities";
+    /// The hash of a file that a process executed became known after its exec was told.
+    33 ExeHash(ExeHash) = "process.hash";
     /// A socket was bound to an address of this host.
     60 Bind(Bind) = "network.bind";
     /// A TCP connection came to its end.
@@ -195,6 +198,27 @@ pub struct Exec {
     #[n(4)]
     #[cbor(default)]
     pub requested_truncated: bool,
+    /// The program that the kernel runs in place of `requested`: the one behind `#!`, or that of binfmt_misc. Of scripts whose interpreters
+    /// are scripts, the last one. `None` when `requested` itself is run.
+    #[n(5)]
+    pub interpreter: Option<String>,
+    /// `interpreter` was longer than what is kept.
+    #[n(6)]
+    #[cbor(default)]
+    pub interpreter_truncated: bool,
+    /// The file that `interpreter` was given: `requested`, behind the working directory where it is relative; links are not resolved. One that
+    /// was asked for by descriptor (`fexecve`) is `/dev/fd/N`, or `/dev/fd/N/name` with a folder's: the kernel knows no more of it either.
+    #[n(7)]
+    pub script: Option<String>,
+    /// `NAME=value` of the variables whose names are listed in `sensor.environment`, in their order; secrets are redacted.
+    #[n(8)]
+    #[cbor(default)]
+    pub environment: Vec<String>,
+    /// The environment was longer than what is looked at (its first and last 4 KiB), or was not readable: listed variables may be missing, and
+    /// one may be cut.
+    #[n(9)]
+    #[cbor(default)]
+    pub environment_truncated: bool,
 }
 
 /// Body of `process.fork`. The subject is the parent.
@@ -204,6 +228,10 @@ pub struct Fork {
     /// The new process, with its parent's image.
     #[n(0)]
     pub child: Process,
+    /// Namespaces that were made for it (`CLONE_NEW*`).
+    #[n(1)]
+    #[cbor(default)]
+    pub namespaces: Vec<NamespaceKind>,
 }
 
 /// Body of `process.exit`.

@@ -20,6 +20,7 @@ mod codec;
 mod container;
 mod credentials;
 mod disguise;
+mod exe_hash;
 mod flow;
 mod hardening;
 mod ids;
@@ -47,6 +48,7 @@ pub use codec::{CodecError, SCHEMA_VERSION, decode_alert, decode_event, decode_m
 pub use container::{ContainerInfo, Pod, ProcessNamespaces};
 pub use credentials::{Credentials, Ids};
 pub use disguise::{Prctl, Rename};
+pub use exe_hash::{ExeHash, NotHashed};
 pub use flow::{Bind, Direction, FlowEnd, RawSocket};
 pub use hardening::{Health, Helper, KernelProbe, Lockdown, LockdownAct, ProbeAct};
 pub use ids::{AlertId, BootId, EventId, ExecId, MatchId, NS_PER_TICK, ParseIdError};

@@ -206,7 +206,7 @@ impl Serialize for Process {
 }
 
 /// The executed file.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode, Serialize, JsonSchema)]
 #[cbor(map)]
 pub struct ExeFile {
     /// Resolved path in the process's mount tree. A deleted file keeps the path it had.
@@ -230,6 +230,27 @@ pub struct ExeFile {
     /// `path` was longer than what is kept.
     #[n(6)]
     pub path_truncated: bool,
+    /// SHA-256 of the contents, hex. `None` when it was not known yet: `process.hash` tells it later, and the events of the same image after
+    /// that one have it. Children that were forked before keep `None` until they exec.
+    #[n(7)]
+    pub sha256: Option<String>,
+    /// Kind of its file system, such as `ext4`, `overlay` or `tmpfs`; a number of include/uapi/linux/magic.h where it has no name here.
+    #[n(8)]
+    pub filesystem: Option<String>,
+    /// It lives in memory alone and is in no folder (`memfd_create`).
+    #[n(9)]
+    #[cbor(default)]
+    pub memfd: bool,
+    /// It lies in the writable layer of an overlay: what a container runs and its image did not bring, or brought otherwise.
+    #[n(10)]
+    #[cbor(default)]
+    pub upper: bool,
+    /// Bytes of the file.
+    #[n(11)]
+    pub size: Option<u64>,
+    /// Last change of the inode (contents, mode, owner or links), Unix time in nanoseconds.
+    #[n(12)]
+    pub changed_ns: Option<i64>,
 }
 
 /// The control group of a process.

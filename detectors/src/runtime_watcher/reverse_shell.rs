@@ -144,7 +144,7 @@ impl ReverseShell {
         self.enter_boot(process.exec_id.boot);
         self.settle(event, context, out);
         match &event.body {
-            Body::Exec(Exec { requested, error: None, stdio, relay, requested_truncated: _ }) => {
+            Body::Exec(Exec { requested, error: None, stdio, relay, .. }) => {
                 self.image(event, process, requested.as_deref(), stdio, relay.as_ref(), false, context.lineage);
                 self.judge_all(event, ProcessKey::from(&process.exec_id), context, out);
             }

@@ -120,6 +120,14 @@ events! {
         requested: Span,
         /// Argument vector, NUL-separated.
         argv: Span,
+        /// Program that runs what was asked for (`linux_binprm.interp`), where that is another one: a script's or binfmt_misc's.
+        interpreter: Span,
+        /// The first [`super::ENVIRONMENT_MAX`] bytes of the environment, NUL-separated.
+        environment: Span,
+        /// What follows, or of longer ones the last [`super::ENVIRONMENT_MAX`] bytes.
+        environment_end: Span,
+        /// Bytes of the whole environment.
+        environment_len: u32,
     }
 
     /// An exec failed. The header names the image that tried. In the bulk ring: anybody can make these by the million, and
@@ -137,6 +145,8 @@ events! {
     3 => Fork as "process.fork" in Priority {
         /// `start_boottime` of the child, nanoseconds.
         child_start_boottime: u64,
+        /// `CLONE_*` that it was made with, without the signal at its end.
+        flags: u64,
         /// Its thread-group id.
         child_tgid: u32,
         /// Its `self_exec_id`, low half.

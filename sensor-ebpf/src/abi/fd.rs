@@ -90,6 +90,13 @@ pub struct Relay {
     pub sockets: [Fd; RELAY_SOCKETS],
 }
 
+/// `Image::exe_flags`: the file lies in the writable layer of an overlay.
+pub const EXE_UPPER: u32 = 1 << 0;
+/// `Image::exe_flags`: the file is in no folder and never was, as memfds are.
+pub const EXE_ALONE: u32 = 1 << 1;
+/// `Image::exe_flags`: the interpreter's path was cut at [`super::NAME_MAX`].
+pub const EXE_INTERPRETER_TRUNCATED: u32 = 1 << 2;
+
 /// The image and credentials of a process.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
@@ -101,6 +108,16 @@ pub struct Image {
     pub cap_effective: u64,
     /// Inode of the executable.
     pub exe_inode: u64,
+    /// `i_size`, bytes.
+    pub exe_size: u64,
+    /// Change time of the inode, seconds.
+    pub exe_ctime_sec: u64,
+    /// Its nanoseconds.
+    pub exe_ctime_nsec: u32,
+    /// `s_magic` of its file system, low half: all of include/uapi/linux/magic.h fits.
+    pub exe_magic: u32,
+    /// `EXE_*`.
+    pub exe_flags: u32,
     /// Device of its file system (`s_dev`).
     pub exe_device: u32,
     /// `i_mode`.
@@ -135,8 +152,6 @@ pub struct Image {
     pub user_ns: u32,
     /// UTS namespace inode.
     pub uts_ns: u32,
-    /// Zero.
-    pub pad: u32,
     /// `comm`, NUL-terminated; bytes after the NUL are stale.
     pub comm: [u8; 16],
     /// Name of the controlling terminal, NUL-terminated.
@@ -153,4 +168,4 @@ pub struct Image {
 
 const _: () = assert!(size_of::<Fd>() == 56);
 const _: () = assert!(size_of::<Relay>() == 24 + RELAY_SOCKETS * 56);
-const _: () = assert!(size_of::<Image>() == 24 + 18 * 4 + 32 + 16);
+const _: () = assert!(size_of::<Image>() == 40 + 20 * 4 + 32 + 16);

@@ -19,18 +19,20 @@ pub use events::{
     Memfd, MemoryExec, Module, Namespaces, PamAccount, PamAuthenticate, PamEnd, PamItem, PamSessionClose, PamSessionOpen, PamStart, Prctl,
     Probe, RawSocket, Rename, Ring, Seccomp, Seed, Signal, SshBytes, SshdLog, Sysctl, TlsBytes, UdpFlow,
 };
-pub use fd::{Fd, FdKind, Image, Relay, STDIO};
+pub use fd::{EXE_ALONE, EXE_INTERPRETER_TRUNCATED, EXE_UPPER, Fd, FdKind, Image, Relay, STDIO};
 pub use module::{KexecAct, MODULE_ARGS_MAX, MODULE_FROM_MEMORY, MODULE_NAME_MAX, MODULE_SIGNED, MODULE_UNSIGNED, ModuleAct};
 pub use packets::{PIECE_MAX, Piece, STREAM_MAX, STREAM_SEGMENTS, UDP_FLOW_NS, UdpGathered, UdpPeer};
 
 /// Raised whenever a record's layout changes. Kernel object and user space are built together; a mismatch (a stale
 /// object) is refused at load and counted at decode.
-pub const ABI_VERSION: u16 = 4;
+pub const ABI_VERSION: u16 = 5;
 
 /// Bytes of the tail of one record, at most. A power of two, so that the verifier can bound an offset with a mask.
-pub const TAIL_MAX: usize = 8192;
+pub const TAIL_MAX: usize = 16384;
 /// Longest argument vector that is kept, bytes.
 pub const ARGV_MAX: usize = 4096;
+/// Bytes that are kept of the beginning of an environment, and as many of its end.
+pub const ENVIRONMENT_MAX: usize = ARGV_MAX;
 /// Longest requested path that is kept, bytes with the NUL. `PATH_MAX` is 4096; longer ones are flagged as truncated.
 pub const NAME_MAX: usize = 1024;
 /// Longest requested path of a failed exec that is kept, bytes with the NUL: these come in masses from `PATH` look-ups.

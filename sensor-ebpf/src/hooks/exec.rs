@@ -1,11 +1,12 @@
 //! A process replaced its image.
 //!
 //! `tp_btf/sched_process_exec` fires after the new image is in place: argv is read from the new mm, where only the new
-//! image can change it, and `linux_binprm.filename` is the kernel's own copy of the requested path.
+//! image can change it, and `linux_binprm.filename` is the kernel's own copy of the requested path. The environment lies there as well: its
+//! first bytes and its last, so that padding at one end hides nothing at the other.
 
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
-use bartizan_sensor_ebpf::abi::{Exec, FLAG_ARGV_TRUNCATED, FLAG_NAME_TRUNCATED, Kind};
+use bartizan_sensor_ebpf::abi::{ENVIRONMENT_MAX, EXE_INTERPRETER_TRUNCATED, Exec, FLAG_ARGV_TRUNCATED, FLAG_NAME_TRUNCATED, Kind};
 
 use crate::kernel::maps::{EXEC_SCRATCH, PRIORITY};
 use crate::kernel::{emit, field, image, tail, task, zero};
@@ -29,10 +30,20 @@ fn sched_process_exec(ctx: BtfTracePointContext) -> u32 {
         image::streams(scratch, header, &raw mut (*record).stdio, &raw mut (*record).relay, task_address);
 
         tail::begin(scratch);
-        if tail::kernel_string(scratch, fixed, field!(binprm, binprm_filename)) {
+        let requested: u64 = field!(binprm, binprm_filename);
+        if tail::kernel_string(scratch, fixed, requested) {
             (*header).flags |= FLAG_NAME_TRUNCATED;
         }
         (*record).requested = tail::span(scratch, fixed, 0);
+        // The kernel makes a copy of its own when it goes on with another program, and else leaves both the same.
+        let interpreter: u64 = field!(binprm, binprm_interp);
+        if interpreter != requested {
+            let from = tail::used(scratch);
+            if tail::kernel_string(scratch, fixed, interpreter) {
+                (*record).image.exe_flags |= EXE_INTERPRETER_TRUNCATED;
+            }
+            (*record).interpreter = tail::span(scratch, fixed, from);
+        }
 
         let mm: u64 = field!(task_address, task_mm);
         let (start, end): (u64, u64) = (field!(mm, mm_arg_start), field!(mm, mm_arg_end));
@@ -43,6 +54,21 @@ fn sched_process_exec(ctx: BtfTracePointContext) -> u32 {
         }
         (*record).argv = tail::span(scratch, fixed, from);
         image::paths(scratch, header, &raw mut (*record).image, fixed, task_address);
+
+        // Behind the paths: a long environment must not take their room.
+        let (start, end): (u64, u64) = (field!(mm, mm_env_start), field!(mm, mm_env_end));
+        let len = end.wrapping_sub(start);
+        (*record).environment_len = if len > u64::from(u32::MAX) { u32::MAX } else { len as u32 };
+        let from = tail::used(scratch);
+        tail::user_bytes(scratch, fixed, start, len);
+        (*record).environment = tail::span(scratch, fixed, from);
+        let most = ENVIRONMENT_MAX as u64;
+        if len > most {
+            let last = if len - most > most { most } else { len - most };
+            let from = tail::used(scratch);
+            tail::user_bytes(scratch, fixed, end - last, last);
+            (*record).environment_end = tail::span(scratch, fixed, from);
+        }
         let total = tail::total(scratch, fixed);
         emit::stamp(header, Kind::Exec, total as u32);
         emit::send(&PRIORITY, scratch, Kind::Exec, total);

@@ -1,4 +1,7 @@
 //! A process was made. Threads are not processes: only thread-group leaders are told.
+//!
+//! `tp_btf/task_newtask` and not `sched_process_fork`, which does not say how: kernel/fork.c has it at the end of `copy_process`, where nothing
+//! can fail any more, before the child is woken, and in the task that makes it, also with `CLONE_PARENT`.
 
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
@@ -7,14 +10,16 @@ use bartizan_sensor_ebpf::abi::{Count, Fork, Kind};
 use crate::kernel::maps::PRIORITY;
 use crate::kernel::{copy, emit, field, offset, task};
 
-#[btf_tracepoint(function = "sched_process_fork")]
-fn sched_process_fork(ctx: BtfTracePointContext) -> u32 {
-    // (struct task_struct *parent, struct task_struct *child)
-    let (parent, child) = (ctx.arg::<*const u8>(0) as u64, ctx.arg::<*const u8>(1) as u64);
+#[btf_tracepoint(function = "task_newtask")]
+fn task_newtask(ctx: BtfTracePointContext) -> u32 {
+    // (struct task_struct *task, unsigned long clone_flags)
+    let (child, flags) = (ctx.arg::<*const u8>(0) as u64, ctx.arg::<u64>(1));
     let (pid, tgid): (u32, u32) = (field!(child, task_pid), field!(child, task_tgid));
-    if pid != tgid {
+    // Idle tasks, one for a processor that comes up, have pid 0 and are no processes.
+    if pid != tgid || pid == 0 {
         return 0;
     }
+    let parent = task::current();
     let parent_tgid: u32 = field!(parent, task_tgid);
     if emit::is_self(Kind::Fork, parent_tgid) {
         return 0;
@@ -29,6 +34,7 @@ fn sched_process_fork(ctx: BtfTracePointContext) -> u32 {
     unsafe {
         task::subject(&raw mut (*record).header, parent);
         (*record).child_start_boottime = field!(child, task_start_boottime);
+        (*record).flags = flags;
         (*record).child_tgid = tgid;
         (*record).child_exec_id = exec_id as u32;
         copy((&raw mut (*record).comm).cast(), 16, child + offset!(task_comm));

@@ -1,7 +1,7 @@
 //! The image, credentials and standard streams of a task: the part that exec and seed records share.
 
 use bartizan_sensor_ebpf::abi::{
-    FLAG_CWD_TRUNCATED, FLAG_EXE_TRUNCATED, FLAG_RELAY_TRUNCATED, Fd, Header, Image, RELAY_SOCKETS, Relay, STDIO,
+    EXE_ALONE, EXE_UPPER, FLAG_CWD_TRUNCATED, FLAG_EXE_TRUNCATED, FLAG_RELAY_TRUNCATED, Fd, Header, Image, RELAY_SOCKETS, Relay, STDIO,
 };
 use bartizan_sensor_ebpf::layout::ABSENT;
 
@@ -15,6 +15,13 @@ macro_rules! namespace {
         field!(namespace, $inum)
     }};
 }
+
+/// include/uapi/linux/magic.h. In fs/overlayfs/ovl_entry.h, `__upperdentry` follows the `vfs_inode` of `struct ovl_inode` (6.1, 6.12 and
+/// 6.18): not null is a file of the writable layer, also one that was copied up.
+const OVERLAYFS_SUPER_MAGIC: u64 = 0x794c_7630;
+
+/// `I_CTIME_QUERIED`, include/linux/fs.h since 6.13: a mark in the nanoseconds that is no part of the time.
+const CTIME_QUERIED: u32 = 1 << 31;
 
 /// Fills `image` except for its spans.
 ///
@@ -77,6 +84,14 @@ pub(crate) unsafe fn paths(scratch: *mut Scratch, header: *mut Header, image: *m
             let inode: u64 = field!(file, file_inode);
             let sb: u64 = field!(inode, inode_sb);
             let mode: u16 = field!(inode, inode_mode);
+            let magic: u64 = field!(sb, sb_magic);
+            let path = file + offset!(file_path);
+            let dentry: u64 = field!(path, path_dentry);
+            let folder: u64 = field!(dentry, dentry_parent);
+            let mut flags = if folder == dentry { EXE_ALONE } else { 0 };
+            if magic == OVERLAYFS_SUPER_MAGIC && read::<u64>(inode + offset!(inode_struct_size)) != 0 {
+                flags |= EXE_UPPER;
+            }
             let from = tail::used(scratch);
             // SAFETY: as above.
             unsafe {
@@ -89,6 +104,12 @@ pub(crate) unsafe fn paths(scratch: *mut Scratch, header: *mut Header, image: *m
                 (*image).exe_mode = u32::from(mode);
                 (*image).exe_owner = field!(inode, inode_uid);
                 (*image).exe_nlink = field!(inode, inode_nlink);
+                (*image).exe_size = field!(inode, inode_size);
+                (*image).exe_ctime_sec = field!(inode, inode_ctime_sec);
+                let nanoseconds: u32 = field!(inode, inode_ctime_nsec);
+                (*image).exe_ctime_nsec = nanoseconds & !CTIME_QUERIED;
+                (*image).exe_magic = magic as u32;
+                (*image).exe_flags |= flags;
             }
         }
     }

@@ -18,7 +18,7 @@ pub(crate) static SELF_TGID: u32 = 0;
 
 /// For what must not be lost. User space sets the size.
 #[map]
-pub(crate) static PRIORITY: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
+pub(crate) static PRIORITY: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 
 /// For what comes in masses. User space sets the size.
 #[map]
@@ -33,7 +33,8 @@ pub(crate) static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COU
 pub(crate) static SEQUENCE: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
 
 /// Bytes of one scratch: a power of two, the largest record length that a mask can bound.
-pub(crate) const SCRATCH: usize = 16 << 10;
+/// 32 KiB are the most that the kernel has in one per-CPU value.
+pub(crate) const SCRATCH: usize = 32 << 10;
 
 /// Room to build one record of variable length.
 #[repr(C, align(8))]

@@ -126,13 +126,16 @@ pub(crate) fn user_string(scratch: *mut Scratch, fixed: usize, address: u64) -> 
     written >= NAME_MAX as i64
 }
 
-/// Appends `len` bytes of user memory, at most [`ARGV_MAX`]; false when they cannot be read (not resident) or were cut.
+/// Appends `len` bytes of user memory, at most [`ARGV_MAX`]; false when they cannot be read (not resident), do not fit or were cut.
 #[inline(always)]
 pub(crate) fn user_bytes(scratch: *mut Scratch, fixed: usize, address: u64, len: u64) -> bool {
     let cut = len > ARGV_MAX as u64;
     let len = bound::<{ ARGV_MAX as u32 * 2 - 1 }>(if cut { ARGV_MAX as u64 } else { len });
     if len == 0 || len > ARGV_MAX as u64 {
         return !cut;
+    }
+    if !fits(scratch, ARGV_MAX) {
+        return false;
     }
     // SAFETY: `end` leaves room for an argument vector.
     if unsafe { bpf_probe_read_user(end(scratch, fixed as u64).cast(), len as u32, address as *const _) } != 0 {

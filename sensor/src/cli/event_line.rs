@@ -10,7 +10,8 @@ use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
 use bartizan_bus::event::{
-    Body, Connect, Exec, ExecId, Exit, Gap, InetSocket, Loss, Process, Relay, SecurityEvent, Severity, Start, Stdio, StdioEnd, Transport,
+    Body, Connect, ExeHash, Exec, ExecId, Exit, Gap, InetSocket, Loss, NotHashed, Process, Relay, SecurityEvent, Severity, Start, Stdio,
+    StdioEnd, Transport,
 };
 use jiff::tz::TimeZone;
 
@@ -80,16 +81,17 @@ impl EventLines {
     fn what(&self, event: &SecurityEvent) -> String {
         let (paint, process) = (self.paint, event.process.as_ref());
         match &event.body {
-            Body::Exec(Exec { requested, error: Some(error), stdio: _, relay: _, requested_truncated }) => {
+            Body::Exec(Exec { requested, error: Some(error), requested_truncated, .. }) => {
                 let path = requested.as_deref().map_or_else(|| "an unknown path".to_owned(), quote);
                 let more = if *requested_truncated { "..." } else { "" };
                 paint.red(&format!("{path}{more}: failed, {}", error.name()))
             }
-            Body::Exec(Exec { requested: _, error: None, stdio, relay, requested_truncated: _ }) => {
-                self.image(process, stdio, relay.as_ref())
+            Body::Exec(Exec { error: None, stdio, relay, environment, .. }) => {
+                self.image(process, stdio, relay.as_ref()) + &self.environment(environment)
             }
             Body::Seed(seed) => self.image(process, &seed.stdio, seed.relay.as_ref()),
-            Body::Fork(fork) => format!("→ {}({})", escape(&fork.child.name), fork.child.pid),
+            Body::Fork(fork) => format!("→ {}({}){}", escape(&fork.child.name), fork.child.pid, acts::made(&fork.namespaces)),
+            Body::ExeHash(hash) => self.exe_hash(process, hash),
             Body::Exit(exit) => self.exit(exit),
             Body::Connect(connect) => self.connect(connect),
             Body::Start(start) => self.start(start),
@@ -160,6 +162,24 @@ impl EventLines {
             out.push_str(&self.paint.yellow(&format!("fd {fds} held by {} with {sockets}", relay.pid)));
         }
         out
+    }
+
+    /// The names of the variables that were kept.
+    fn environment(&self, environment: &[String]) -> String {
+        let names: Vec<String> =
+            environment.iter().map(|variable| escape(variable.split_once('=').map_or(variable.as_str(), |(name, _)| name))).collect();
+        if names.is_empty() { String::new() } else { self.paint.dim(&format!("  env {}", names.join(","))) }
+    }
+
+    /// `/usr/bin/x sha256 ab...`.
+    fn exe_hash(&self, process: Option<&Process>, hash: &ExeHash) -> String {
+        let ExeHash { sha256, size, not_hashed } = hash;
+        let path = process.and_then(Process::exe_path).map(quote).unwrap_or_default();
+        match (sha256, not_hashed) {
+            (Some(sha256), _) => format!("{path} sha256 {}", escape(sha256)),
+            (None, Some(NotHashed::TooLarge)) => format!("{path} is not hashed: its {size} bytes are too many"),
+            (None, None) => format!("{path} is not hashed"),
+        }
     }
 
     fn command(&self, process: &Process) -> String {
@@ -237,6 +257,7 @@ fn icon(body: &Body) -> &'static str {
         Body::Exec(Exec { error: Some(_), .. }) => "🚫",
         Body::Exec(Exec { error: None, .. }) => "🚀",
         Body::Fork(_) => "🌱",
+        Body::ExeHash(_) => "🧬",
         Body::Exit(_) => "💥",
         Body::Seed(_) => "📌",
         Body::Connect(_) => "🔌",
@@ -425,15 +446,7 @@ mod tests {
         let mut bash = process(200, "bash", &["bash", "-c", "echo 'hi there' | wc"]);
         bash.parent = Some(exec_id(100));
         bash.ppid = Some(100);
-        bash.exe = Some(ExeFile {
-            path: "/usr/bin/bash".into(),
-            inode: None,
-            device: None,
-            mode: None,
-            owner: None,
-            deleted: false,
-            path_truncated: false,
-        });
+        bash.exe = Some(ExeFile { path: "/usr/bin/bash".into(), ..ExeFile::default() });
         assert_eq!(
             lines.render(&event(bash, Body::Exec(Exec::default()))),
             "2023-11-14 22:13:20.000 🚀 process.exec         alice    bash(200) ← sshd(100)            bash -c $'echo \\'hi there\\' | wc'  exe /usr/bin/bash"
@@ -506,7 +519,7 @@ mod tests {
         let mut parent = process(5, "runc", &[]);
         parent.container = Some("0123456789abcdef".into());
         (parent.user, parent.euid) = (None, 0);
-        let line = render(&event(parent, Body::Fork(Fork { child: process(6, "runc", &[]) })));
+        let line = render(&event(parent, Body::Fork(Fork { child: process(6, "runc", &[]), namespaces: Vec::new() })));
         assert!(line.contains(" 1000→0 ") && line.ends_with("→ runc(6)  [container 0123456789ab]"), "{line}");
         let named = |pod: Option<Pod>| {
             let mut inside = process(7, "sh", &["sh"]);
@@ -532,7 +545,7 @@ mod tests {
         let bodies = [
             Body::Exec(Exec::default()),
             Body::Exec(Exec { requested: Some(evil.into()), error: Some(Errno(2)), ..Exec::default() }),
-            Body::Fork(Fork { child: bad.clone() }),
+            Body::Fork(Fork { child: bad.clone(), namespaces: Vec::new() }),
             Body::Stop(Stop { reason: evil.into() }),
             Body::Gap(Gap { reason: evil.into(), ..Gap::default() }),
             Body::Loss(Loss { lost: vec![KindLoss { kind: evil.into(), reason: evil.into(), count: 1 }] }),

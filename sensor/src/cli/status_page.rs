@@ -16,8 +16,8 @@ use super::escape::escape;
 use super::paint::Paint;
 use crate::config::units::about_bytes as about;
 use crate::status::{
-    AuthStatus, Blind, ConsumerStatus, ContainersStatus, CpuStatus, HookState, HookStatus, KindCount, LibraryStatus, ProcessTable,
-    RedactionStatus, StatusReport, StreamStatus, SubscriptionStatus, Verdict, skipped_runs,
+    AuthStatus, Blind, ConsumerStatus, ContainersStatus, CpuStatus, HashStatus, HookState, HookStatus, KindCount, LibraryStatus,
+    ProcessTable, RedactionStatus, StatusReport, StreamStatus, SubscriptionStatus, Verdict, skipped_runs,
 };
 
 /// The report with `verdict` (`working` or `degraded`) and `reasons` beside its own fields, on one line.
@@ -62,6 +62,7 @@ pub(crate) fn render(report: &StatusReport, verdict: &Verdict, paint: Paint) -> 
             format!("process table: {} of {} entries, {} evicted", table.entries, table.max, table.evicted),
             containers(&report.containers),
             authentications(report.auth),
+            hashes(report.hashes),
             ceiling(report.cpu),
             format!("memory: {}, processor time: {:.1} s", about(usage.rss_bytes), usage.cpu_seconds),
         ],
@@ -193,6 +194,13 @@ fn library(library: &LibraryStatus, paint: Paint) -> String {
         None => format!("{} on {} (inode {inode})", escape(hook), escape(path)),
         Some(problem) => paint.red(&format!("{} not on {} (inode {inode}): {}", escape(hook), escape(path), escape(problem))),
     }
+}
+
+fn hashes(hashes: HashStatus) -> String {
+    let HashStatus { hashed, too_large, unreachable, queue_full, waiting, remembered } = hashes;
+    format!(
+        "executables: {hashed} hashed, {waiting} wait, {remembered} remembered; not hashed: {too_large} too large, {unreachable} gone or changed, {queue_full} too many at once"
+    )
 }
 
 fn authentications(auth: AuthStatus) -> String {

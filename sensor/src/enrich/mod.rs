@@ -13,6 +13,7 @@ pub mod auth;
 pub mod clock;
 pub mod container;
 mod domains;
+pub mod environment;
 mod streams;
 pub mod table;
 pub mod users;
@@ -21,14 +22,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bartizan_bus::event::{
-    Body, BootId, Cgroup, EventId, ExeFile, Exec, ExecId, Fork, Outcome, Process, ProcessNamespaces, Relay, SecurityEvent, Seed, Severity,
+    Body, BootId, Cgroup, EventId, ExeFile, ExeHash, Exec, ExecId, Fork, NotHashed, Outcome, Process, ProcessNamespaces, Relay,
+    SecurityEvent, Seed, Severity,
 };
 
-use crate::project::{Act, Child, Image, NO_CPU, Observation, Subject, Target, What, wire};
+use crate::hash::{Answer, Hashes, Unhashed, Wanted};
+use crate::project::{Act, Child, ExeInode, Image, NO_CPU, Observation, Subject, Target, What, wire};
 use crate::redact::Redactor;
 use auth::{Caller, Step, Transactions, Who};
 use container::Known;
 use domains::Domains;
+use environment::Listed;
 use streams::{Read, Streams};
 use table::Table;
 use users::Names;
@@ -55,6 +59,8 @@ pub struct Enricher {
     users: Names,
     containers: Known,
     redactor: Option<Redactor>,
+    listed: Listed,
+    hashes: Hashes,
     own: u32,
     transactions: Transactions,
     /// Logins of processes that an earlier run of the sensor knew, by pid and start in ticks: taken by their seeds.
@@ -80,6 +86,8 @@ impl Enricher {
             users: Names::new(),
             containers: Known::default(),
             redactor: None,
+            listed: Listed::default(),
+            hashes: Hashes::default(),
             own: OWN_SEQUENCES,
             transactions: Transactions::default(),
             known_logins: HashMap::new(),
@@ -93,6 +101,53 @@ impl Enricher {
     /// Replaces secrets before anything else sees an observation. `None` where the operator has turned that off.
     pub fn redacting(self, redactor: Option<Redactor>) -> Self {
         Self { redactor, ..self }
+    }
+
+    /// Keeps variables of new images' environments whose names are listed.
+    pub fn keeping(self, listed: Listed) -> Self {
+        Self { listed, ..self }
+    }
+
+    /// Tells the contents of executables by what is known of them.
+    pub fn hashing(self, hashes: Hashes) -> Self {
+        Self { hashes, ..self }
+    }
+
+    /// What is known of executables, and wanted.
+    pub fn hashes(&mut self) -> &mut Hashes {
+        &mut self.hashes
+    }
+
+    /// A file was hashed at `ktime`, or will never be: an event for each process that waited for it and is still remembered.
+    pub fn hashed(&mut self, ktime: u64, answer: &Answer) -> Vec<SecurityEvent> {
+        let told = self.hashes.answer(answer);
+        told.into_iter().filter_map(|id| self.exe_hash(ktime, &id, answer)).collect()
+    }
+
+    fn exe_hash(&mut self, ktime: u64, id: &ExecId, answer: &Answer) -> Option<SecurityEvent> {
+        let Answer { file, result } = answer;
+        let entry = self.table.get_mut(id)?;
+        let images = [Some(&mut entry.process), entry.previous.as_deref_mut()];
+        let process = images.into_iter().flatten().find(|process| process.exec_id.exec == id.exec)?;
+        let sha256 = result.as_ref().ok().cloned();
+        if let Some(exe) = &mut process.exe {
+            exe.sha256.clone_from(&sha256);
+        }
+        let process = process.clone();
+        let not_hashed = match result {
+            Ok(_) => None,
+            Err(Unhashed::TooLarge) => Some(NotHashed::TooLarge),
+            Err(Unhashed::Unreachable) => return None,
+        };
+        let event = self.own(ktime, Severity::Info, Body::ExeHash(ExeHash { sha256, size: file.size, not_hashed }));
+        Some(SecurityEvent { process: Some(process), no_subject: None, outcome: Outcome::Success, ..event })
+    }
+
+    /// Puts the hash of its executable into `process`, or asks for it.
+    fn look_up_hash(&mut self, process: &mut Process, image: &Image) {
+        let (Some(exe), Some(file)) = (&mut process.exe, &image.exe_file) else { return };
+        let wanted = || Wanted { file: file.file_id(), magic: file.magic, pid: process.pid, ppid: process.ppid, path: exe.path.clone() };
+        exe.sha256 = self.hashes.look(process.exec_id, wanted, file.file_id());
     }
 
     /// The wall clock moved: later events are told by the new offset.
@@ -178,13 +233,30 @@ impl Enricher {
         let mut event_id = EventId::from_kernel(self.boot, subject.ktime, subject.cpu, subject.seq);
         let (mut target, mut severity) = (None, Severity::Info);
         let (process, outcome, body) = match what {
-            What::Exec { image, requested, requested_truncated } => {
-                let process = self.image(&subject, id, &image, false);
+            What::Exec { image, requested, requested_truncated, interpreter, interpreter_truncated, environment } => {
+                let mut process = self.image(&subject, id, &image, false);
+                self.look_up_hash(&mut process, &image);
                 self.replace(&process, subject.ktime);
                 self.transactions.forget(who(&id));
                 let Image { stdio, relay, .. } = *image;
                 let relay = relay.map(|relay| self.relay(relay));
-                let body = Exec { requested, error: None, stdio, relay, requested_truncated };
+                let script = interpreter.as_ref().and(requested.as_deref()).map(|path| behind(process.cwd.as_deref(), path));
+                let (mut environment, environment_truncated) = self.listed.kept(&environment);
+                if let Some(redactor) = &self.redactor {
+                    environment.iter_mut().for_each(|variable| redactor.variable(variable));
+                }
+                let body = Exec {
+                    requested,
+                    error: None,
+                    stdio,
+                    relay,
+                    requested_truncated,
+                    interpreter,
+                    interpreter_truncated,
+                    script,
+                    environment,
+                    environment_truncated,
+                };
                 (process, Outcome::Success, Body::Exec(body))
             }
             What::ExecFailed { requested, requested_truncated, error } => {
@@ -194,9 +266,10 @@ impl Enricher {
             }
             What::Fork(child) => {
                 let process = self.subject(&subject, id);
+                let namespaces = child.namespaces.clone();
                 let child = self.child(&process, &child);
                 self.replace(&child, subject.ktime);
-                (process, Outcome::Success, Body::Fork(Fork { child }))
+                (process, Outcome::Success, Body::Fork(Fork { child, namespaces }))
             }
             What::Exit(exit) => {
                 let process = self.subject(&subject, id);
@@ -205,7 +278,8 @@ impl Enricher {
                 (process, Outcome::Unknown, Body::Exit(exit))
             }
             What::Seed(image) => {
-                let process = self.image(&subject, id, &image, approximate);
+                let mut process = self.image(&subject, id, &image, approximate);
+                self.look_up_hash(&mut process, &image);
                 self.replace(&process, subject.ktime);
                 let Image { stdio, relay, sockets, .. } = *image;
                 let relay = relay.map(|relay| self.relay(relay));
@@ -437,6 +511,13 @@ impl Enricher {
                 owner: image.exe_file.map(|file| file.owner),
                 deleted: image.exe_file.is_some_and(|file| file.nlink == 0),
                 path_truncated: image.exe_truncated,
+                sha256: None,
+                filesystem: image.exe_file.as_ref().and_then(ExeInode::filesystem),
+                // The kernel names it so, mm/memfd.c; a file of that name in a folder is not alone.
+                memfd: image.exe_file.is_some_and(|file| file.alone) && path.starts_with("/memfd:"),
+                upper: image.exe_file.is_some_and(|file| file.upper),
+                size: image.exe_file.map(|file| file.size),
+                changed_ns: image.exe_file.map(|file| nanoseconds(file.changed)),
             }),
             argv: image.argv.clone(),
             argv_truncated: image.argv_truncated,
@@ -480,6 +561,19 @@ impl Enricher {
     }
 }
 
+/// `path` as the kernel finds it from `folder`. Links and `..` are left as they are.
+fn behind(folder: Option<&str>, path: &str) -> String {
+    match folder {
+        Some(folder) if !path.starts_with('/') => format!("{}/{}", folder.trim_end_matches('/'), path.trim_start_matches("./")),
+        _ => path.to_owned(),
+    }
+}
+
+/// Seconds and nanoseconds as nanoseconds; the ends of the range for what is beyond it.
+fn nanoseconds((seconds, nanoseconds): (i64, u32)) -> i64 {
+    seconds.saturating_mul(1_000_000_000).saturating_add(i64::from(nanoseconds))
+}
+
 /// A process as the key of its PAM handles.
 fn who(id: &ExecId) -> Who {
     (id.pid, id.start_ns)
@@ -491,6 +585,7 @@ mod tests {
     use bartizan_sensor_ebpf::abi::Kind;
 
     use super::*;
+    use crate::project::Environment;
 
     fn enricher() -> Enricher {
         Enricher::new(BootId(9), "host".into(), 1_000, 64)
@@ -517,12 +612,19 @@ mod tests {
         Box::new(Image { name: exe.into(), exe: Some(exe.into()), ..Image::default() })
     }
 
-    fn exec(subject: Subject, exe: &str) -> Observation {
-        Observation {
-            kind: Kind::Exec,
-            subject,
-            what: What::Exec { image: image(exe), requested: Some(exe.into()), requested_truncated: false },
+    fn executed(image: Box<Image>, requested: &str) -> What {
+        What::Exec {
+            image,
+            requested: Some(requested.into()),
+            requested_truncated: false,
+            interpreter: None,
+            interpreter_truncated: false,
+            environment: Environment::default(),
         }
+    }
+
+    fn exec(subject: Subject, exe: &str) -> Observation {
+        Observation { kind: Kind::Exec, subject, what: executed(image(exe), exe) }
     }
 
     fn seed(subject: Subject, exe: &str) -> Observation {
@@ -530,7 +632,7 @@ mod tests {
     }
 
     fn fork(subject: Subject, tgid: u32, start: u64) -> Observation {
-        let child = Child { tgid, start_boottime: start, exec_id: subject.exec_id, name: "c".into() };
+        let child = Child { tgid, start_boottime: start, exec_id: subject.exec_id, name: "c".into(), namespaces: Vec::new() };
         Observation { kind: Kind::Fork, subject, what: What::Fork(child) }
     }
 
@@ -555,7 +657,7 @@ mod tests {
             let image = Image { argv: vec!["mysql".into(), "-phunter2".into()], ..Image::default() };
             Observation { kind: Kind::Exec, subject: subject(10, 5, 1, 2), what: what(Box::new(image)) }
         };
-        let exec = |image| What::Exec { image, requested: Some("https://u:hunter2@h/x".into()), requested_truncated: false };
+        let exec = |image| executed(image, "https://u:hunter2@h/x");
         let events = [
             enricher.event(with_secret(exec), false),
             enricher.event(fork(subject(20, 5, 1, 2), 6, 19), false),
@@ -566,6 +668,62 @@ mod tests {
             assert!(text.contains("[redacted:") && !text.contains("hunter2"), "{text}");
         }
         assert!(!format!("{:?}", enricher.table()).contains("hunter2"));
+    }
+
+    #[test]
+    fn a_script_is_told_behind_its_folder_with_the_listed_variables() {
+        let mut enricher = enricher().keeping(Listed::new(&["LD_*".to_owned()]));
+        let told = |enricher: &mut Enricher, requested: &str, interpreter: Option<&str>| {
+            let image = Image { cwd: Some("/srv".into()), ..*image("/bin/sh") };
+            let what = What::Exec {
+                image: Box::new(image),
+                requested: Some(requested.into()),
+                requested_truncated: false,
+                interpreter: interpreter.map(str::to_owned),
+                interpreter_truncated: false,
+                environment: Environment { head: b"A=1\0LD_PRELOAD=x\0".to_vec(), end: Vec::new(), len: 17 },
+            };
+            let event = enricher.event(Observation { kind: Kind::Exec, subject: subject(10, 5, 1, 2), what }, false).unwrap();
+            let Body::Exec(exec) = event.body else { panic!("another kind") };
+            assert_eq!((exec.environment, exec.environment_truncated), (vec!["LD_PRELOAD=x".to_owned()], false));
+            exec.script
+        };
+        assert_eq!(told(&mut enricher, "./a.sh", Some("/bin/sh")).as_deref(), Some("/srv/a.sh"));
+        assert_eq!(told(&mut enricher, "/dev/fd/5", Some("/bin/sh")).as_deref(), Some("/dev/fd/5"));
+        assert_eq!(told(&mut enricher, "./a.out", None), None);
+    }
+
+    #[test]
+    fn a_hash_is_told_late_and_later_execs_have_it() {
+        let mut enricher = enricher().hashing(Hashes::new(true));
+        let with_file = || {
+            let file = ExeInode {
+                inode: 1,
+                device: 2,
+                mode: 0o100_755,
+                owner: 0,
+                nlink: 1,
+                size: 3,
+                changed: (4, 5),
+                magic: 0xef53,
+                upper: false,
+                alone: false,
+            };
+            executed(Box::new(Image { exe_file: Some(file), ..*image("/bin/x") }), "x")
+        };
+        let exec = |ktime, pid| Observation { kind: Kind::Exec, subject: subject(ktime, pid, 1, 2), what: with_file() };
+        let first = enricher.event(exec(10, 5), false).unwrap().process.unwrap().exe.unwrap();
+        assert_eq!((first.sha256, first.filesystem.as_deref(), first.changed_ns), (None, Some("ext4"), Some(4_000_000_005)));
+        let [wanted] = enricher.hashes().take_wanted().try_into().unwrap();
+        assert_eq!((wanted.pid, wanted.ppid, wanted.path.as_str()), (5, Some(1), "/bin/x"));
+        let events = enricher.hashed(20, &Answer { file: wanted.file, result: Ok("ab".into()) });
+        let [event] = events.try_into().unwrap();
+        assert_eq!(event.body, Body::ExeHash(ExeHash { sha256: Some("ab".into()), size: 3, not_hashed: None }));
+        assert_eq!(event.process.unwrap().exe.unwrap().sha256.as_deref(), Some("ab"));
+        for pid in [5, 6] {
+            let later = enricher.event(exec(30, pid), false).unwrap().process.unwrap();
+            assert_eq!(later.exe.unwrap().sha256.as_deref(), Some("ab"));
+        }
     }
 
     #[test]

@@ -2,13 +2,14 @@
 
 use bartizan_bus::event::{Errno, ProcessNamespaces};
 use bartizan_sensor_ebpf::abi::{
-    self, Bytes, Exec, ExecFailed, FLAG_ARGV_TRUNCATED, FLAG_CWD_TRUNCATED, FLAG_EXE_TRUNCATED, FLAG_NAME_TRUNCATED, Fd, Header,
+    self, Bytes, EXE_ALONE, EXE_INTERPRETER_TRUNCATED, EXE_UPPER, Exec, ExecFailed, FLAG_ARGV_TRUNCATED, FLAG_CWD_TRUNCATED,
+    FLAG_EXE_TRUNCATED, FLAG_NAME_TRUNCATED, Fd, Header,
 };
 
-use super::{ExeInode, Image, What, fd, text};
+use super::{Environment, ExeInode, Image, What, fd, text};
 
 pub(super) fn project(record: &Exec, bytes: Bytes<'_>) -> What {
-    let Exec { header, image: fixed, stdio, relay, requested, argv } = record;
+    let Exec { header, image: fixed, stdio, relay, requested, argv, interpreter, environment, environment_end, environment_len } = record;
     let mut image = image(header, fixed, stdio, relay, bytes);
     image.argv = text::argv(bytes.get(*argv));
     image.argv_truncated = header.flags & FLAG_ARGV_TRUNCATED != 0;
@@ -16,6 +17,13 @@ pub(super) fn project(record: &Exec, bytes: Bytes<'_>) -> What {
         image: Box::new(image),
         requested: text::string(bytes.get(*requested)),
         requested_truncated: header.flags & FLAG_NAME_TRUNCATED != 0,
+        interpreter: text::string(bytes.get(*interpreter)),
+        interpreter_truncated: fixed.exe_flags & EXE_INTERPRETER_TRUNCATED != 0,
+        environment: Environment {
+            head: bytes.get(*environment).unwrap_or_default().to_vec(),
+            end: bytes.get(*environment_end).unwrap_or_default().to_vec(),
+            len: *environment_len,
+        },
     }
 }
 
@@ -43,6 +51,11 @@ pub(super) fn image(header: &Header, image: &abi::Image, stdio: &[Fd], relay: &a
             mode: image.exe_mode,
             owner: image.exe_owner,
             nlink: image.exe_nlink,
+            size: image.exe_size,
+            changed: (image.exe_ctime_sec.cast_signed(), image.exe_ctime_nsec),
+            magic: image.exe_magic,
+            upper: image.exe_flags & EXE_UPPER != 0,
+            alone: image.exe_flags & EXE_ALONE != 0,
         }),
         argv: Vec::new(),
         argv_truncated: false,

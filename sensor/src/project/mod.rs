@@ -10,6 +10,7 @@ mod disguise;
 mod exec;
 mod exit;
 mod fd;
+mod filesystem;
 mod flow;
 mod fork;
 mod hardening;
@@ -25,9 +26,10 @@ mod sysctl;
 mod text;
 pub mod wire;
 
-use bartizan_bus::event::{Body, Errno, Exit, InetSocket, Outcome, Probe, ProcessNamespaces, Severity, Stdio};
+use bartizan_bus::event::{Body, Errno, Exit, InetSocket, NamespaceKind, Outcome, Probe, ProcessNamespaces, Severity, Stdio};
 use bartizan_sensor_ebpf::abi::{self, DecodeError, FLAG_KERNEL_THREAD, Header, Kind, Record, decode};
 
+use crate::hash::FileId;
 pub use pam::Pam;
 pub use text::escape_bytes;
 
@@ -126,6 +128,12 @@ pub enum What {
         requested: Option<String>,
         /// It was cut.
         requested_truncated: bool,
+        /// The program that runs it, where that is another one.
+        interpreter: Option<String>,
+        /// It was cut.
+        interpreter_truncated: bool,
+        /// The environment.
+        environment: Environment,
     },
     /// An exec that failed.
     ExecFailed {
@@ -240,6 +248,19 @@ pub struct Child {
     pub exec_id: u32,
     /// `comm`.
     pub name: String,
+    /// Namespaces that were made for it.
+    pub namespaces: Vec<NamespaceKind>,
+}
+
+/// The environment of a new image, as it lies in its memory: `NAME=value`, each with its NUL. Whose names are not listed is not kept.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Environment {
+    /// The first bytes.
+    pub head: Vec<u8>,
+    /// What follows, or of a longer one the last bytes.
+    pub end: Vec<u8>,
+    /// Bytes there were.
+    pub len: u32,
 }
 
 /// An image with what the kernel says of its process.
@@ -304,6 +325,28 @@ pub struct ExeInode {
     pub owner: u32,
     /// Links left.
     pub nlink: u32,
+    /// Bytes.
+    pub size: u64,
+    /// Change time: seconds since 1970, nanoseconds.
+    pub changed: (i64, u32),
+    /// `s_magic` of the file system; 0 where it is not known.
+    pub magic: u32,
+    /// It lies in the writable layer of an overlay.
+    pub upper: bool,
+    /// It is in no folder and never was.
+    pub alone: bool,
+}
+
+impl ExeInode {
+    /// Kind of its file system.
+    pub fn filesystem(&self) -> Option<String> {
+        filesystem::name(self.magic)
+    }
+
+    /// What names its contents.
+    pub fn file_id(&self) -> FileId {
+        FileId { device: self.device, inode: self.inode, changed: self.changed, size: self.size }
+    }
 }
 
 /// The parent between stdio and the network.

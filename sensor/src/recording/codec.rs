@@ -11,6 +11,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::image::{SavedImage, SavedSubject};
 use crate::capture::seed::Found;
 use crate::enrich::users::Names;
+use crate::hash::{self, FileId, Unhashed};
 use crate::intake::Input;
 
 const BEGIN: u8 = 0;
@@ -30,6 +31,7 @@ const STOP: u8 = 13;
 const OWN: u8 = 14;
 const CONTAINER: u8 = 15;
 const UDP_FLOW: u8 = 16;
+const HASHED: u8 = 17;
 
 /// Appends `input` to `bytes`.
 ///
@@ -94,6 +96,16 @@ pub fn encode(input: &Input<'_>, bytes: &mut Vec<u8>) -> Result<(), EncodeError<
             begin(e, ALIVE, 1)?;
             e.encode(alive)?;
         }
+        Input::Hashed { now, answer: hash::Answer { file, result } } => {
+            begin(e, HASHED, 3)?;
+            let FileId { device, inode, changed, size } = file;
+            e.u64(*now)?.encode((device, inode, changed.0, changed.1, size))?;
+            e.encode(match result {
+                Ok(sha256) => (0_u8, Some(sha256.as_str())),
+                Err(Unhashed::TooLarge) => (1, None),
+                Err(Unhashed::Unreachable) => (2, None),
+            })?;
+        }
         Input::Second => begin(e, SECOND, 0)?,
         Input::Stop { now } => {
             begin(e, STOP, 1)?;
@@ -138,6 +150,17 @@ pub fn decode(bytes: &[u8]) -> Result<(Input<'_>, usize), DecodeError> {
         (OWN, 3) => Input::Own { now: d.u64()?, severity: d.decode()?, body: Box::new(d.decode()?) },
         (LOST, 2) => Input::Lost { now: d.u64()?, lost: d.decode::<Vec<KindLoss>>()? },
         (ALIVE, 1) => Input::Alive(d.decode::<Vec<(u32, u64)>>()?),
+        (HASHED, 3) => {
+            let now = d.u64()?;
+            let (device, inode, seconds, nanoseconds, size) = d.decode()?;
+            let result = match d.decode::<(u8, Option<String>)>()? {
+                (0, Some(sha256)) => Ok(sha256),
+                (1, None) => Err(Unhashed::TooLarge),
+                (2, None) => Err(Unhashed::Unreachable),
+                _ => return Err(DecodeError::message("no answer about an executable")),
+            };
+            Input::Hashed { now, answer: hash::Answer { file: FileId { device, inode, changed: (seconds, nanoseconds), size }, result } }
+        }
         (SECOND, 0) => Input::Second,
         (STOP, 1) => Input::Stop { now: d.u64()? },
         (CONTAINER, 3) => Input::Container { now: d.u64()?, request: d.decode()?, answer: d.decode()? },

@@ -63,6 +63,35 @@ struct SavedExe {
     owner: u32,
     #[n(4)]
     nlink: u32,
+    #[n(5)]
+    #[cbor(default)]
+    size: u64,
+    #[n(6)]
+    #[cbor(default)]
+    changed: (i64, u32),
+    #[n(7)]
+    #[cbor(default)]
+    magic: u32,
+    #[n(8)]
+    #[cbor(default)]
+    upper: bool,
+    #[n(9)]
+    #[cbor(default)]
+    alone: bool,
+}
+
+impl From<ExeInode> for SavedExe {
+    fn from(file: ExeInode) -> Self {
+        let ExeInode { inode, device, mode, owner, nlink, size, changed, magic, upper, alone } = file;
+        Self { inode, device, mode, owner, nlink, size, changed, magic, upper, alone }
+    }
+}
+
+impl From<SavedExe> for ExeInode {
+    fn from(saved: SavedExe) -> Self {
+        let SavedExe { inode, device, mode, owner, nlink, size, changed, magic, upper, alone } = saved;
+        Self { inode, device, mode, owner, nlink, size, changed, magic, upper, alone }
+    }
 }
 
 /// A [`Relay`].
@@ -164,7 +193,7 @@ impl From<&Image> for SavedImage {
             name,
             exe,
             exe_truncated,
-            exe_file: exe_file.map(|ExeInode { inode, device, mode, owner, nlink }| SavedExe { inode, device, mode, owner, nlink }),
+            exe_file: exe_file.map(SavedExe::from),
             argv,
             argv_truncated,
             cwd,
@@ -224,7 +253,7 @@ impl From<SavedImage> for Image {
             name,
             exe,
             exe_truncated,
-            exe_file: exe_file.map(|SavedExe { inode, device, mode, owner, nlink }| ExeInode { inode, device, mode, owner, nlink }),
+            exe_file: exe_file.map(ExeInode::from),
             argv,
             argv_truncated,
             cwd,

@@ -20,6 +20,7 @@ use crate::capture::{HookState, LoadConfig, LoadError, load, mounts, seed};
 use crate::config::Config;
 use crate::daemon::{DaemonError, USERS, lookups, may_capture, start_event};
 use crate::enrich::clock;
+use crate::enrich::environment::Listed;
 use crate::enrich::users::Users;
 use crate::governor::Governor;
 use crate::host::host_name;
@@ -162,6 +163,7 @@ fn pipeline(config: &Config, loaded: Loaded, path: &Path, file: File) -> Result<
         Vec::new()
     });
     let sink = Writer::new(file, &header).map_err(|source| RecordError::Write { path: path.to_owned(), source })?;
+    let sink = sink.keeping(Listed::new(&config.sensor.environment));
     let mut pipeline = Pipeline {
         rings: Rings::new(priority, bulk),
         sink,
@@ -179,6 +181,7 @@ fn pipeline(config: &Config, loaded: Loaded, path: &Path, file: File) -> Result<
         shed,
         watch: Watch::default(),
         lookups: lookups(config)?,
+        hasher: None,
     };
     pipeline.begin(start, None, logins, seeds);
     Ok((pipeline, shared))

@@ -21,6 +21,7 @@ use super::totals::Totals;
 use crate::config::Config;
 use crate::daemon::{DaemonError, Judged, OnAlert, announce, correlate, detect};
 use crate::enrich::Enricher;
+use crate::enrich::environment::Listed;
 use crate::intake::{Input, Intake, Sink};
 use crate::pipeline::{Counts, Tally};
 use crate::redact::{Key, Redactor};
@@ -200,7 +201,9 @@ fn intake(config: &Config, header: &Header, events: Stream, tally: Arc<Tally>) -
         true => Some(Redactor::new(&config.redaction, Key::from_bytes(key))?),
         false => None,
     };
-    let enricher = Enricher::new(boot, host, wall_offset, config.sensor.process_table).redacting(redactor);
+    let enricher = Enricher::new(boot, host, wall_offset, config.sensor.process_table)
+        .redacting(redactor)
+        .keeping(Listed::new(&config.sensor.environment));
     let mut intake = Intake::new(enricher, events, tally, None);
     intake.take(Input::Begin { now: started, start, gap: None });
     Ok(intake)

@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::enrich::container::Runtime;
 use crate::enrich::container::known::{Answer, Request};
 use crate::enrich::container::runtime::Metadata;
+use crate::hash::{self, FileId, Unhashed};
 use crate::intake::{Input, Sink};
 use crate::project::{ExeInode, Image, Relay, Subject};
 
@@ -55,7 +56,18 @@ fn image() -> Box<Image> {
     Box::new(Image {
         name: "sh".into(),
         exe: Some("/bin/sh".into()),
-        exe_file: Some(ExeInode { inode: 1, device: 2, mode: 3, owner: 4, nlink: 5 }),
+        exe_file: Some(ExeInode {
+            inode: 1,
+            device: 2,
+            mode: 3,
+            owner: 4,
+            nlink: 5,
+            size: 7,
+            changed: (8, 9),
+            magic: 10,
+            upper: true,
+            alone: false,
+        }),
         argv: vec!["sh".into(), "-c".into()],
         loginuid: Some(1000),
         namespaces: ProcessNamespaces { net: Some(8), ..ProcessNamespaces::default() },
@@ -67,6 +79,11 @@ fn image() -> Box<Image> {
 
 fn container(answer: Answer) -> Input<'static> {
     Input::Container { now: 52, request: Request { id: "5eed".repeat(16), runtime: Some(Runtime::Docker), user: Some(1000) }, answer }
+}
+
+fn hashed(now: u64, result: Result<String, Unhashed>) -> Input<'static> {
+    let file = FileId { device: 1, inode: now, changed: (-2, 3), size: 4 };
+    Input::Hashed { now, answer: hash::Answer { file, result } }
 }
 
 /// One of each.
@@ -96,6 +113,8 @@ fn inputs(records: &[Vec<u8>]) -> Vec<Input<'_>> {
             Runtime::Docker,
             Metadata { name: Some("web".into()), labels: [("a".into(), "b".into())].into(), ..Metadata::default() },
         )),
+        hashed(50, Ok("ab".into())),
+        hashed(50, Err(Unhashed::TooLarge)),
         Input::Second,
         Input::Stop { now: 60 },
     ]);
@@ -373,7 +392,7 @@ fn two_replays_give_the_same_events_byte_by_byte() {
 }
 
 fn any_input() -> impl Strategy<Value = (u8, Vec<u8>, u64, u64)> {
-    (0_u8..10, proptest::collection::vec(any::<u8>(), 0..300), any::<u64>(), any::<u64>())
+    (0_u8..11, proptest::collection::vec(any::<u8>(), 0..300), any::<u64>(), any::<u64>())
 }
 
 fn make((which, bytes, a, b): &(u8, Vec<u8>, u64, u64)) -> Input<'_> {
@@ -390,6 +409,7 @@ fn make((which, bytes, a, b): &(u8, Vec<u8>, u64, u64)) -> Input<'_> {
             subject: Subject { ktime: *a, start_boottime: *b, ..subject() },
             image: Box::new(Image { argv: vec![String::from_utf8_lossy(bytes).into_owned()], ..*image() }),
         }),
+        9 => hashed(*a, if b % 2 == 0 { Ok(b.to_string()) } else { Err(Unhashed::Unreachable) }),
         _ => Input::Record(bytes),
     }
 }

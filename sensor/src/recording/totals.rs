@@ -35,6 +35,7 @@ impl Totals {
             | Input::Heartbeat { now, .. }
             | Input::Container { now, .. }
             | Input::Own { now, .. }
+            | Input::Hashed { now, .. }
             | Input::Stop { now } => *now,
             Input::Seed(_) => {
                 self.seeds += 1;

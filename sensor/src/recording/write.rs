@@ -8,6 +8,8 @@ use super::format::{BLOCK_BYTES, BlockKind, HEADER_MAX, Header, LEVEL, PLAIN_MAX
 use super::totals::Totals;
 use crate::capture::rings::record_time;
 use crate::enrich::container::known::Request;
+use crate::enrich::environment::Listed;
+use crate::hash::Wanted;
 use crate::intake::{Input, Sink};
 
 /// Why a recording ends before its time.
@@ -36,6 +38,8 @@ pub struct Writer<W> {
     newest: u64,
     due: u64,
     containers: Containers,
+    /// Variables that are written of the environments in exec records; the others are wiped.
+    listed: Listed,
     failed: Option<WriteError>,
 }
 
@@ -62,8 +66,14 @@ impl<W: Write> Writer<W> {
             newest: 0,
             due: 0,
             containers: Containers::default(),
+            listed: Listed::default(),
             failed: None,
         })
+    }
+
+    /// Writes variables whose names are listed; without this, none.
+    pub fn keeping(self, listed: Listed) -> Self {
+        Self { listed, ..self }
     }
 
     /// Ends the recording with its end mark. Gives what was written to, the numbers, and the bytes.
@@ -125,7 +135,12 @@ impl<W: Write> Writer<W> {
             _ => {}
         }
         let before = self.plain.len();
-        encode(input, &mut self.plain).map_err(|error| WriteError::Encode(error.to_string()))?;
+        let wiped = match input {
+            Input::Record(record) => self.listed.wiped(record),
+            _ => None,
+        };
+        let wiped = wiped.as_deref().map(Input::Record);
+        encode(wiped.as_ref().unwrap_or(input), &mut self.plain).map_err(|error| WriteError::Encode(error.to_string()))?;
         let added = self.plain.len() - before;
         if self.plain.len() > PLAIN_MAX {
             return Err(WriteError::TooLarge(added));
@@ -154,5 +169,9 @@ impl<W: Write + Send> Sink for Writer<W> {
 
     fn is_broken(&self) -> bool {
         self.failed.is_some()
+    }
+
+    fn wanted(&mut self) -> Vec<Wanted> {
+        Vec::new()
     }
 }

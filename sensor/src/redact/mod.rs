@@ -123,9 +123,11 @@ impl Redactor {
     /// Replaces what is secret in an observation.
     pub fn what(&self, what: &mut What) {
         match what {
-            What::Exec { image, requested, requested_truncated: _ } => {
+            // The environment goes through `variable` when it is known which variables are kept.
+            What::Exec { image, requested, requested_truncated: _, interpreter, interpreter_truncated: _, environment: _ } => {
                 self.argv(&mut image.argv);
                 self.optional(requested);
+                self.optional(interpreter);
             }
             What::ExecFailed { requested, requested_truncated: _, error: _ } => self.optional(requested),
             What::Seed(image) => self.argv(&mut image.argv),
@@ -186,6 +188,19 @@ impl Redactor {
         if let Some(text) = text {
             // A path is a vector of one word that names no program.
             self.argv(std::slice::from_mut(text));
+        }
+    }
+
+    /// Replaces what is secret in `NAME=value`: by the name, and what a shell would find in the value (`SUDO_COMMAND`, `PROMPT_COMMAND`).
+    pub fn variable(&self, variable: &mut String) {
+        self.argv(std::slice::from_mut(variable));
+        if let Some((name, value)) = variable.split_once('=') {
+            let mut words = ["sh".to_owned(), "-c".to_owned(), value.to_owned()];
+            self.argv(&mut words);
+            let [_, _, redacted] = words;
+            if redacted != value {
+                *variable = format!("{name}={redacted}");
+            }
         }
     }
 

@@ -123,6 +123,22 @@ fn inside_scripts() {
 }
 
 #[test]
+fn variables_of_an_environment() {
+    for (variable, expected) in [
+        ("DB_PASSWORD=hunter2", "DB_PASSWORD=#"),
+        ("http_proxy=http://me:hunter2@proxy:3128", "http_proxy=http://me:#@proxy:3128"),
+        ("SUDO_COMMAND=/usr/bin/mysql -phunter2 shop", "SUDO_COMMAND=/usr/bin/mysql -p# shop"),
+        ("LD_PRELOAD=/tmp/x.so", "LD_PRELOAD=/tmp/x.so"),
+        ("HISTFILE=/dev/null", "HISTFILE=/dev/null"),
+        ("no variable", "no variable"),
+    ] {
+        let mut text = variable.to_owned();
+        DEFAULT.variable(&mut text);
+        assert_eq!(plain(&[text]), expected, "{variable}");
+    }
+}
+
+#[test]
 fn what_is_no_secret_stays() {
     for argv in [
         &["ssh", "-p", "22", "root@h", "uptime"][..],

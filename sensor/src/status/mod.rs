@@ -92,6 +92,9 @@ pub struct StatusReport {
     /// Authentications.
     #[serde(default)]
     pub auth: AuthStatus,
+    /// Hashes of executables.
+    #[serde(default)]
+    pub hashes: HashStatus,
     /// The CPU ceiling.
     #[serde(default)]
     pub cpu: CpuStatus,
@@ -134,6 +137,23 @@ pub struct AuthStatus {
     pub transactions: ProcessTable,
     /// Lines of sshd's log that said what PAM had told already, and became no event.
     pub said_again: u64,
+}
+
+/// Hashes of executables, since the start unless said otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct HashStatus {
+    /// Files hashed.
+    pub hashed: u64,
+    /// Files that are larger than `sensor.hash_max`.
+    pub too_large: u64,
+    /// Files that were gone or changed before they could be read.
+    pub unreachable: u64,
+    /// Files that were not asked for because too many waited.
+    pub queue_full: u64,
+    /// Files that wait now.
+    pub waiting: u64,
+    /// Files whose hash is remembered now.
+    pub remembered: u64,
 }
 
 /// The CPU ceiling.
@@ -587,6 +607,7 @@ pub(crate) mod tests {
             containers: ContainersStatus { entries: 3, max: 4096, known: 2, ..ContainersStatus::default() },
             libraries: Vec::new(),
             auth: AuthStatus::default(),
+            hashes: HashStatus::default(),
             cpu: CpuStatus::default(),
             kernel_state: KernelStatus::default(),
             kernel_to_bus: BTreeMap::new(),

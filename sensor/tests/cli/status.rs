@@ -48,6 +48,7 @@ fn report(state: HookState) -> StatusReport {
         containers: Default::default(),
         libraries: Vec::new(),
         auth: Default::default(),
+        hashes: Default::default(),
         cpu: Default::default(),
         kernel_state: Default::default(),
         kernel_to_bus: Default::default(),

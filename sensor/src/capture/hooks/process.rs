@@ -46,7 +46,7 @@ pub(super) const HOOKS: &[Hook] = &[
         kinds: &["process.fork"],
         tiers: &[Tier {
             name: "tp_btf",
-            programs: &[program("sched_process_fork", Attach::TpBtf("sched_process_fork", &[TASK, TASK]))],
+            programs: &[program("task_newtask", Attach::TpBtf("task_newtask", &[TASK, "long unsigned int"]))],
             blind: None,
         }],
         without: "processes that never exec, and the exact parent of those that do",

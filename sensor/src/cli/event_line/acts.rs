@@ -69,6 +69,12 @@ pub(super) fn namespaces(namespaces: &Namespaces) -> String {
     out + &failed(*error)
 }
 
+/// ` in new net, mnt`, or nothing.
+pub(super) fn made(namespaces: &[NamespaceKind]) -> String {
+    let names: Vec<&str> = namespaces.iter().map(|namespace| kind(*namespace)).collect();
+    if names.is_empty() { String::new() } else { format!(" in new {}", names.join(", ")) }
+}
+
 /// `bash → kworker/0:1`.
 pub(super) fn rename(rename: &Rename) -> String {
     let Rename { from, to } = rename;
