@@ -18,6 +18,11 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 use serde_json::{Value, json};
 
+/// A sensor that hashes small files only: others that run, this test's own program among them, keep a debug build busy for long.
+fn hashing() -> Sensor {
+    Sensor::with().config("[sensor]\nhash_max = \"4 MiB\"\n").start()
+}
+
 /// What a child ends with that did not become another image.
 const NO_IMAGE: i32 = 99;
 
@@ -194,7 +199,7 @@ fn an_exec_by_the_32_bit_table_tells_the_same() {
 
 #[test]
 fn a_file_in_memory_alone_is_told_from_one_that_is_only_named_so() {
-    let mut sensor = Sensor::start();
+    let mut sensor = hashing();
     let bytes = fs::read("/bin/sleep").expect("a program");
     let memory = memfd_create(c"bartizan-image", MFdFlags::empty()).expect("a memfd");
     let mut memory = fs::File::from(memory);
@@ -230,7 +235,7 @@ fn a_file_in_memory_alone_is_told_from_one_that_is_only_named_so() {
 
 #[test]
 fn an_executable_is_hashed_once_and_again_when_it_changed() {
-    let mut sensor = Sensor::start();
+    let mut sensor = hashing();
     let program = sensor.folder().program("hashed", fs::read("/bin/true").expect("a program"));
     let first = play(&mut Command::new(&program));
     let hash = hash_of(&sensor, first);
@@ -261,7 +266,7 @@ fn an_executable_is_hashed_once_and_again_when_it_changed() {
 
 #[test]
 fn a_deleted_executable_is_hashed_while_it_runs_and_a_large_one_is_not() {
-    let sensor = Sensor::with().config("[sensor]\nhash_max = \"4 MiB\"\n").start();
+    let sensor = hashing();
     let mut bytes = fs::read("/bin/sleep").expect("a program");
     let small = sensor.folder().program("small", &bytes);
     bytes.resize(5 << 20, 0);
