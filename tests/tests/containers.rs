@@ -58,8 +58,9 @@ impl Drop for Podman<'_> {
         for line in mounts.lines() {
             let mut fields = line.split(' ');
             if let (Some(root), Some("cgroup" | "cgroup2")) = (fields.nth(1), fields.next()) {
-                let _ =
-                    fs::remove_dir(format!("{root}/libpod_parent/conmon")).and_then(|()| fs::remove_dir(format!("{root}/libpod_parent")));
+                for group in ["libpod_parent/conmon", "libpod_parent"] {
+                    let _ = fs::remove_dir(format!("{root}/{group}"));
+                }
             }
         }
     }
