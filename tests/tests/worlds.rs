@@ -150,9 +150,11 @@ fn capabilities_are_told_before_and_after(sensor: &mut Sensor) {
         // struct __user_cap_header_struct (version 3, this thread) and two __user_cap_data_struct.
         let header: [u32; 2] = [0x2008_0522, 0];
         let mut data = [0_u32; 6];
-        let (header, at) = (header.as_ptr() as c_long, data.as_mut_ptr() as c_long);
-        assert_eq!(call(libc::SYS_capget, &[header, at]), 0);
-        data[0] &= !(1 << CAP_SYS_PTRACE);
+        let (header, at) = (header.as_ptr() as c_long, data.as_mut_ptr());
+        assert_eq!(call(libc::SYS_capget, &[header, at as c_long]), 0);
+        // SAFETY: the first word of `data`, which the kernel reads and writes by this address too.
+        unsafe { *at &= !(1 << CAP_SYS_PTRACE) };
+        let at = at as c_long;
         assert_eq!(call(libc::SYS_capset, &[header, at]), 0);
         // A twin that changes nothing.
         assert_eq!(call(libc::SYS_capset, &[header, at]), 0);
@@ -229,7 +231,9 @@ fn memory_that_becomes_executable_is_told_and_what_loaders_do_is_not(sensor: &mu
         unsafe { (address as *mut u8).write(0xc3) };
         assert_eq!(call(libc::SYS_mprotect, &[address, 4096, rx.into()]), 0);
     });
-    let both_ways = in_child(|| drop(page(rwx, private, -1)));
+    let both_ways = in_child(|| {
+        page(rwx, private, -1);
+    });
     let nameless = in_child(|| {
         let fd = call(libc::SYS_memfd_create, &[name.as_ptr() as c_long, 0]);
         assert_eq!(call(libc::SYS_ftruncate, &[fd, 4096]), 0);
