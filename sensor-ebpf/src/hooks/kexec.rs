@@ -9,7 +9,7 @@ use bartizan_sensor_ebpf::abi::{FLAG_FROM_CALLER, FLAG_NAME_TRUNCATED, Kexec, Ke
 
 use super::exec_failed::{at_exit, registers};
 use super::module::{KEXEC, KEXEC_FILE, KEXEC_FILE_32, path_of, remember, thread};
-use crate::kernel::maps::{KERNEL_READS, KERNEL_SCRATCH, KernelRead, PRIORITY};
+use crate::kernel::maps::{KERNEL_READS, KERNEL_SCRATCH, PRIORITY};
 use crate::kernel::{emit, fd, field, offset, tail, task, zero};
 
 /// include/uapi/linux/reboot.h, `LINUX_REBOOT_CMD_KEXEC`.
@@ -33,9 +33,19 @@ fn report(act: KexecAct, error: u32, flags: u64, segments: u32) {
     }
 }
 
+/// The file of one `kexec_file_load`; all zero where there was none.
+///
+/// `<VERIFIER>` No `Option`: what its `None` leaves unwritten would be copied, and that is refused.
+#[derive(Clone, Copy)]
+struct ImageFile {
+    file: u64,
+    inode: u64,
+    device: u64,
+}
+
 /// One `kexec_file_load`, with the file that was read, if any was.
 #[inline(always)]
-fn report_file(index: u32, error: u32, flags: u64, file: Option<KernelRead>, from_caller: u16) {
+fn report_file(index: u32, error: u32, flags: u64, image: ImageFile, from_caller: u16) {
     let Some(scratch) = KERNEL_SCRATCH.get_ptr_mut(index) else { return };
     let record = scratch.cast::<Kexec>();
     let fixed = size_of::<Kexec>();
@@ -51,7 +61,8 @@ fn report_file(index: u32, error: u32, flags: u64, file: Option<KernelRead>, fro
         (*record).error = error;
         (*record).flags = flags;
         tail::begin(scratch);
-        if let Some(KernelRead { file, inode, device, name: _ }) = file {
+        let ImageFile { file, inode, device } = image;
+        if file != 0 {
             (*record).inode = inode;
             (*record).device = device as u32;
             if path_of(scratch, fixed, file, inode) {
@@ -73,12 +84,15 @@ fn error(result: i64) -> u32 {
 
 /// What the running thread had the kernel read; it is forgotten then.
 #[inline(always)]
-fn taken() -> Option<KernelRead> {
-    let known = KERNEL_READS.get_ptr(&thread())?;
-    // SAFETY: the map is preallocated: a reused entry is a wrong number at worst.
-    let read = unsafe { *known };
-    let _ = KERNEL_READS.remove(&thread());
-    Some(read)
+fn taken() -> ImageFile {
+    let mut image = ImageFile { file: 0, inode: 0, device: 0 };
+    if let Some(known) = KERNEL_READS.get_ptr(&thread()) {
+        // SAFETY: the map is preallocated: a reused entry is a wrong number at worst.
+        let known = unsafe { &*known };
+        image = ImageFile { file: known.file, inode: known.inode, device: known.device };
+        let _ = KERNEL_READS.remove(&thread());
+    }
+    image
 }
 
 #[fexit]
@@ -132,13 +146,15 @@ fn sys_exit_kexec_file_load(ctx: TracePointContext) -> u32 {
     let (regs, result) = at_exit(&ctx);
     let number: u64 = field!(regs, regs_di);
     let file = fd::file_of(task::current(), number as u32);
-    let read = (file != 0).then(|| {
+    let mut image = ImageFile { file, inode: 0, device: 0 };
+    if file != 0 {
         let node: u64 = field!(file, file_inode);
         let sb: u64 = field!(node, inode_sb);
         let device: u32 = field!(sb, sb_dev);
-        KernelRead { file, inode: field!(node, inode_ino), device: device.into(), name: [0; 7] }
-    });
-    report_file(KEXEC, error(result), field!(regs, regs_r8), read, FLAG_FROM_CALLER);
+        image.inode = field!(node, inode_ino);
+        image.device = device.into();
+    }
+    report_file(KEXEC, error(result), field!(regs, regs_r8), image, FLAG_FROM_CALLER);
     0
 }
 
