@@ -56,7 +56,8 @@ fn wait_for_blocks(file: &Path, more: u32) {
     });
 }
 
-/// What does not depend on which sensor saw it: counters of its own are in an id, and its readings of the clocks in times.
+/// What does not depend on which sensor saw it: counters of its own are in an id, its readings of the clocks in times, and when it
+/// read a file in a hash.
 fn comparable(event: &Value) -> Value {
     let mut event = event.clone();
     for name in ["id", "seq", "time", "boot_ns"] {
@@ -65,6 +66,10 @@ fn comparable(event: &Value) -> Value {
     for process in ["/process", "/body/child"] {
         if let Some(process) = event.pointer_mut(process).and_then(Value::as_object_mut) {
             process.remove("start_wall_ns");
+            // A recorder hashes nothing, and the sensor has a hash when its file was read.
+            if let Some(file) = process.get_mut("exe").and_then(Value::as_object_mut) {
+                file.remove("sha256");
+            }
         }
     }
     event["body"].as_object_mut().expect("an object").remove("duration_ns");
@@ -75,7 +80,8 @@ fn comparable(event: &Value) -> Value {
 fn of_process(events: &[Value], pid: u32) -> BTreeMap<String, Vec<Value>> {
     let mut kinds: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     let kind = |event: &Value| event["kind"].as_str().unwrap_or_default().to_owned();
-    for event in events.iter().filter(|event| event["process"]["pid"] == pid && event["kind"] != "process.seed") {
+    let compared = |event: &&Value| event["process"]["pid"] == pid && event["kind"] != "process.seed" && event["kind"] != "process.hash";
+    for event in events.iter().filter(compared) {
         kinds.entry(kind(event)).or_default().push(comparable(event));
     }
     kinds
