@@ -8,11 +8,10 @@ use core::ffi::c_void;
 
 use aya_ebpf::macros::{fexit, tracepoint};
 use aya_ebpf::programs::{FExitContext, TracePointContext};
-use bartizan_sensor_ebpf::abi::{Accept, Count, Kind};
+use bartizan_sensor_ebpf::abi::{Accept, Kind, Ring};
 
 use super::connect::{AF_INET, AF_INET6};
-use super::exec_failed::at_exit;
-use crate::kernel::maps::BULK;
+use crate::kernel::call::at_exit;
 use crate::kernel::{emit, fd, field, flow, offset, task, zero};
 
 const S_IFMT: u16 = 0o170_000;
@@ -25,28 +24,16 @@ fn report(sk: u64, by_address: bool) {
     if family != AF_INET && family != AF_INET6 {
         return;
     }
-    let current = task::current();
-    let tgid: u32 = field!(current, task_tgid);
-    if emit::is_self(Kind::Accept, tgid) || emit::is_shed(Kind::Accept) {
-        return;
-    }
-    let Some(mut entry) = BULK.reserve::<Accept>(0) else {
-        emit::count(Kind::Accept, Count::RingFull);
-        return;
-    };
-    let record = entry.as_mut_ptr();
-    // SAFETY: reserved memory of the record's size, submitted below with nothing in between that could leave.
+    // SAFETY: every field is written.
     unsafe {
-        task::subject(&raw mut (*record).header, current);
-        zero(&raw mut (*record).socket);
-        fd::inet(&raw mut (*record).socket, sk, family);
-        if by_address {
-            flow::accepted_by_address(sk, &raw const (*record).header, (*record).socket.inode);
-        }
-        emit::stamp(&raw mut (*record).header, Kind::Accept, size_of::<Accept>() as u32);
+        emit::fixed(Kind::Accept, Ring::Bulk, task::current(), |record: *mut Accept| {
+            zero(&raw mut (*record).socket);
+            fd::inet(&raw mut (*record).socket, sk, family);
+            if by_address {
+                flow::accepted_by_address(sk, &raw const (*record).header, (*record).socket.inode);
+            }
+        });
     }
-    entry.submit(emit::wakeup(&BULK));
-    emit::count(Kind::Accept, Count::Emitted);
 }
 
 /// The function returned `result` for the new `struct socket` in its second parameter.

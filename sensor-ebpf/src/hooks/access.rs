@@ -5,10 +5,9 @@
 
 use aya_ebpf::macros::{fexit, tracepoint};
 use aya_ebpf::programs::{FExitContext, TracePointContext};
-use bartizan_sensor_ebpf::abi::{Access, FLAG_32_BIT, Kind, Ring, Target};
+use bartizan_sensor_ebpf::abi::{Access, Kind, Ring, Target};
 
-use super::exec_failed::at_exit;
-use crate::kernel::call::Call;
+use crate::kernel::call::{Call, at_exit, errno};
 use crate::kernel::{emit, fd, field, offset, read, task};
 
 /// include/linux/ptrace.h: to look (`/proc/<pid>/environ`, `maps`) is `PTRACE_MODE_READ`; only what can change is told.
@@ -32,9 +31,7 @@ fn report(call: Call, target: u64, pid: u32, request: u64, mode: u32, error: u32
     // SAFETY: every field is written.
     unsafe {
         emit::fixed(Kind::Access, Ring::Priority, current, |record: *mut Access| {
-            if call.is_32_bit() {
-                (*record).header.flags |= FLAG_32_BIT;
-            }
+            call.mark(&raw mut (*record).header);
             (*record).target = Target { start_boottime: 0, tgid: 0, tid: 0, exec_id: 0, uid: 0 };
             if target != 0 {
                 task::target(&raw mut (*record).target, target);
@@ -110,7 +107,7 @@ fn sys_exit_access(ctx: TracePointContext) -> u32 {
     let call = Call::now();
     let current = task::current();
     let (_, result) = at_exit(&ctx);
-    let error = if result < 0 { (-result) as u32 } else { 0 };
+    let error = errno(result);
     if is_ptrace(call) {
         match call.argument::<0>() {
             PTRACE_TRACEME => report(call, field!(current, task_real_parent), 0, PTRACE_TRACEME, 0, error),

@@ -11,8 +11,8 @@ use aya_ebpf::programs::{FExitContext, TracePointContext};
 use bartizan_sensor_ebpf::abi::{BPF_PLACE_MAX, BpfAttach, BpfLoad, BpfProgram, BpfUnload, BpfWay, FLAG_FROM_CALLER, Kind, Ring};
 use bartizan_sensor_ebpf::layout::ABSENT;
 
-use super::exec_failed::at_exit;
-use crate::kernel::{copy, emit, fd, field, offset, read, task, zero};
+use crate::kernel::call::at_exit;
+use crate::kernel::{copy, emit, fd, field, offset, read, task, zero_body};
 
 /// include/uapi/linux/perf_event.h.
 const PERF_BPF_EVENT_PROG_LOAD: u32 = 1;
@@ -97,7 +97,7 @@ fn attached(prog: u64, place: Place) {
     // SAFETY: every field is written: all of the record behind the header is zeroed first.
     unsafe {
         emit::fixed(Kind::BpfAttach, Ring::Priority, task::current(), |record: *mut BpfAttach| {
-            zero(record.cast::<u64>().add(HEADER_WORDS).cast::<Rest>());
+            zero_body(record);
             (*record).header.flags |= place.flags;
             describe(&raw mut (*record).program, prog);
             (*record).way = place.way as u32;
@@ -120,10 +120,6 @@ fn attached(prog: u64, place: Place) {
         });
     }
 }
-
-/// All of a record behind its header.
-type Rest = [u64; size_of::<BpfAttach>() / 8 - HEADER_WORDS];
-const HEADER_WORDS: usize = size_of::<bartizan_sensor_ebpf::abi::Header>() / 8;
 
 /// What the link at `link` says of its place.
 #[inline(always)]

@@ -3,13 +3,11 @@
 //! What a change of user ids takes along is in the change of user ids, and what a file gives at exec is in the exec. Best tier: fentry on
 //! `commit_creds`, where the old credentials are still in force. Fallback: the calls' entries and exits.
 
-use aya_ebpf::helpers::generated::bpf_get_current_pid_tgid;
 use aya_ebpf::macros::{fentry, tracepoint};
 use aya_ebpf::programs::{FEntryContext, TracePointContext};
-use bartizan_sensor_ebpf::abi::{Capabilities, CapabilitySets, Count, FLAG_32_BIT, Kind, Ring};
+use bartizan_sensor_ebpf::abi::{Capabilities, CapabilitySets, Count, Kind, Ring};
 
-use super::exec_failed::at_exit;
-use crate::kernel::call::Call;
+use crate::kernel::call::{Call, at_exit, thread};
 use crate::kernel::maps::CAPABILITIES;
 use crate::kernel::{emit, field, task};
 
@@ -50,9 +48,7 @@ fn report(call: Call, before: &CapabilitySets, after: &CapabilitySets) {
     // SAFETY: every field is written.
     unsafe {
         emit::fixed(Kind::Capabilities, Ring::Priority, task::current(), |record: *mut Capabilities| {
-            if call.is_32_bit() {
-                (*record).header.flags |= FLAG_32_BIT;
-            }
+            call.mark(&raw mut (*record).header);
             (*record).before = *before;
             (*record).after = *after;
             (*record).call = call.number();
@@ -101,8 +97,7 @@ fn sys_enter_capabilities(_ctx: TracePointContext) -> u32 {
     if !may_change(Call::now()) {
         return 0;
     }
-    // SAFETY: the helper takes nothing.
-    let thread = unsafe { bpf_get_current_pid_tgid() };
+    let thread = thread();
     if CAPABILITIES.insert(&thread, &sets(field!(task::current(), task_cred)), 0).is_err() {
         emit::count(Kind::Capabilities, Count::TableFull);
     }
@@ -116,8 +111,7 @@ fn sys_exit_capabilities(ctx: TracePointContext) -> u32 {
     if !may_change(call) {
         return 0;
     }
-    // SAFETY: the helper takes nothing.
-    let thread = unsafe { bpf_get_current_pid_tgid() };
+    let thread = thread();
     let Some(before) = CAPABILITIES.get_ptr(&thread) else { return 0 };
     let (_, result) = at_exit(&ctx);
     if result >= 0 {

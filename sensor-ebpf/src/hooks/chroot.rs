@@ -5,10 +5,9 @@
 
 use aya_ebpf::macros::{fexit, tracepoint};
 use aya_ebpf::programs::{FExitContext, TracePointContext};
-use bartizan_sensor_ebpf::abi::{Chroot, Count, FLAG_32_BIT, FLAG_EXE_TRUNCATED, FLAG_FROM_CALLER, FLAG_NAME_TRUNCATED, Kind};
+use bartizan_sensor_ebpf::abi::{Chroot, Count, FLAG_EXE_TRUNCATED, FLAG_FROM_CALLER, FLAG_NAME_TRUNCATED, Kind};
 
-use super::exec_failed::at_exit;
-use crate::kernel::call::Call;
+use crate::kernel::call::{Call, at_exit};
 use crate::kernel::maps::{CHROOT_SCRATCH, PRIORITY};
 use crate::kernel::{emit, field, offset, path, tail, task};
 
@@ -32,9 +31,7 @@ fn report(result: i64) {
     unsafe {
         let header = &raw mut (*record).header;
         task::subject(header, current);
-        if call.is_32_bit() {
-            (*header).flags |= FLAG_32_BIT;
-        }
+        call.mark(header);
         (*record).call = call.number();
         (*record).inode = 0;
         (*record).device = 0;

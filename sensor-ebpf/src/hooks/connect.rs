@@ -15,8 +15,8 @@ use aya_ebpf::macros::{btf_tracepoint, fexit, tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, FExitContext, TracePointContext};
 use bartizan_sensor_ebpf::abi::{Connect, Count, FLAG_FROM_CALLER, FLAG_RESULT_UNKNOWN, Fd, FdKind, Header, Kind, Pending};
 
-use super::exec_failed::{ERESTART_RESTARTBLOCK, ERESTARTSYS, at_exit};
 use super::flow_end;
+use crate::kernel::call::{ERESTART_RESTARTBLOCK, ERESTARTSYS, at_exit};
 use crate::kernel::flow::{self, copy_header};
 use crate::kernel::maps::{BULK, PENDING, PENDING_CALLING, PENDING_CLOSED, PENDING_SENT, REPORTED, Reported};
 use crate::kernel::{emit, fd, field, task, zero};

@@ -4,13 +4,12 @@
 //! 32-bit callers too. Fallback: the calls' entry and exit tracepoints, the old ids waiting in a map in between.
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::helpers::generated::bpf_get_current_pid_tgid;
 use aya_ebpf::macros::{fexit, tracepoint};
 use aya_ebpf::programs::{FExitContext, TracePointContext};
-use bartizan_sensor_ebpf::abi::{Count, Credentials, Kind, TaskIds};
+use bartizan_sensor_ebpf::abi::{Count, Credentials, Kind, Ring, TaskIds};
 
-use super::exec_failed::at_exit;
-use crate::kernel::maps::{PRIORITY, SETID};
+use crate::kernel::call::{at_exit, thread};
+use crate::kernel::maps::SETID;
 use crate::kernel::{emit, field, offset, read, task};
 
 /// include/linux/security.h: which member of the family.
@@ -61,27 +60,15 @@ fn report(call: u32, old: &TaskIds, new: &TaskIds) {
     if same(old, new) {
         return;
     }
-    let current = task::current();
-    let tgid: u32 = field!(current, task_tgid);
-    if emit::is_self(Kind::Credentials, tgid) {
-        return;
-    }
-    let Some(mut entry) = PRIORITY.reserve::<Credentials>(0) else {
-        emit::count(Kind::Credentials, Count::RingFull);
-        return;
-    };
-    let record = entry.as_mut_ptr();
-    // SAFETY: reserved memory of the record's size, submitted below with nothing in between that could leave.
+    // SAFETY: every field is written.
     unsafe {
-        task::subject(&raw mut (*record).header, current);
-        (*record).call = call;
-        (*record).pad = 0;
-        (*record).old = *old;
-        (*record).new = *new;
-        emit::stamp(&raw mut (*record).header, Kind::Credentials, size_of::<Credentials>() as u32);
+        emit::fixed(Kind::Credentials, Ring::Priority, task::current(), |record: *mut Credentials| {
+            (*record).call = call;
+            (*record).pad = 0;
+            (*record).old = *old;
+            (*record).new = *new;
+        });
     }
-    entry.submit(0);
-    emit::count(Kind::Credentials, Count::Emitted);
 }
 
 /// (struct cred *new, const struct cred *old, int flags), then the result; which call it was follows from the flags.
@@ -115,8 +102,7 @@ fn fexit_task_fix_setgid(ctx: FExitContext) -> i32 {
 #[tracepoint]
 fn sys_enter_setid(_ctx: TracePointContext) -> u32 {
     let current = task::current();
-    // SAFETY: the helper takes nothing.
-    let thread = unsafe { bpf_get_current_pid_tgid() };
+    let thread = thread();
     if SETID.insert(&thread, &ids(field!(current, task_cred)), 0).is_err() {
         emit::count(Kind::Credentials, Count::TableFull);
     }
@@ -126,8 +112,7 @@ fn sys_enter_setid(_ctx: TracePointContext) -> u32 {
 /// Attached at the exit of all eight calls. setfsuid and setfsgid return the id before and never an error, so what counts is the change.
 #[tracepoint]
 fn sys_exit_setid(ctx: TracePointContext) -> u32 {
-    // SAFETY: the helper takes nothing.
-    let thread = unsafe { bpf_get_current_pid_tgid() };
+    let thread = thread();
     let Some(old) = SETID.get_ptr(&thread) else { return 0 };
     let (_, result) = at_exit(&ctx);
     if result >= 0 {

@@ -5,9 +5,8 @@
 
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
-use bartizan_sensor_ebpf::abi::{Count, Fork, Kind};
+use bartizan_sensor_ebpf::abi::{Fork, Kind, Ring};
 
-use crate::kernel::maps::PRIORITY;
 use crate::kernel::{copy, emit, field, offset, task};
 
 #[btf_tracepoint(function = "task_newtask")]
@@ -19,28 +18,16 @@ fn task_newtask(ctx: BtfTracePointContext) -> u32 {
     if pid != tgid || pid == 0 {
         return 0;
     }
-    let parent = task::current();
-    let parent_tgid: u32 = field!(parent, task_tgid);
-    if emit::is_self(Kind::Fork, parent_tgid) {
-        return 0;
-    }
-    let Some(mut entry) = PRIORITY.reserve::<Fork>(0) else {
-        emit::count(Kind::Fork, Count::RingFull);
-        return 0;
-    };
-    let record = entry.as_mut_ptr();
     let exec_id: u64 = field!(child, task_self_exec_id);
-    // SAFETY: reserved memory of the record's size, submitted below with nothing in between that could leave.
+    // SAFETY: every field is written.
     unsafe {
-        task::subject(&raw mut (*record).header, parent);
-        (*record).child_start_boottime = field!(child, task_start_boottime);
-        (*record).flags = flags;
-        (*record).child_tgid = tgid;
-        (*record).child_exec_id = exec_id as u32;
-        copy((&raw mut (*record).comm).cast(), 16, child + offset!(task_comm));
-        emit::stamp(&raw mut (*record).header, Kind::Fork, size_of::<Fork>() as u32);
+        emit::fixed(Kind::Fork, Ring::Priority, task::current(), |record: *mut Fork| {
+            (*record).child_start_boottime = field!(child, task_start_boottime);
+            (*record).flags = flags;
+            (*record).child_tgid = tgid;
+            (*record).child_exec_id = exec_id as u32;
+            copy((&raw mut (*record).comm).cast(), 16, child + offset!(task_comm));
+        });
     }
-    entry.submit(0);
-    emit::count(Kind::Fork, Count::Emitted);
     0
 }

@@ -7,11 +7,7 @@ use aya_ebpf::macros::fentry;
 use aya_ebpf::programs::FEntryContext;
 use bartizan_sensor_ebpf::abi::{HELPER_ARG_MAX, HELPER_ARGS, HELPER_PATH_MAX, Helper, Kind, Ring};
 
-use crate::kernel::{emit, field, read, task, zero};
-
-/// All of a record behind its header.
-type Rest = [u64; size_of::<Helper>() / 8 - HEADER_WORDS];
-const HEADER_WORDS: usize = size_of::<bartizan_sensor_ebpf::abi::Header>() / 8;
+use crate::kernel::{emit, field, read, task, zero_body};
 
 #[fentry]
 fn fentry_usermodehelper(ctx: FEntryContext) -> i32 {
@@ -25,7 +21,7 @@ fn fentry_usermodehelper(ctx: FEntryContext) -> i32 {
     // SAFETY: every field is written: all behind the header is zeroed first.
     unsafe {
         emit::fixed(Kind::Helper, Ring::Priority, task::current(), |record: *mut Helper| {
-            zero(record.cast::<u64>().add(HEADER_WORDS).cast::<Rest>());
+            zero_body(record);
             bpf_probe_read_kernel_str((&raw mut (*record).path).cast(), HELPER_PATH_MAX as u32, path as *const _);
             let mut count = 0;
             for index in 0..HELPER_ARGS {

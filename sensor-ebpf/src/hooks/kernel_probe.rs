@@ -9,12 +9,9 @@ use aya_ebpf::programs::{FExitContext, TracePointContext};
 use bartizan_sensor_ebpf::abi::{FLAG_FROM_CALLER, KERNEL_PROBE_NAME_MAX, KernelProbe, Kind, ProbeAct, Ring};
 use bartizan_sensor_ebpf::layout::ABSENT;
 
-use super::exec_failed::at_exit;
-use crate::kernel::{emit, fd, field, offset, read, task, zero};
+use crate::kernel::call::{at_exit, errno};
+use crate::kernel::{emit, fd, field, offset, read, task, zero_body};
 
-/// All of a record behind its header.
-type Rest = [u64; size_of::<KernelProbe>() / 8 - HEADER_WORDS];
-const HEADER_WORDS: usize = size_of::<bartizan_sensor_ebpf::abi::Header>() / 8;
 /// include/linux/err.h, `MAX_ERRNO`.
 const MAX_ERRNO: u64 = 4095;
 /// First four letters of the names of the event sources.
@@ -41,7 +38,7 @@ fn report(place: Place, name: Name) {
     // SAFETY: every field is written: all behind the header is zeroed first.
     unsafe {
         emit::fixed(Kind::KernelProbe, Ring::Priority, task::current(), |record: *mut KernelProbe| {
-            zero(record.cast::<u64>().add(HEADER_WORDS).cast::<Rest>());
+            zero_body(record);
             let Place { act, error, address, offset, inode } = place;
             (*record).act = act as u32;
             (*record).error = error;
@@ -72,7 +69,7 @@ fn fexit_kprobe(ctx: FExitContext) -> i32 {
     // (struct kprobe *p), then the result
     let (probe, result) = (ctx.arg::<*const u8>(0) as u64, ctx.arg::<i32>(1));
     let offset: u32 = field!(probe, kprobe_offset);
-    let error = if result < 0 { result.unsigned_abs() } else { 0 };
+    let error = errno(result.into());
     let place = Place { act: ProbeAct::Kernel, error, address: field!(probe, kprobe_addr), offset: offset.into(), inode: 0 };
     report(place, Name::Kernel(field!(probe, kprobe_symbol)));
     0
@@ -94,7 +91,7 @@ fn user(inode: u64, offset: u64, error: u32) {
 fn fexit_uprobe_result(ctx: FExitContext) -> i32 {
     // (struct inode *inode, loff_t offset, loff_t ref_ctr_offset, struct uprobe_consumer *uc), then the result
     let result = ctx.arg::<i32>(4);
-    let error = if result < 0 { result.unsigned_abs() } else { 0 };
+    let error = errno(result.into());
     user(ctx.arg::<*const u8>(0) as u64, ctx.arg::<u64>(1), error);
     0
 }

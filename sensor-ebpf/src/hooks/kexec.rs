@@ -7,8 +7,8 @@ use aya_ebpf::macros::{fentry, fexit, tracepoint};
 use aya_ebpf::programs::{FEntryContext, FExitContext, TracePointContext};
 use bartizan_sensor_ebpf::abi::{FLAG_FROM_CALLER, FLAG_NAME_TRUNCATED, Kexec, KexecAct, Kind, Ring};
 
-use super::exec_failed::{at_exit, registers};
-use super::module::{KEXEC, KEXEC_FILE, KEXEC_FILE_32, path_of, remember, thread};
+use super::module::{KEXEC, KEXEC_FILE, KEXEC_FILE_32, path_of, remember};
+use crate::kernel::call::{at_exit, errno, registers, thread};
 use crate::kernel::maps::{KERNEL_READS, KERNEL_SCRATCH, PRIORITY};
 use crate::kernel::{emit, fd, field, offset, tail, task, zero};
 
@@ -76,12 +76,6 @@ fn report_file(index: u32, error: u32, flags: u64, image: ImageFile, from_caller
     }
 }
 
-/// Errno of a result, 0 for none.
-#[inline(always)]
-fn error(result: i64) -> u32 {
-    if result < 0 { (-result) as u32 } else { 0 }
-}
-
 /// What the running thread had the kernel read; it is forgotten then.
 #[inline(always)]
 fn taken() -> ImageFile {
@@ -107,7 +101,7 @@ fn fexit_kexec_image(ctx: FExitContext) -> i32 {
 #[fexit]
 fn fexit_kexec_load(ctx: FExitContext) -> i32 {
     // (unsigned long entry, unsigned long nr_segments, struct kexec_segment *segments, unsigned long flags), then the result
-    report(KexecAct::Load, error(i64::from(ctx.arg::<i32>(4))), ctx.arg::<u64>(3), ctx.arg::<u64>(1) as u32);
+    report(KexecAct::Load, errno(i64::from(ctx.arg::<i32>(4))), ctx.arg::<u64>(3), ctx.arg::<u64>(1) as u32);
     0
 }
 
@@ -115,7 +109,7 @@ fn fexit_kexec_load(ctx: FExitContext) -> i32 {
 fn fexit_kexec_file_load(ctx: FExitContext) -> i32 {
     // (const struct pt_regs *regs), then the result
     let regs = ctx.arg::<*const u8>(0) as u64;
-    report_file(KEXEC_FILE, error(ctx.arg::<u64>(1) as i64), field!(regs, regs_r8), taken(), 0);
+    report_file(KEXEC_FILE, errno(ctx.arg::<u64>(1) as i64), field!(regs, regs_r8), taken(), 0);
     0
 }
 
@@ -123,7 +117,7 @@ fn fexit_kexec_file_load(ctx: FExitContext) -> i32 {
 fn fexit_compat_kexec_file_load(ctx: FExitContext) -> i32 {
     let regs = ctx.arg::<*const u8>(0) as u64;
     // The fifth argument of a 32-bit caller is in edi.
-    report_file(KEXEC_FILE_32, error(ctx.arg::<u64>(1) as i64), field!(regs, regs_di), taken(), 0);
+    report_file(KEXEC_FILE_32, errno(ctx.arg::<u64>(1) as i64), field!(regs, regs_di), taken(), 0);
     0
 }
 
@@ -137,7 +131,7 @@ fn fentry_kernel_kexec(_ctx: FEntryContext) -> i32 {
 fn sys_exit_kexec_load(ctx: TracePointContext) -> u32 {
     let (regs, result) = at_exit(&ctx);
     let segments: u64 = field!(regs, regs_si);
-    report(KexecAct::Load, error(result), field!(regs, regs_r10), segments as u32);
+    report(KexecAct::Load, errno(result), field!(regs, regs_r10), segments as u32);
     0
 }
 
@@ -154,7 +148,7 @@ fn sys_exit_kexec_file_load(ctx: TracePointContext) -> u32 {
         image.inode = field!(node, inode_ino);
         image.device = device.into();
     }
-    report_file(KEXEC, error(result), field!(regs, regs_r8), image, FLAG_FROM_CALLER);
+    report_file(KEXEC, errno(result), field!(regs, regs_r8), image, FLAG_FROM_CALLER);
     0
 }
 

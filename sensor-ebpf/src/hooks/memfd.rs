@@ -4,10 +4,9 @@
 
 use aya_ebpf::macros::{fexit, tracepoint};
 use aya_ebpf::programs::{FExitContext, TracePointContext};
-use bartizan_sensor_ebpf::abi::{ACT_NAME_MAX, FLAG_32_BIT, Kind, Memfd, Ring};
+use bartizan_sensor_ebpf::abi::{ACT_NAME_MAX, Kind, Memfd, Ring};
 
-use super::exec_failed::at_exit;
-use crate::kernel::call::Call;
+use crate::kernel::call::{Call, at_exit};
 use crate::kernel::{emit, fd, field, kernel_string, offset, task};
 
 #[inline(always)]
@@ -30,9 +29,7 @@ fn report(result: i64) {
     // SAFETY: every field is written.
     unsafe {
         emit::fixed(Kind::Memfd, Ring::Priority, current, |record: *mut Memfd| {
-            if call.is_32_bit() {
-                (*record).header.flags |= FLAG_32_BIT;
-            }
+            call.mark(&raw mut (*record).header);
             (*record).inode = field!(inode, inode_ino);
             (*record).flags = flags as u32;
             (*record).fd = result as u32;

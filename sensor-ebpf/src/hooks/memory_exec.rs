@@ -8,7 +8,7 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::generated::{bpf_find_vma, bpf_get_current_task_btf};
 use aya_ebpf::macros::{fexit, tracepoint};
 use aya_ebpf::programs::{FExitContext, TracePointContext};
-use bartizan_sensor_ebpf::abi::{FLAG_32_BIT, Kind, MemoryExec, Ring};
+use bartizan_sensor_ebpf::abi::{Kind, MemoryExec, Ring};
 
 use crate::kernel::call::Call;
 use crate::kernel::maps::{MADE_EXECUTABLE, MadeExecutable};
@@ -74,9 +74,7 @@ fn report(change: &Change) {
     // SAFETY: every field is written.
     unsafe {
         emit::fixed(Kind::MemoryExec, Ring::Bulk, current, |record: *mut MemoryExec| {
-            if call.is_32_bit() {
-                (*record).header.flags |= FLAG_32_BIT;
-            }
+            call.mark(&raw mut (*record).header);
             (*record).start = start;
             (*record).len = len;
             (*record).inode = 0;

@@ -4,7 +4,7 @@
 //! tells which file it came from, or that it came from memory (`security_kernel_read_file`, `security_kernel_load_data`: in the same thread
 //! before), and loads that fail (`load_module`).
 
-use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_probe_read_kernel_str, bpf_probe_read_user_str};
+use aya_ebpf::helpers::generated::{bpf_probe_read_kernel_str, bpf_probe_read_user_str};
 use aya_ebpf::macros::{btf_tracepoint, fexit};
 use aya_ebpf::programs::{BtfTracePointContext, FExitContext};
 use bartizan_sensor_ebpf::abi::{
@@ -13,9 +13,9 @@ use bartizan_sensor_ebpf::abi::{
 };
 use bartizan_sensor_ebpf::layout::ABSENT;
 
-use crate::kernel::call::Call;
+use crate::kernel::call::{Call, thread};
 use crate::kernel::maps::{KERNEL_READS, KERNEL_SCRATCH, KernelRead, PRIORITY, Scratch};
-use crate::kernel::{copy, emit, field, offset, path, tail, task, zero};
+use crate::kernel::{copy, emit, field, offset, path, tail, task, zero, zero_body};
 
 /// arch/x86/entry/syscalls/syscall_64.tbl and syscall_32.tbl.
 const INIT_MODULE: u32 = 175;
@@ -31,13 +31,6 @@ const UNLOAD: u32 = 2;
 pub(super) const KEXEC: u32 = 3;
 pub(super) const KEXEC_FILE: u32 = 4;
 pub(super) const KEXEC_FILE_32: u32 = 5;
-
-/// The thread, as the key of what it reads.
-#[inline(always)]
-pub(super) fn thread() -> u64 {
-    // SAFETY: the helper takes nothing.
-    unsafe { bpf_get_current_pid_tgid() }
-}
 
 /// Remembers which file the running thread has the kernel read; 0 for memory.
 #[inline(always)]
@@ -181,17 +174,13 @@ fn module_request(ctx: BtfTracePointContext) -> u32 {
     // SAFETY: every field is written: all behind the header is zeroed first.
     unsafe {
         emit::fixed(Kind::Module, Ring::Bulk, task::current(), |record: *mut Module| {
-            zero(record.cast::<u64>().add(HEADER_WORDS).cast::<Rest>());
+            zero_body(record);
             (*record).act = ModuleAct::Request as u32;
             bpf_probe_read_kernel_str((&raw mut (*record).name).cast(), MODULE_NAME_MAX as u32, name as *const _);
         });
     }
     0
 }
-
-/// All of a record behind its header.
-type Rest = [u64; size_of::<Module>() / 8 - HEADER_WORDS];
-const HEADER_WORDS: usize = size_of::<bartizan_sensor_ebpf::abi::Header>() / 8;
 
 #[fexit]
 fn fexit_module_file(ctx: FExitContext) -> i32 {

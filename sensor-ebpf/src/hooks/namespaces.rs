@@ -2,16 +2,14 @@
 //!
 //! Both tiers compare the task's own namespaces before and after, so nothing that the caller could change is believed.
 
-use aya_ebpf::helpers::generated::bpf_get_current_pid_tgid;
 use aya_ebpf::macros::{fentry, fexit, tracepoint};
 use aya_ebpf::programs::{FEntryContext, FExitContext, TracePointContext};
-use bartizan_sensor_ebpf::abi::{Count, FLAG_32_BIT, Kind, NamespaceIds, Namespaces, Ring};
+use bartizan_sensor_ebpf::abi::{Count, Kind, NamespaceIds, Namespaces, Ring};
 use bartizan_sensor_ebpf::layout::ABSENT;
 
-use super::exec_failed::at_exit;
-use crate::kernel::call::Call;
+use crate::kernel::call::{Call, at_exit, errno, thread};
 use crate::kernel::maps::NAMESPACES;
-use crate::kernel::{emit, field, offset, task};
+use crate::kernel::{emit, field, namespace, offset, task};
 
 /// include/uapi/linux/sched.h: every `CLONE_NEW*`.
 const CLONE_NEW: u64 = 0x7e02_0080;
@@ -24,24 +22,16 @@ const UNSHARE_32: u32 = 310;
 fn ids(task: u64) -> NamespaceIds {
     let proxy: u64 = field!(task, task_nsproxy);
     let cred: u64 = field!(task, task_cred);
-    let mnt: u64 = field!(proxy, nsproxy_mnt_ns);
-    let pid: u64 = field!(proxy, nsproxy_pid_for_children);
-    let net: u64 = field!(proxy, nsproxy_net_ns);
-    let uts: u64 = field!(proxy, nsproxy_uts_ns);
-    let ipc: u64 = field!(proxy, nsproxy_ipc_ns);
-    let cgroup: u64 = field!(proxy, nsproxy_cgroup_ns);
-    let user: u64 = field!(cred, cred_user_ns);
     let has_time = offset!(nsproxy_time_for_children) != u64::from(ABSENT) && offset!(timens_inum) != u64::from(ABSENT);
-    let time: u64 = if has_time { field!(proxy, nsproxy_time_for_children) } else { 0 };
     NamespaceIds {
-        mnt: field!(mnt, mntns_inum),
-        pid: field!(pid, pidns_inum),
-        net: field!(net, netns_inum),
-        uts: field!(uts, utsns_inum),
-        ipc: field!(ipc, ipcns_inum),
-        cgroup: field!(cgroup, cgroupns_inum),
-        user: field!(user, userns_inum),
-        time: if time == 0 { 0 } else { field!(time, timens_inum) },
+        mnt: namespace!(proxy, nsproxy_mnt_ns, mntns_inum),
+        pid: namespace!(proxy, nsproxy_pid_for_children, pidns_inum),
+        net: namespace!(proxy, nsproxy_net_ns, netns_inum),
+        uts: namespace!(proxy, nsproxy_uts_ns, utsns_inum),
+        ipc: namespace!(proxy, nsproxy_ipc_ns, ipcns_inum),
+        cgroup: namespace!(proxy, nsproxy_cgroup_ns, cgroupns_inum),
+        user: namespace!(cred, cred_user_ns, userns_inum),
+        time: if has_time { namespace!(proxy, nsproxy_time_for_children, timens_inum) } else { 0 },
     }
 }
 
@@ -77,8 +67,7 @@ fn before() {
     if asked(Call::now()).is_none() {
         return;
     }
-    // SAFETY: the helper takes nothing.
-    let thread = unsafe { bpf_get_current_pid_tgid() };
+    let thread = thread();
     if NAMESPACES.insert(&thread, &ids(task::current()), 0).is_err() {
         emit::count(Kind::Namespaces, Count::TableFull);
     }
@@ -88,8 +77,7 @@ fn before() {
 fn after(result: i64) {
     let call = Call::now();
     let Some(asked) = asked(call) else { return };
-    // SAFETY: the helper takes nothing.
-    let thread = unsafe { bpf_get_current_pid_tgid() };
+    let thread = thread();
     let Some(before) = NAMESPACES.get_ptr(&thread) else { return };
     let current = task::current();
     let now = ids(current);
@@ -103,14 +91,12 @@ fn after(result: i64) {
     // SAFETY: every field is written.
     unsafe {
         emit::fixed(Kind::Namespaces, Ring::Priority, current, |record: *mut Namespaces| {
-            if call.is_32_bit() {
-                (*record).header.flags |= FLAG_32_BIT;
-            }
+            call.mark(&raw mut (*record).header);
             (*record).before = before;
             (*record).after = now;
             (*record).asked = asked;
             (*record).call = call.number();
-            (*record).error = if result < 0 { (-result) as u32 } else { 0 };
+            (*record).error = errno(result);
         });
     }
 }

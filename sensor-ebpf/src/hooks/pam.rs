@@ -8,7 +8,7 @@
 //! they crowd out nothing that matters.
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::helpers::generated::{bpf_get_attach_cookie, bpf_get_current_pid_tgid, bpf_probe_read_user, bpf_probe_read_user_str};
+use aya_ebpf::helpers::generated::{bpf_get_attach_cookie, bpf_probe_read_user, bpf_probe_read_user_str};
 use aya_ebpf::macros::{uprobe, uretprobe};
 use aya_ebpf::maps::RingBuf;
 use aya_ebpf::programs::{ProbeContext, RetProbeContext};
@@ -17,6 +17,7 @@ use bartizan_sensor_ebpf::abi::{
     PamSessionOpen, PamStart,
 };
 
+use crate::kernel::call::thread;
 use crate::kernel::maps::{BULK, PAM_CALLS, PAM_STARTS, PRIORITY, PamCall, PamStarting};
 use crate::kernel::{emit, field, task};
 
@@ -33,12 +34,6 @@ const _: () = assert!(
         && size_of::<PamAuthenticate>() == size_of::<PamSessionClose>(),
     "one program makes them all"
 );
-
-#[inline(always)]
-fn thread() -> u64 {
-    // SAFETY: the helper takes nothing.
-    unsafe { bpf_get_current_pid_tgid() }
-}
 
 /// Where records of the running task go.
 #[inline(always)]

@@ -2,10 +2,9 @@
 
 use aya_ebpf::macros::{fexit, tracepoint};
 use aya_ebpf::programs::{FExitContext, TracePointContext};
-use bartizan_sensor_ebpf::abi::{FLAG_32_BIT, Kind, Prctl, Ring};
+use bartizan_sensor_ebpf::abi::{Kind, Prctl, Ring};
 
-use super::exec_failed::at_exit;
-use crate::kernel::call::Call;
+use crate::kernel::call::{Call, at_exit, errno};
 use crate::kernel::{emit, task};
 
 /// include/uapi/linux/prctl.h.
@@ -23,11 +22,9 @@ pub(crate) fn report(call: Call, result: i64) {
     // SAFETY: every field is written.
     unsafe {
         emit::fixed(Kind::Prctl, Ring::Bulk, task::current(), |record: *mut Prctl| {
-            if call.is_32_bit() {
-                (*record).header.flags |= FLAG_32_BIT;
-            }
+            call.mark(&raw mut (*record).header);
             (*record).option = option as u32;
-            (*record).error = if result < 0 { (-result) as u32 } else { 0 };
+            (*record).error = errno(result);
             (*record).arguments = [call.argument::<1>(), call.argument::<2>(), call.argument::<3>()];
         });
     }

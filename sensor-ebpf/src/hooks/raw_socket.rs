@@ -7,7 +7,7 @@ use aya_ebpf::macros::{fexit, tracepoint};
 use aya_ebpf::programs::{FExitContext, TracePointContext};
 use bartizan_sensor_ebpf::abi::{Kind, RawSocket, Ring};
 
-use super::exec_failed::at_exit;
+use crate::kernel::call::at_exit;
 use crate::kernel::{emit, fd, field, task};
 
 /// include/linux/socket.h.

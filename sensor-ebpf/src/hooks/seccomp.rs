@@ -2,11 +2,10 @@
 
 use aya_ebpf::macros::{fexit, tracepoint};
 use aya_ebpf::programs::{FExitContext, TracePointContext};
-use bartizan_sensor_ebpf::abi::{FLAG_32_BIT, Kind, Ring, Seccomp};
+use bartizan_sensor_ebpf::abi::{Kind, Ring, Seccomp};
 use bartizan_sensor_ebpf::layout::ABSENT;
 
-use super::exec_failed::at_exit;
-use crate::kernel::call::Call;
+use crate::kernel::call::{Call, at_exit, errno};
 use crate::kernel::{emit, field, offset, task};
 
 /// include/uapi/linux/seccomp.h.
@@ -30,13 +29,11 @@ pub(crate) fn report(operation: u32, flags: u32, result: i64) {
     // SAFETY: every field is written.
     unsafe {
         emit::fixed(Kind::Seccomp, Ring::Bulk, current, |record: *mut Seccomp| {
-            if call.is_32_bit() {
-                (*record).header.flags |= FLAG_32_BIT;
-            }
+            call.mark(&raw mut (*record).header);
             (*record).call = call.number();
             (*record).operation = operation;
             (*record).flags = flags;
-            (*record).error = if result < 0 { (-result) as u32 } else { 0 };
+            (*record).error = errno(result);
             (*record).mode = field!(current, task_seccomp_mode);
             (*record).filters = count;
             (*record).instructions = if program == 0 { 0 } else { field!(program, prog_len) };

@@ -6,15 +6,7 @@ use bartizan_sensor_ebpf::abi::{
 use bartizan_sensor_ebpf::layout::ABSENT;
 
 use super::maps::{SCRATCH, Scratch};
-use super::{copy, fd, field, offset, path, read, tail};
-
-/// Inode of the namespace that `$holder` points to by its member `$pointer`; 0 of a task that has left its namespaces behind at its end.
-macro_rules! namespace {
-    ($holder:expr, $pointer:ident, $inum:ident) => {{
-        let namespace: u64 = field!($holder, $pointer);
-        field!(namespace, $inum)
-    }};
-}
+use super::{copy, fd, field, namespace, offset, path, read, tail};
 
 /// include/uapi/linux/magic.h. In fs/overlayfs/ovl_entry.h, `__upperdentry` follows the `vfs_inode` of `struct ovl_inode` (6.1, 6.12 and
 /// 6.18): not null is a file of the writable layer, also one that was copied up.

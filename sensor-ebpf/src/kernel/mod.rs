@@ -13,6 +13,7 @@ pub(crate) mod task;
 use core::mem::MaybeUninit;
 
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_str};
+use bartizan_sensor_ebpf::abi::Header;
 
 /// Reads a value of the kernel at `address`; zeros when it cannot be read.
 #[inline(always)]
@@ -63,6 +64,19 @@ pub(crate) unsafe fn zero<T>(to: *mut T) {
     }
 }
 
+/// Zeroes a record word by word, but for its header.
+///
+/// # Safety
+/// `record` must be valid for writing a `T`, which begins with a header.
+#[inline(always)]
+pub(crate) unsafe fn zero_body<T>(record: *mut T) {
+    const { assert!(size_of::<T>().is_multiple_of(8) && align_of::<T>() == 8) };
+    for index in size_of::<Header>() / 8..size_of::<T>() / 8 {
+        // SAFETY: by contract; volatile, as above.
+        unsafe { record.cast::<u64>().add(index).write_volatile(0) };
+    }
+}
+
 /// `value & MASK`, done where LLVM cannot optimise it away and the verifier can see it.
 #[inline(always)]
 pub(crate) fn bound<const MASK: u32>(value: u64) -> u64 {
@@ -94,3 +108,13 @@ macro_rules! field {
     };
 }
 pub(crate) use field;
+
+/// Inode number of the namespace that `$holder` points to by its member `$pointer`; 0 of a task that has left its namespaces behind at
+/// its end.
+macro_rules! namespace {
+    ($holder:expr, $pointer:ident, $inum:ident) => {{
+        let namespace: u64 = crate::kernel::field!($holder, $pointer);
+        crate::kernel::field!(namespace, $inum)
+    }};
+}
+pub(crate) use namespace;
