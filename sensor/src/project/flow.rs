@@ -1,9 +1,9 @@
 //! `network.bind`, `network.flow_end` and `network.raw_socket`.
 
-use bartizan_bus::event::{self, Body, Direction, Errno};
+use bartizan_bus::event::{self, Body, Direction};
 use bartizan_sensor_ebpf::abi::{Bind, FLOW_IN, FLOW_OUT, FlowEnd, RawSocket};
 
-use super::{Act, What, fd};
+use super::{Act, What, errno, fd};
 
 pub(super) fn bind(record: &Bind) -> What {
     let Bind { header: _, socket, socket_type: kind, pad: _ } = record;
@@ -26,7 +26,7 @@ pub(super) fn end(record: &FlowEnd) -> What {
         direction: began,
         pad: _,
     } = record;
-    let error = (*error != 0).then_some(Errno(*error as i32));
+    let error = errno(*error);
     let body = event::FlowEnd {
         socket: fd::socket(socket),
         direction: direction(*began),

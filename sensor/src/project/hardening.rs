@@ -1,9 +1,9 @@
 //! `kernel.lockdown`, `kernel.probe` and `kernel.helper`.
 
-use bartizan_bus::event::{self, Body, Errno, LockdownAct, Outcome};
+use bartizan_bus::event::{self, Body, LockdownAct, Outcome};
 use bartizan_sensor_ebpf::abi::{FLAG_FROM_CALLER, HELPER_ARGS, Helper, KernelProbe, Lockdown, ProbeAct};
 
-use super::{Act, What, text};
+use super::{Act, What, errno, text};
 
 /// `enum lockdown_reason`, include/linux/security.h: the same from 6.1 to 6.18.
 const REASONS: &[&str] = &[
@@ -61,7 +61,7 @@ pub(super) fn project_probe(record: &KernelProbe) -> What {
         address: (*address != 0).then_some(*address),
         inode: (*inode != 0).then_some(*inode),
         device: (*inode != 0).then_some(*device),
-        error: (*error != 0).then_some(Errno(*error as i32)),
+        error: errno(*error),
         from_caller: header.flags & FLAG_FROM_CALLER != 0,
     };
     Act::ended(Body::KernelProbe(body), -i64::from(*error)).into()

@@ -28,6 +28,7 @@ pub mod wire;
 
 use bartizan_bus::event::{Body, Errno, Exit, InetSocket, NamespaceKind, Outcome, Probe, ProcessNamespaces, Severity, Stdio};
 use bartizan_sensor_ebpf::abi::{self, DecodeError, FLAG_KERNEL_THREAD, Header, Kind, Record, decode};
+use minicbor::{Decode, Encode};
 
 use crate::hash::FileId;
 pub use pam::Pam;
@@ -44,32 +45,45 @@ pub struct Observation {
     pub what: What,
 }
 
-/// Who acted, as far as the record itself says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Who acted, as far as the record itself says. A recording keeps it by its fields' numbers (docs/recording.md): they are never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
 pub struct Subject {
     /// Boot clock, nanoseconds.
+    #[n(0)]
     pub ktime: u64,
     /// CPU that made the record.
+    #[n(1)]
     pub cpu: u16,
     /// That CPU's record counter.
+    #[n(2)]
     pub seq: u32,
     /// Thread-group id.
+    #[n(3)]
     pub tgid: u32,
     /// Thread id.
+    #[n(4)]
     pub tid: u32,
     /// Start of the process, boot clock, nanoseconds.
+    #[n(5)]
     pub start_boottime: u64,
     /// Image count.
+    #[n(6)]
     pub exec_id: u32,
     /// Real user id.
+    #[n(7)]
     pub uid: u32,
     /// Effective user id.
+    #[n(8)]
     pub euid: u32,
     /// Thread-group id of the real parent.
+    #[n(9)]
     pub ppid: u32,
     /// cgroup v2 id.
+    #[n(10)]
     pub cgroup_id: u64,
     /// A thread of the kernel.
+    #[n(11)]
     pub kernel_thread: bool,
 }
 
@@ -263,77 +277,117 @@ pub struct Environment {
     pub len: u32,
 }
 
-/// An image with what the kernel says of its process.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// An image with what the kernel says of its process. A recording keeps it as it does a [`Subject`].
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
+#[cbor(map)]
 pub struct Image {
     /// `comm`.
+    #[n(0)]
     pub name: String,
     /// Executable path.
+    #[n(1)]
     pub exe: Option<String>,
     /// The path was cut.
+    #[n(2)]
     pub exe_truncated: bool,
     /// Inode, device, mode, owner and link count of the executable; `None` without one (kernel threads).
+    #[n(3)]
     pub exe_file: Option<ExeInode>,
     /// Argument vector.
+    #[n(4)]
     pub argv: Vec<String>,
     /// It was cut.
+    #[n(5)]
     pub argv_truncated: bool,
     /// Working directory.
+    #[n(6)]
     pub cwd: Option<String>,
     /// cgroup path, at most its last components.
+    #[n(7)]
     pub cgroup: Option<String>,
     /// Real group id.
+    #[n(8)]
     pub gid: u32,
     /// Audit login uid.
+    #[n(9)]
     pub loginuid: Option<u32>,
     /// Audit session.
+    #[n(10)]
     pub audit_session: Option<u32>,
     /// POSIX session.
+    #[n(11)]
     pub sid: u32,
     /// Controlling terminal.
+    #[n(12)]
     pub tty: Option<String>,
     /// Effective capabilities.
+    #[n(13)]
     pub cap_effective: u64,
     /// Mount namespace.
+    #[n(14)]
     pub mnt_ns: u32,
     /// Pid namespace.
+    #[n(15)]
     pub pid_ns: u32,
     /// The other namespaces.
+    #[n(21)]
+    #[cbor(default)]
     pub namespaces: ProcessNamespaces,
     /// Start of the real parent, boot clock, nanoseconds.
+    #[n(16)]
     pub parent_start_boottime: u64,
     /// Image count of the real parent.
+    #[n(17)]
     pub parent_exec_id: u32,
     /// Descriptors 0-2.
+    #[n(18)]
     pub stdio: Vec<Stdio>,
     /// What the parent holds of their other ends.
+    #[n(19)]
     pub relay: Option<Relay>,
     /// Connected INET sockets that the process itself holds; told of seeds only.
+    #[n(20)]
     pub sockets: Vec<InetSocket>,
 }
 
 /// The executable's inode.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
 pub struct ExeInode {
     /// Inode number.
+    #[n(0)]
     pub inode: u64,
     /// Device.
+    #[n(1)]
     pub device: u32,
     /// Mode bits.
+    #[n(2)]
     pub mode: u32,
     /// Owner.
+    #[n(3)]
     pub owner: u32,
     /// Links left.
+    #[n(4)]
     pub nlink: u32,
     /// Bytes.
+    #[n(5)]
+    #[cbor(default)]
     pub size: u64,
     /// Change time: seconds since 1970, nanoseconds.
+    #[n(6)]
+    #[cbor(default)]
     pub changed: (i64, u32),
     /// `s_magic` of the file system; 0 where it is not known.
+    #[n(7)]
+    #[cbor(default)]
     pub magic: u32,
     /// It lies in the writable layer of an overlay.
+    #[n(8)]
+    #[cbor(default)]
     pub upper: bool,
     /// It is in no folder and never was.
+    #[n(9)]
+    #[cbor(default)]
     pub alone: bool,
 }
 
@@ -350,19 +404,26 @@ impl ExeInode {
 }
 
 /// The parent between stdio and the network.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
 pub struct Relay {
     /// Its thread-group id.
+    #[n(0)]
     pub tgid: u32,
     /// Its start, boot clock, nanoseconds.
+    #[n(1)]
     pub start_boottime: u64,
     /// Its image count.
+    #[n(2)]
     pub exec_id: u32,
     /// Descriptors whose other end it holds.
+    #[n(3)]
     pub fds: Vec<u8>,
     /// Connected INET sockets that it holds.
+    #[n(4)]
     pub sockets: Vec<InetSocket>,
     /// There were more descriptors or sockets than are told.
+    #[n(5)]
     pub truncated: bool,
 }
 

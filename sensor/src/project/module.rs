@@ -1,12 +1,12 @@
 //! `kernel.module` and `kernel.kexec`.
 
-use bartizan_bus::event::{self, Body, Errno, Outcome, Severity};
+use bartizan_bus::event::{self, Body, Outcome, Severity};
 use bartizan_sensor_ebpf::abi::{
     Bytes, FLAG_ARGV_TRUNCATED, FLAG_FROM_CALLER, FLAG_NAME_TRUNCATED, Kexec, KexecAct, MODULE_FROM_MEMORY, MODULE_SIGNED, MODULE_UNSIGNED,
     Module, ModuleAct,
 };
 
-use super::{Act, What, text};
+use super::{Act, What, errno, text};
 
 /// Taints that a module can bring, by bit: include/linux/panic.h.
 const TAINTS: &[(u32, &str)] = &[
@@ -51,7 +51,7 @@ pub(super) fn project(record: &Module, bytes: Bytes<'_>) -> What {
             0 => None,
             known => Some(known & MODULE_SIGNED != 0),
         },
-        error: (*error != 0).then_some(Errno(*error as i32)),
+        error: errno(*error),
     };
     let severity = match act {
         event::ModuleAct::Load if from_memory || taints & FOREIGN != 0 => Severity::Medium,
@@ -88,7 +88,7 @@ pub(super) fn project_kexec(record: &Kexec, bytes: Bytes<'_>) -> What {
         device: (*inode != 0).then_some(*device),
         flags: *flags,
         segments: (act == event::KexecAct::Load).then_some(*segments),
-        error: (*error != 0).then_some(Errno(*error as i32)),
+        error: errno(*error),
         from_caller: header.flags & FLAG_FROM_CALLER != 0,
     };
     let severity = if act == event::KexecAct::Execute { Severity::High } else { Severity::Medium };

@@ -8,7 +8,6 @@ use minicbor::{Decoder, Encoder};
 use std::convert::Infallible;
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::image::{SavedImage, SavedSubject};
 use crate::capture::seed::Found;
 use crate::enrich::users::Names;
 use crate::hash::{self, FileId, Unhashed};
@@ -62,7 +61,7 @@ pub fn encode(input: &Input<'_>, bytes: &mut Vec<u8>) -> Result<(), EncodeError<
         }
         Input::Seed(Found::Proc { subject, image }) => {
             begin(e, PROC_SEED, 2)?;
-            e.encode(SavedSubject::from(subject))?.encode(SavedImage::from(image.as_ref()))?;
+            e.encode(subject)?.encode(image.as_ref())?;
         }
         Input::Record(record) => {
             begin(e, RECORD, 1)?;
@@ -139,9 +138,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Input<'_>, usize), DecodeError> {
         (USERS, 1) => Input::Users(d.decode::<Names>()?),
         (WALL_OFFSET, 1) => Input::WallOffset(d.i64()?),
         (SEED, 2) => Input::Seed(Found::Iterator { record: d.bytes()?.to_vec(), cmdline: d.bytes()?.to_vec() }),
-        (PROC_SEED, 2) => {
-            Input::Seed(Found::Proc { subject: d.decode::<SavedSubject>()?.into(), image: Box::new(d.decode::<SavedImage>()?.into()) })
-        }
+        (PROC_SEED, 2) => Input::Seed(Found::Proc { subject: d.decode()?, image: Box::new(d.decode()?) }),
         (RECORD, 1) => Input::Record(d.bytes()?),
         (PROBE, 2) => Input::Probe(plain::<ProbeSource>(d.bytes()?)?, plain::<ProbeGathered>(d.bytes()?)?),
         (UDP_FLOW, 2) => Input::UdpFlow(plain::<UdpPeer>(d.bytes()?)?, Box::new(plain::<UdpGathered>(d.bytes()?)?)),

@@ -10,7 +10,6 @@
 mod codec;
 mod containers;
 mod format;
-mod image;
 mod read;
 pub mod record;
 pub mod replay;

@@ -62,18 +62,8 @@ pub enum Ech {
 
 /// The ClientHello that a client's direction begins with.
 pub fn client_hello(stream: &[u8]) -> Parsed<ClientHello> {
-    let message = match handshake::first(stream, CLIENT_HELLO) {
-        Ok(Some(message)) => message,
-        Ok(None) => return Parsed::Incomplete(None),
-        Err(why) => return Parsed::NotThis(why),
-    };
-    let mut hello = ClientHello { record_version: message.record_version, truncated: !message.whole, ..ClientHello::default() };
-    match (fields(&message.body, &mut hello), message.whole) {
-        (Err(why), _) => Parsed::NotThis(why),
-        (Ok(Some(())), true) => Parsed::Complete(hello),
-        (Ok(None), true) => Parsed::NotThis("a hello that ends within its fields"),
-        (Ok(_), false) => Parsed::Incomplete(Some(hello)),
-    }
+    let begin = |record_version, truncated| ClientHello { record_version, truncated, ..ClientHello::default() };
+    handshake::hello(stream, CLIENT_HELLO, begin, fields)
 }
 
 /// Reads into `hello`. `Ok(None)`: the bytes ended before the extensions.

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use crate::Parsed;
 use crate::cursor::Cursor;
 
 /// Bytes of a record in the clear (RFC 8446 §5.1).
@@ -14,20 +15,42 @@ const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
 
 /// A handshake message, as far as its bytes are there.
-pub(super) struct Handshake<'a> {
+struct Handshake<'a> {
     /// Version of the first record, which says little: it is 0x0301 or 0x0303 whatever is offered.
-    pub(super) record_version: u16,
+    record_version: u16,
     /// Of the message, behind its type and length.
-    pub(super) body: Cow<'a, [u8]>,
+    body: Cow<'a, [u8]>,
     /// All of the body is there.
-    pub(super) whole: bool,
+    whole: bool,
+}
+
+/// Reads the hello of type `wanted` that `stream` begins with. `begin` makes an empty one of the first record's version and whether it is cut;
+/// `fields` reads the body into it, and answers `None` where the body ended before the extensions.
+pub(super) fn hello<T>(
+    stream: &[u8],
+    wanted: u8,
+    begin: impl FnOnce(u16, bool) -> T,
+    fields: impl FnOnce(&[u8], &mut T) -> Result<Option<()>, &'static str>,
+) -> Parsed<T> {
+    let Handshake { record_version, body, whole } = match first(stream, wanted) {
+        Ok(Some(message)) => message,
+        Ok(None) => return Parsed::Incomplete(None),
+        Err(why) => return Parsed::NotThis(why),
+    };
+    let mut hello = begin(record_version, !whole);
+    match (fields(&body, &mut hello), whole) {
+        (Err(why), _) => Parsed::NotThis(why),
+        (Ok(Some(())), true) => Parsed::Complete(hello),
+        (Ok(None), true) => Parsed::NotThis("a hello that ends within its fields"),
+        (Ok(_), false) => Parsed::Incomplete(Some(hello)),
+    }
 }
 
 /// Reads the message of type `wanted` that `stream` begins with. `Ok(None)`: not even its length is there.
 ///
 /// # Errors
 /// The stream begins with something else: says what.
-pub(super) fn first(stream: &[u8], wanted: u8) -> Result<Option<Handshake<'_>>, &'static str> {
+fn first(stream: &[u8], wanted: u8) -> Result<Option<Handshake<'_>>, &'static str> {
     let mut records = Cursor::new(stream);
     let mut record_version = None;
     // The message with its type and length, and what it is as long as.

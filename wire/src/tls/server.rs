@@ -60,18 +60,8 @@ impl ServerHello {
 
 /// The ServerHello that a server's direction begins with.
 pub fn server_hello(stream: &[u8]) -> Parsed<ServerHello> {
-    let message = match handshake::first(stream, SERVER_HELLO) {
-        Ok(Some(message)) => message,
-        Ok(None) => return Parsed::Incomplete(None),
-        Err(why) => return Parsed::NotThis(why),
-    };
-    let mut hello = ServerHello { record_version: message.record_version, truncated: !message.whole, ..ServerHello::default() };
-    match (fields(&message.body, &mut hello), message.whole) {
-        (Err(why), _) => Parsed::NotThis(why),
-        (Ok(Some(())), true) => Parsed::Complete(hello),
-        (Ok(None), true) => Parsed::NotThis("a hello that ends within its fields"),
-        (Ok(_), false) => Parsed::Incomplete(Some(hello)),
-    }
+    let begin = |record_version, truncated| ServerHello { record_version, truncated, ..ServerHello::default() };
+    handshake::hello(stream, SERVER_HELLO, begin, fields)
 }
 
 /// Reads into `hello`. `Ok(None)`: the bytes ended before the extensions.

@@ -1,6 +1,6 @@
 //! Who comes in and who becomes whom: `auth.*`, `network.accept`, `network.listen`, `network.probe`, `process.credentials`.
 
-use bartizan_bus::event::{Accept, Auth, AuthSource, Credentials, Ids, Listen, Outcome, Probe, Transport};
+use bartizan_bus::event::{Accept, Auth, AuthSource, Credentials, Ids, InetSocket, Listen, Outcome, Probe, Transport};
 
 use super::super::escape::escape;
 use super::super::paint::Paint;
@@ -18,9 +18,14 @@ pub(super) fn accept(accept: &Accept) -> String {
 /// `tcp *:22, backlog 128`.
 pub(super) fn listen(listen: &Listen) -> String {
     let Listen { socket, backlog } = listen;
+    format!("{}, backlog {backlog}", local(socket))
+}
+
+/// `tcp *:22`, `udp 127.0.0.1:53`: where a socket without a peer is.
+pub(super) fn local(socket: &InetSocket) -> String {
     let port = socket.local_port.map_or_else(|| "?".to_owned(), |port| port.to_string());
     let at = socket.local_ip.map_or_else(|| format!("*:{port}"), |ip| end(Some(ip), socket.local_port));
-    format!("{} {at}, backlog {backlog}", protocol(socket.transport))
+    format!("{} {at}", protocol(socket.transport))
 }
 
 /// `tcp SYN from 192.0.2.7 at 10.0.0.5, 32 closed ports: 1 2 3 4 5 6 7 8 ..., 40 packets`.

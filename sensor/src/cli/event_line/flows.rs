@@ -3,15 +3,13 @@
 use bartizan_bus::event::{Bind, Direction, FlowEnd, RawSocket};
 
 use super::super::escape::escape;
-use super::access::protocol;
-use super::{end, milliseconds, socket};
+use super::access::local;
+use super::{milliseconds, socket};
 
 /// `udp *:53`.
 pub(super) fn bind(bind: &Bind) -> String {
     let Bind { socket: ends, socket_type } = bind;
-    let port = ends.local_port.map_or_else(|| "?".to_owned(), |port| port.to_string());
-    let at = ends.local_ip.map_or_else(|| format!("*:{port}"), |ip| end(Some(ip), ends.local_port));
-    format!("{} {at} {}", protocol(ends.transport), escape(socket_type))
+    format!("{} {}", local(ends), escape(socket_type))
 }
 
 /// `tcp 10.0.0.1:5 → 1.2.3.4:443, sent 517 in 9, received 4096 in 8, 1.234 ms`.
