@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::wait::wait_for;
@@ -43,6 +43,11 @@ impl ControlGroup {
         Self(path)
     }
 
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        &self.0
+    }
+
     /// The kernel's id of it.
     ///
     /// # Panics
@@ -50,6 +55,15 @@ impl ControlGroup {
     #[track_caller]
     pub fn id(&self) -> u64 {
         fs::metadata(&self.0).unwrap_or_else(|error| panic!("cannot look at {}: {error}", self.0.display())).ino()
+    }
+
+    /// Moves the process `pid` into it.
+    ///
+    /// # Panics
+    /// The kernel refuses.
+    #[track_caller]
+    pub fn take(&self, pid: i32) {
+        fs::write(self.0.join("cgroup.procs"), pid.to_string()).unwrap_or_else(|error| panic!("cannot move {pid}: {error}"));
     }
 
     /// Has `command` begin in it.

@@ -18,6 +18,9 @@ const SQE: usize = 64;
 const SQ_OFF: usize = 40;
 const CQ_OFF: usize = 80;
 
+/// `IORING_OP_OPENAT`: the bytes are a path with its NUL; opened to be read.
+pub const URING_OPENAT: u8 = 18;
+
 /// `IORING_OP_WRITE`.
 pub const URING_WRITE: u8 = 23;
 

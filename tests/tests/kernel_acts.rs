@@ -8,12 +8,11 @@ use std::net::UdpSocket;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::PathBuf;
 use std::thread;
 
 use bartizan_tests::trigger::{call_32, low_page};
 use bartizan_tests::uring::{URING_WRITE, uring};
-use bartizan_tests::{Sensor, SensorConfig, bpf};
+use bartizan_tests::{ControlGroup, Sensor, SensorConfig, bpf};
 use nix::libc;
 use serde_json::{Value, json};
 
@@ -136,25 +135,6 @@ const CGROUP_SKB: u32 = 8;
 const RAW_TRACEPOINT: u32 = 17;
 const CGROUP_INET_EGRESS: u32 = 1;
 
-/// A cgroup of the test's own in the unified hierarchy; it goes with its owner.
-struct Cgroup(PathBuf);
-
-impl Cgroup {
-    fn new(name: &str) -> Self {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mounts");
-        let root = mounts.lines().find(|line| line.contains(" - cgroup2 ")).and_then(|line| line.split(' ').nth(4));
-        let path = PathBuf::from(root.expect("a unified hierarchy")).join(format!("bartizan-{name}-{}", std::process::id()));
-        fs::create_dir(&path).expect("a cgroup");
-        Self(path)
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir(&self.0);
-    }
-}
-
 #[test]
 fn a_bpf_program_is_told_when_it_is_loaded_and_when_it_goes() {
     for config in both() {
@@ -213,8 +193,8 @@ fn set_option<T>(socket: BorrowedFd<'_>, option: libc::c_int, value: &T) {
 fn a_bpf_program_is_told_wherever_it_is_attached() {
     for config in both() {
         let mut sensor = config.start();
-        let cgroup = Cgroup::new("bpf");
-        let folder = File::open(&cgroup.0).expect("the cgroup");
+        let cgroup = ControlGroup::new(&format!("bartizan-bpf-{}", std::process::id()));
+        let folder = File::open(cgroup.folder()).expect("the cgroup");
         let cgroup_id = folder.metadata().expect("its inode").ino();
         let egress = bpf::load(CGROUP_SKB, CGROUP_INET_EGRESS, &bpf::returns(1), "egress").expect("a program");
         let raw = bpf::load(RAW_TRACEPOINT, 0, &bpf::returns(0), "raw").expect("a program");

@@ -3,11 +3,12 @@
 //! Runs on this kernel and, by `cargo xtask vm`, on others.
 
 use std::fs;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 use bartizan_tests::trigger::{Waiting, call, call_32, in_child, low_page};
-use bartizan_tests::{Scene, Sensor, SensorConfig, play, scenes};
+use bartizan_tests::uring::{URING_OPENAT, uring};
+use bartizan_tests::{ControlGroup, Scene, Sensor, SensorConfig, play, scenes};
 use nix::libc::{self, c_long};
 use serde_json::{Value, json};
 
@@ -170,23 +171,14 @@ fn capabilities_are_told_before_and_after(sensor: &mut Sensor) {
     assert_eq!((&set["call"], gone(set, "effective"), gone(set, "permitted")), (&json!("capset"), 1 << CAP_SYS_PTRACE, 0));
 }
 
-/// Where the unified hierarchy is.
-fn unified() -> &'static Path {
-    let beside = Path::new("/sys/fs/cgroup/unified");
-    if beside.join("cgroup.procs").exists() { beside } else { Path::new("/sys/fs/cgroup") }
-}
-
 fn a_process_that_is_moved_into_another_control_group_is_the_target(sensor: &mut Sensor) {
     let name = format!("bartizan-test-{}", std::process::id());
-    let group = unified().join(&name);
-    fs::create_dir(&group).expect("a control group");
+    let group = ControlGroup::new(&name);
     let moved = Waiting::start();
-    fs::write(group.join("cgroup.procs"), moved.pid().to_string()).expect("a move");
-    let inode = fs::metadata(&group).expect("a control group").ino();
-    let pid = moved.pid();
-    drop(moved);
+    group.take(moved.pid());
+    let (inode, pid) = (group.id(), moved.pid());
+    drop((moved, group));
     sensor.settle();
-    fs::remove_dir(&group).expect("an empty control group");
     let events = sensor.events_json(&["--kind", "process.cgroup_move", "--pid", &std::process::id().to_string()]);
     let [event] = events.as_slice() else { panic!("{events:#?}") };
     assert_eq!(event["body"], json!({ "cgroup": inode, "path": format!("/{name}") }));
@@ -304,47 +296,17 @@ fn prctl_is_told_where_it_hides_or_rewrites(sensor: &mut Sensor) {
     assert_eq!(told, expected, "{bodies:#?}");
 }
 
-/// include/uapi/linux/io_uring.h, `struct io_uring_params`: what is read of it here.
-#[repr(C)]
-struct Params {
-    sq_entries: u32,
-    cq_entries: u32,
-    flags: u32,
-    rest: [u32; 7],
-    /// `struct io_sqring_offsets`: head, tail, ring_mask, ring_entries, flags, dropped, array, resv, user_addr.
-    sq: [u32; 10],
-    cq: [u32; 10],
-}
-
 fn what_goes_through_io_uring_is_told_though_no_system_call_opens_it(sensor: &mut Sensor) {
     let path = c"/etc/hostname";
+    // SAFETY: no descriptor: a path begins at the working directory.
+    let here = unsafe { BorrowedFd::borrow_raw(libc::AT_FDCWD) };
+    // Whether the file is there makes no difference: the operation is handed over.
     let pid = in_child(|| {
-        // SAFETY: integers only.
-        let mut params: Params = unsafe { std::mem::zeroed() };
-        let ring = call(libc::SYS_io_uring_setup, &[4, &raw mut params as c_long]);
-        assert!(ring >= 0, "io_uring_setup: {ring}");
-        let shared = libc::MAP_SHARED | libc::MAP_POPULATE;
-        let map = |len: c_long, offset: c_long| {
-            let address = call(libc::SYS_mmap, &[0, len, 3, shared.into(), ring, offset]);
-            assert!(address > 0);
-            address as *mut u8
-        };
-        /// include/uapi/linux/io_uring.h.
-        const IORING_OFF_SQES: c_long = 0x1000_0000;
-        let (queue, entries) = (map(4096, 0), map(4096, IORING_OFF_SQES));
-        // SAFETY: the kernel gave the offsets; an entry has 64 bytes: opcode at 0, fd at 4, address at 16.
-        unsafe {
-            entries.write(18);
-            entries.add(4).cast::<i32>().write(libc::AT_FDCWD);
-            entries.add(16).cast::<u64>().write(path.as_ptr() as u64);
-            queue.add(params.sq[6] as usize).cast::<u32>().write(0);
-            queue.add(params.sq[1] as usize).cast::<u32>().write(1);
-        }
-        assert_eq!(call(libc::SYS_io_uring_enter, &[ring, 1, 1, 1, 0, 0]), 1);
+        uring(URING_OPENAT, here, path.to_bytes_with_nul()).expect("a ring");
     });
     sensor.settle();
     let rings = told(sensor, "process.io_uring", pid);
-    assert_eq!(rings, [json!({ "entries": 4, "flags": 0 })]);
+    assert_eq!(rings, [json!({ "entries": 1, "flags": 0 })]);
     let operations = told(sensor, "process.io_uring_op", pid);
     assert_eq!(operations, [json!({ "op": "OPENAT", "fd": libc::AT_FDCWD, "path": "/etc/hostname", "to": null })]);
 }
