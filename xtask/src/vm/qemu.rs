@@ -24,7 +24,7 @@ pub(crate) fn command(kernel: &Path, initramfs: &File, memory_mib: u32) -> Resul
     let mut qemu = Command::new(program);
     command::clean(&mut qemu);
     // TCG always: a /dev/kvm that is there but hangs (nested virtualisation) cannot be told from one that works.
-    qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", &memory_mib.to_string()])
+    qemu.args(["-accel", "tcg,thread=single", "-cpu", "max", "-smp", "2", "-m", &memory_mib.to_string()])
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio", "-nic", "none"])
         .arg("-kernel")
         .arg(kernel)
