@@ -9,6 +9,7 @@
 
 mod error;
 mod fields;
+pub mod files;
 pub mod nats;
 pub mod units;
 
@@ -22,6 +23,7 @@ use bartizan_bus::{BusConfig, StreamConfig, SyncPolicy};
 use serde::Deserialize;
 
 pub use error::ConfigError;
+use files::FilesConfig;
 use nats::NatsConfig;
 
 use crate::redact::RedactionConfig;
@@ -40,6 +42,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Capture.
     pub sensor: SensorConfig,
+    /// Files that are watched.
+    pub files: FilesConfig,
     /// Retention of the streams.
     pub streams: StreamsConfig,
     /// Secrets in command lines.
@@ -127,6 +131,7 @@ impl Default for Config {
         Self {
             data_dir: PathBuf::from(DEFAULT_DATA_DIR),
             sensor: SensorConfig::default(),
+            files: FilesConfig::default(),
             streams: StreamsConfig::default(),
             redaction: RedactionConfig::default(),
             detectors: Default::default(),
@@ -215,6 +220,7 @@ impl Config {
         if !self.data_dir.is_absolute() {
             return Err(format!("data_dir {:?} is not an absolute path: begin it with /", self.data_dir));
         }
+        self.files.validate()?;
         self.redaction.validate().map_err(|error| error.to_string())?;
         self.detectors.validate().map_err(|error| error.to_string())?;
         self.nats.validate().map_err(|error| error.to_string())?;
@@ -234,6 +240,7 @@ impl Config {
         let Self {
             data_dir: _,
             sensor: _,
+            files: _,
             streams: StreamsConfig { events, alerts },
             redaction: _,
             detectors: _,

@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 use bartizan_bus::event::{Body, EventId, ExecId, Gap, Heartbeat, KindLoss, Loss, SecurityEvent, Severity, Start, Stop};
 use bartizan_bus::{PublishError, Stream};
-use bartizan_sensor_ebpf::abi::{Kind, ProbeGathered, ProbeSource};
+use bartizan_sensor_ebpf::abi::{Kind, ProbeGathered, ProbeSource, WriteGathered, WriteKey};
 
+use crate::capture::files::{FileDeed, Judge, WatchList};
 use crate::capture::rings::{Aligned, Merge};
 use crate::capture::seed::Found;
 use crate::enrich::Enricher;
@@ -20,7 +21,7 @@ use crate::enrich::users::Names;
 use crate::logins::LoginsFile;
 use crate::pipeline::Tally;
 use crate::project::probe::gather;
-use crate::project::{Observation, Subject, What, project};
+use crate::project::{Act, Observation, Subject, What, project};
 
 /// Events published at once, at most.
 const PUBLISH_BATCH: usize = 1024;
@@ -49,6 +50,19 @@ pub enum Input<'a> {
     Record(&'a [u8]),
     /// Packets to closed ports, as they lay in the kernel's map.
     Probe(ProbeSource, ProbeGathered),
+    /// The watched files, from now on.
+    Watched(WatchList),
+    /// What a process did to a watched file, as fanotify tells it.
+    FileDeed(FileDeed),
+    /// What processes wrote, as it lay in the kernel's map.
+    Writes {
+        /// When it was taken.
+        now: u64,
+        /// All is to be told now.
+        all: bool,
+        /// By process and file.
+        gathered: Vec<(WriteKey, WriteGathered)>,
+    },
     /// Records up to this time have their place: none that is older will come.
     Due(u64),
     /// Time goes on.
@@ -101,6 +115,7 @@ pub trait Sink: Send {
 pub struct Intake {
     merge: Merge,
     aligned: Aligned,
+    files: Judge,
     enricher: Enricher,
     events: Stream,
     tally: Arc<Tally>,
@@ -110,7 +125,7 @@ pub struct Intake {
 impl Intake {
     /// Events go to `events`, counts to `tally`. `logins`: where logins are kept for the next run, if there is to be one.
     pub fn new(enricher: Enricher, events: Stream, tally: Arc<Tally>, logins: Option<LoginsFile>) -> Self {
-        Self { merge: Merge::default(), aligned: Aligned::default(), enricher, events, tally, logins }
+        Self { merge: Merge::default(), aligned: Aligned::default(), files: Judge::default(), enricher, events, tally, logins }
     }
 
     /// Whether `bytes`, if it is a record, was put among those that wait.
@@ -131,7 +146,8 @@ impl Intake {
 
     fn due(&mut self, limit: u64) -> bool {
         let records = self.merge.due(limit);
-        let events = records.into_iter().filter_map(|record| self.enricher.event(record, false)).collect();
+        let records = records.into_iter().filter_map(|record| self.files.judge(record));
+        let events = records.filter_map(|record| self.enricher.event(record, false)).collect();
         self.publish(events)
     }
 
@@ -219,6 +235,20 @@ impl Sink for Intake {
             Input::Probe(key, value) => {
                 let what = What::Probe(gather(&key, &value));
                 self.merge.push(Observation { kind: Kind::Probe, subject: Subject::nobody(value.last), what });
+                true
+            }
+            Input::Watched(list) => {
+                self.files.set(list);
+                true
+            }
+            Input::FileDeed(FileDeed { now, pid, seq, body }) => {
+                let subject = Subject::of_pid(pid, now, seq);
+                self.merge.push(Observation { kind: Kind::FileOpen, subject, what: Act::done(body).into() });
+                true
+            }
+            Input::Writes { now, all, gathered } => {
+                let written = self.files.written(gathered, now, all);
+                written.into_iter().for_each(|observation| self.merge.push(observation));
                 true
             }
             Input::Due(limit) => self.due(limit),

@@ -34,6 +34,7 @@ mod sshd;
 pub mod trigger;
 pub mod uring;
 mod wait;
+pub mod ways;
 
 pub use attacker::{Attacker, Line};
 pub use binary::bartizan;

@@ -5,6 +5,7 @@ mod bpf;
 mod decode;
 mod events;
 mod fd;
+mod file;
 mod module;
 
 pub use bpf::{BPF_NAME_MAX, BPF_PLACE_MAX, BpfProgram, BpfWay};
@@ -13,17 +14,21 @@ pub use decode::{Bytes, DecodeError, decode};
 #[cfg(feature = "decode")]
 pub use events::Record;
 pub use events::{
-    Accept, Access, BpfAttach, BpfLoad, BpfUnload, Capabilities, CgroupMove, Chroot, Connect, Credentials, Exec, ExecFailed, Exit, Fork,
-    Helper, IoUring, IoUringOp, KINDS, KernelProbe, Kexec, Kind, KindInfo, Listen, Lockdown, Memfd, MemoryExec, Module, Namespaces,
-    PamAccount, PamAuthenticate, PamEnd, PamItem, PamSessionClose, PamSessionOpen, PamStart, Prctl, Probe, Rename, Ring, Seccomp, Seed,
-    Signal, SshdLog, Sysctl,
+    Accept, Access, BpfAttach, BpfLoad, BpfUnload, Capabilities, CgroupMove, Chroot, Connect, Credentials, Exec, ExecFailed, Exit,
+    FileAttributes, FileCreate, FileLink, FileOpen, FileRename, FileUnlink, FileWrite, FileXattr, Fork, Helper, IoUring, IoUringOp, KINDS,
+    KernelProbe, Kexec, Kind, KindInfo, Listen, Lockdown, Memfd, MemoryExec, Module, Mount, Namespaces, PamAccount, PamAuthenticate,
+    PamEnd, PamItem, PamSessionClose, PamSessionOpen, PamStart, Prctl, Probe, Rename, Ring, Seccomp, Seed, Signal, SshdLog, Sysctl, Umount,
 };
 pub use fd::{Fd, FdKind, Image, Relay, STDIO};
+pub use file::{
+    FILE_SYSTEM_MAX, FileInfo, MOUNT_ATTACH, MOUNT_MOUNT, MOUNT_PIVOT, SAMPLE, WANT_CHANGE, WANT_ENTRIES, WANT_READ, WANT_TREE, WATCH_BITS,
+    WRITES_MAX, WatchKey, WriteGathered, WriteKey, XATTR_NAME_MAX, watch_bit,
+};
 pub use module::{KexecAct, MODULE_ARGS_MAX, MODULE_FROM_MEMORY, MODULE_NAME_MAX, MODULE_SIGNED, MODULE_UNSIGNED, ModuleAct};
 
 /// Raised whenever a record's layout changes. Kernel object and user space are built together; a mismatch (a stale
 /// object) is refused at load and counted at decode.
-pub const ABI_VERSION: u16 = 4;
+pub const ABI_VERSION: u16 = 5;
 
 /// Bytes of the tail of one record, at most. A power of two, so that the verifier can bound an offset with a mask.
 pub const TAIL_MAX: usize = 8192;
@@ -113,6 +118,8 @@ pub const FLAG_RELAY_TRUNCATED: u16 = 1 << 7;
 
 /// `Header::flags`: the system call came in by the 32-bit table, and its number is one of that table.
 pub const FLAG_32_BIT: u16 = 1 << 8;
+/// `Header::flags`: paths of the record begin at the root of their file system, not at that of the mount namespace.
+pub const FLAG_PATH_IN_FILE_SYSTEM: u16 = 1 << 9;
 
 /// What every record begins with.
 #[repr(C)]

@@ -11,6 +11,7 @@ mod credentials;
 mod exec;
 mod exec_failed;
 mod exit;
+mod file;
 mod fork;
 mod helper;
 mod io_uring;

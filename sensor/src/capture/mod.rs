@@ -10,6 +10,8 @@
 
 pub mod btf;
 mod cgroup;
+mod drain;
+pub mod files;
 pub mod hooks;
 pub mod libraries;
 pub mod load;

@@ -4,7 +4,7 @@
 //! ring's earlier records can overtake it.
 
 use std::mem::offset_of;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
@@ -40,9 +40,10 @@ impl Rings {
         Self { priority, bulk }
     }
 
-    /// Waits until something is there, or `timeout` has passed.
-    pub fn wait(&self, timeout: Duration) {
-        let mut fds = [PollFd::new(self.priority.as_fd(), PollFlags::POLLIN), PollFd::new(self.bulk.as_fd(), PollFlags::POLLIN)];
+    /// Waits until something is there (in `other` too), or `timeout` has passed.
+    pub fn wait(&self, timeout: Duration, other: Option<BorrowedFd<'_>>) {
+        let sources = [Some(self.priority.as_fd()), Some(self.bulk.as_fd()), other];
+        let mut fds: Vec<PollFd<'_>> = sources.into_iter().flatten().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         // An interrupted wait is as good as an ended one.
         let _ = poll(&mut fds, PollTimeout::try_from(timeout).unwrap_or(PollTimeout::ZERO));
     }

@@ -139,6 +139,13 @@ impl Enricher {
         if let Some(redactor) = &self.redactor {
             redactor.what(&mut what);
         }
+        let Some(subject) = self.named(subject) else {
+            // A process that was never seen and is gone, or had to make room.
+            let What::Act(act) = what else { return None };
+            let Act { body, outcome, target: _, severity, in_file_system: _ } = *act;
+            let event = self.own(subject.ktime, severity, body);
+            return Some(SecurityEvent { outcome, no_subject: Some(format!("process {} is not known", subject.tgid)), ..event });
+        };
         let id = self.exec_id(subject.tgid, subject.start_boottime, subject.exec_id);
         let event_id = EventId::from_kernel(self.boot, subject.ktime, subject.cpu, subject.seq);
         let (mut target, mut severity) = (None, Severity::Info);
@@ -177,7 +184,7 @@ impl Enricher {
                 (process, Outcome::Unknown, Body::Seed(Seed { stdio, relay, sockets }))
             }
             What::Act(act) => {
-                let Act { body, outcome, target: acted_on, severity: by_itself } = *act;
+                let Act { body, outcome, target: acted_on, severity: by_itself, in_file_system: _ } = *act;
                 severity = by_itself;
                 target = acted_on.and_then(|target| self.target(&target));
                 (self.subject(&subject, id), outcome, body)
@@ -209,6 +216,24 @@ impl Enricher {
             no_subject: None,
             body,
             target,
+        })
+    }
+
+    /// The subject with all that is known of it, where its source named it by number only. `None` when that number is not known.
+    fn named(&self, subject: Subject) -> Option<Subject> {
+        if !subject.is_number_only() {
+            return Some(subject);
+        }
+        let process = &self.table.last_of_pid(subject.tgid)?.process;
+        Some(Subject {
+            start_boottime: process.exec_id.start_ns,
+            exec_id: process.exec_id.exec,
+            uid: process.uid,
+            euid: process.euid,
+            ppid: process.ppid.unwrap_or(0),
+            cgroup_id: process.cgroup.as_ref().map_or(0, |cgroup| cgroup.id),
+            kernel_thread: process.kernel_thread,
+            ..subject
         })
     }
 
@@ -251,6 +276,10 @@ impl Enricher {
                 // The kernel names what /proc had seeded: from now on by its exact id.
                 entry.process.exec_id = id;
                 entry.process.approximate = false;
+            }
+            if subject.cpu != NO_CPU && entry.process.exec_id.exec == id.exec {
+                // For sources that name a process by its number only.
+                (entry.process.uid, entry.process.euid) = (subject.uid, subject.euid);
             }
             let images = [Some(&entry.process), entry.previous.as_deref()];
             images.into_iter().flatten().find(|process| process.exec_id.exec == id.exec).cloned()

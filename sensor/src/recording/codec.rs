@@ -1,7 +1,7 @@
 //! An [`Input`] as CBOR: an array of its number and its parts. Numbers are never reused.
 
 use bartizan_bus::event::{EventId, ExecId, KindLoss};
-use bartizan_sensor_ebpf::abi::{ProbeGathered, ProbeSource};
+use bartizan_sensor_ebpf::abi::{ProbeGathered, ProbeSource, WriteGathered, WriteKey};
 use minicbor::decode::Error as DecodeError;
 use minicbor::encode::Error as EncodeError;
 use minicbor::{Decoder, Encoder};
@@ -9,6 +9,7 @@ use std::convert::Infallible;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::image::{SavedImage, SavedSubject};
+use crate::capture::files::{FileDeed, WatchList};
 use crate::capture::seed::Found;
 use crate::enrich::users::Names;
 use crate::intake::Input;
@@ -28,6 +29,9 @@ const ALIVE: u8 = 11;
 const SECOND: u8 = 12;
 const STOP: u8 = 13;
 const OWN: u8 = 14;
+const WATCHED: u8 = 15;
+const FILE_DEED: u8 = 16;
+const WRITES: u8 = 17;
 
 /// Appends `input` to `bytes`.
 ///
@@ -67,6 +71,21 @@ pub fn encode(input: &Input<'_>, bytes: &mut Vec<u8>) -> Result<(), EncodeError<
         Input::Probe(key, value) => {
             begin(e, PROBE, 2)?;
             e.bytes(key.as_bytes())?.bytes(value.as_bytes())?;
+        }
+        Input::Watched(list) => {
+            begin(e, WATCHED, 1)?;
+            e.encode(list)?;
+        }
+        Input::FileDeed(FileDeed { now, pid, seq, body }) => {
+            begin(e, FILE_DEED, 4)?;
+            e.u64(*now)?.u32(*pid)?.u32(*seq)?.encode(body)?;
+        }
+        Input::Writes { now, all, gathered } => {
+            begin(e, WRITES, 3)?;
+            e.u64(*now)?.bool(*all)?.array(gathered.len() as u64)?;
+            for (key, value) in gathered {
+                e.bytes(key.as_bytes())?.bytes(value.as_bytes())?;
+            }
         }
         Input::Due(limit) => {
             begin(e, DUE, 1)?;
@@ -122,6 +141,9 @@ pub fn decode(bytes: &[u8]) -> Result<(Input<'_>, usize), DecodeError> {
         }
         (RECORD, 1) => Input::Record(d.bytes()?),
         (PROBE, 2) => Input::Probe(plain::<ProbeSource>(d.bytes()?)?, plain::<ProbeGathered>(d.bytes()?)?),
+        (WATCHED, 1) => Input::Watched(d.decode::<WatchList>()?),
+        (FILE_DEED, 4) => Input::FileDeed(FileDeed { now: d.u64()?, pid: d.u32()?, seq: d.u32()?, body: d.decode()? }),
+        (WRITES, 3) => Input::Writes { now: d.u64()?, all: d.bool()?, gathered: writes(&mut d)? },
         (DUE, 1) => Input::Due(d.u64()?),
         (HEARTBEAT, 2) => Input::Heartbeat { now: d.u64()?, uptime_s: d.u64()? },
         (OWN, 3) => Input::Own { now: d.u64()?, severity: d.decode()?, body: d.decode()? },
@@ -132,6 +154,17 @@ pub fn decode(bytes: &[u8]) -> Result<(Input<'_>, usize), DecodeError> {
         _ => return Err(DecodeError::message(format!("no input has number {number} with {parts} parts"))),
     };
     Ok((input, d.position()))
+}
+
+/// What was gathered of writes.
+fn writes(d: &mut Decoder<'_>) -> Result<Vec<(WriteKey, WriteGathered)>, DecodeError> {
+    let many = d.array()?.ok_or_else(|| DecodeError::message("writes are an array of a known length"))?;
+    // Room is made as they come: the number is only said.
+    let mut gathered = Vec::new();
+    for _ in 0..many {
+        gathered.push((plain::<WriteKey>(d.bytes()?)?, plain::<WriteGathered>(d.bytes()?)?));
+    }
+    Ok(gathered)
 }
 
 /// A value of a kernel's map.

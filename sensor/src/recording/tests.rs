@@ -2,14 +2,15 @@
 
 use std::io::Cursor;
 
-use bartizan_bus::event::{Body, BootId, EventId, ExecId, Gap, KindLoss, Severity, Start, Stdio, StdioEnd, Stop, decode_event};
+use bartizan_bus::event::{Body, BootId, EventId, ExecId, Gap, KindLoss, Severity, Start, Stdio, StdioEnd, Stop, Umount, decode_event};
 use bartizan_bus::{LogReader, StreamName};
-use bartizan_sensor_ebpf::abi::{ABI_VERSION, Exit, Kind, PROBE_PORTS, ProbeGathered, ProbeSource};
+use bartizan_sensor_ebpf::abi::{ABI_VERSION, Exit, Kind, PROBE_PORTS, ProbeGathered, ProbeSource, WriteGathered, WriteKey};
 use proptest::prelude::*;
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::format::{BlockKind, FORMAT, PRELUDE, block_head, prelude, prelude_of};
 use super::*;
+use crate::capture::files::{FileDeed, WatchList};
 use crate::capture::seed::Found;
 use crate::config::Config;
 use crate::intake::{Input, Sink};
@@ -74,6 +75,21 @@ fn inputs(records: &[Vec<u8>]) -> Vec<Input<'_>> {
     all.extend(records.iter().map(|record| Input::Record(record)));
     all.extend([
         Input::Probe(key, value),
+        Input::Watched(WatchList {
+            rules: vec!["/etc/passwd".into()],
+            everywhere: true,
+            files: vec![(7, 8, 0)],
+            mounts: vec![(8, "/mnt".into())],
+        }),
+        Input::FileDeed(FileDeed { now: 41, pid: 42, seq: 1 << 30, body: Body::Umount(Umount::default()) }),
+        Input::Writes {
+            now: 45,
+            all: false,
+            gathered: vec![(
+                WriteKey { inode: 7, device: 8, tgid: 42 },
+                WriteGathered { first: 1, last: 44, pages: 2, ..WriteGathered::default() },
+            )],
+        },
         Input::Due(u64::MAX - 1),
         Input::Heartbeat { now: 50, uptime_s: 1 },
         Input::Own { now: 50, severity: Severity::Low, body: Body::Stop(Stop { reason: "of itself".into() }) },

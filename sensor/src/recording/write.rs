@@ -33,6 +33,8 @@ pub struct Writer<W> {
     /// Latest time of a record, and up to which time records were said to have their place.
     newest: u64,
     due: u64,
+    /// What waits may be older than that: it was gathered.
+    gathered: bool,
     failed: Option<WriteError>,
 }
 
@@ -50,7 +52,7 @@ impl<W: Write> Writer<W> {
         out.write_all(&prelude)?;
         out.write_all(&header)?;
         let bytes = (prelude.len() + header.len()) as u64;
-        Ok(Self { out, plain: Vec::new(), blocks: 0, bytes, totals: Totals::default(), newest: 0, due: 0, failed: None })
+        Ok(Self { out, plain: Vec::new(), blocks: 0, bytes, totals: Totals::default(), newest: 0, due: 0, gathered: false, failed: None })
     }
 
     /// Ends the recording with its end mark. Gives what was written to, the numbers, and the bytes.
@@ -97,8 +99,10 @@ impl<W: Write> Writer<W> {
             // Said by the header.
             Input::Begin { .. } => return Ok(()),
             // Nothing waits.
-            Input::Due(_) if self.newest <= self.due => return Ok(()),
-            Input::Due(limit) => self.due = *limit,
+            Input::Due(_) if self.newest <= self.due && !self.gathered => return Ok(()),
+            Input::Due(limit) => (self.due, self.gathered) = (*limit, false),
+            Input::FileDeed(deed) => self.newest = self.newest.max(deed.now),
+            Input::Writes { .. } => self.gathered = true,
             Input::Record(record) => self.newest = self.newest.max(record_time(record).unwrap_or_default()),
             Input::Probe(_, gathered) => self.newest = self.newest.max(gathered.last),
             _ => {}
