@@ -85,10 +85,13 @@ fn is_file(event: &Value, path: &Path, rule: &str) {
     let meta = fs::symlink_metadata(path).expect("the file");
     let file = &event["body"]["file"];
     assert_eq!(
-        json!([file["path"], file["inode"], file["owner"], file["group"], file["links"]]),
-        json!([path, meta.ino(), meta.uid(), meta.gid(), meta.nlink()]),
+        json!([file["path"], file["inode"], file["owner"], file["group"]]),
+        json!([path, meta.ino(), meta.uid(), meta.gid()]),
         "{event:#}"
     );
+    // A link is told before there is one more, where a program of the kernel's tells it, and behind it, where fanotify does.
+    let before = meta.nlink() - u64::from(event["kind"] == "file.link");
+    assert!(file["links"].as_u64().is_some_and(|links| (before..=meta.nlink()).contains(&links)), "{event:#}");
     assert!(file["watch"].as_str().is_some_and(|watch| watch.ends_with(rule)), "{event:#}");
     assert_eq!(event["process"]["pid"], std::process::id(), "{event:#}");
     assert_eq!(event["outcome"], "success");
@@ -166,7 +169,7 @@ fn readers_of_a_secret_are_told_whichever_way_they_take() {
     let events = watch.sensor.events_json(&["--kind", "file.open"]);
     let events: Vec<&Value> = events.iter().filter(|event| event["body"]["file"]["inode"] == inode).collect();
     assert_eq!(events.len(), before + 1, "{events:#?}");
-    assert_eq!(events[before]["process"]["name"], "cat");
+    assert_eq!(events[before]["process"]["argv"][0], "cat");
     // The twin: the same, and nobody's secret.
     fs::read(&other).expect("its contents");
     let path = other.display().to_string();
@@ -274,7 +277,7 @@ fn attributes_that_are_set_on_watched_files_are_told() {
     assert_eq!(json!([body["file"]["owner"], body["file"]["group"]]), json!([7, 8]));
 
     let set = Command::new("setfattr").args(["-n", "trusted.bartizan", "-v", "12345"]).arg(&secret).status();
-    let set = set.map_or(false, |status| status.success());
+    let set = set.is_ok_and(|status| status.success());
     if set {
         let event = watch.one("file.xattr", &secret);
         assert_eq!(json!([event["body"]["name"], event["body"]["size"], event["body"]["removed"]]), json!(["trusted.bartizan", 5, false]));
@@ -296,7 +299,7 @@ fn mounts_are_told_wherever_they_are() {
     let mounts = ours(&watch, "file.mount");
     let told: Vec<Value> = mounts
         .iter()
-        .map(|event| json!([event["body"]["action"], event["body"]["source"], event["body"]["error"], event["process"]["name"]]))
+        .map(|event| json!([event["body"]["action"], event["body"]["source"], event["body"]["error"], event["process"]["argv"][0]]))
         .collect();
     assert_eq!(told, [json!(["mount", "none", null, "mount"]), json!(["bind", "/", null, "mount"])], "{mounts:#?}");
     assert_eq!(mounts[0]["body"]["file_system"], "tmpfs");
@@ -322,6 +325,14 @@ fn disorder(len: usize) -> Vec<u8> {
     std::iter::repeat_with(next).take(len).collect()
 }
 
+/// Whether `path` lies in a file system without a disk.
+fn is_in_memory(path: &Path) -> bool {
+    let device = fs::metadata(path).expect("a folder").dev();
+    let device = format!(" {}:{} ", libc::major(device), libc::minor(device));
+    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+    mounts.lines().any(|line| line.contains(&device) && [" - tmpfs ", " - rootfs ", " - ramfs "].iter().any(|kind| line.contains(kind)))
+}
+
 #[test]
 fn what_is_written_is_counted_and_sampled_by_file() {
     const LEN: usize = 64 << 10;
@@ -334,6 +345,16 @@ fn what_is_written_is_counted_and_sampled_by_file() {
         contents.chunks(4096).for_each(|page| file.write_all(page).expect("written"));
     }
     watch.settle();
+    if is_in_memory(&watch.at("other")) {
+        // Pages that have no disk to go to are never dirty: the hook says that it is blind for them.
+        let events = watch.sensor.events_json(&["--kind", "file.write"]);
+        let root = watch.at("other").display().to_string();
+        assert!(
+            events.iter().all(|event| event["body"]["file"]["path"].as_str().is_none_or(|path| !path.starts_with(&root))),
+            "{events:#?}"
+        );
+        return;
+    }
     let told = |watch: &Watch, name: &str| {
         let path = watch.at(&format!("other/{name}")).display().to_string();
         wait_for("the file's event", || {

@@ -44,7 +44,6 @@ macro_rules! bodies {
         /// The typed body of an event, one variant per kind.
         #[derive(Debug, Clone, PartialEq, Encode, Decode, Serialize, JsonSchema)]
         #[serde(untagged)]
-        #[expect(clippy::large_enum_variant, reason = "exec, the largest, is also the most frequent; boxing it would cost an allocation each")]
         pub enum Body {
             $( $(#[doc = $doc])* #[n($index)] $variant(#[n(0)] $ty), )*
         }

@@ -22,11 +22,15 @@ pub(super) unsafe fn take<K: Copy, V: Copy>(map: &MapData, most: usize, is_due: 
     for _ in 0..most {
         let Some(key) = next else { break };
         // Asked for before the entry goes: behind one that is gone the kernel begins anew.
+        // SAFETY: by contract.
         next = unsafe { next_key(map, Some(&key))? };
+        // SAFETY: by contract.
         let Some(value) = (unsafe { value::<K, V>(map, &key, bpf_cmd::BPF_MAP_LOOKUP_ELEM)? }) else { continue };
-        if is_due(&value)
-            && let Some(value) = unsafe { value_and_remove(map, &key)? }
-        {
+        if !is_due(&value) {
+            continue;
+        }
+        // SAFETY: by contract.
+        if let Some(value) = unsafe { value_and_remove(map, &key)? } {
             taken.push((key, value));
         }
     }

@@ -143,7 +143,7 @@ pub(super) const HOOKS: &[Hook] = &[
                 "writeback_dirty_folio",
                 Attach::TpBtf("writeback_dirty_folio", &["struct folio *", "struct address_space *"]),
             )],
-            blind: None,
+            blind: Some("writes to file systems without a disk (tmpfs), and with O_DIRECT"),
         }],
         without: "how much is written to which files, and whether it looks encrypted",
         costs: &[],
