@@ -144,8 +144,8 @@ fn what_is_written_is_read() {
     assert_eq!(reader.offset(), bytes.len() as u64);
     let expected = Totals { last: 5_000, ..totals.clone() };
     assert_eq!(*reader.totals(), expected, "the latest time is the beginning at least");
-    assert_eq!((totals.seeds, totals.last, totals.all_records(), totals.all_lost()), (2, 60, 3, 2));
-    assert_eq!(totals.records, [("network.probe", 1), ("process.exit", 2)].into());
+    assert_eq!((totals.seeds, totals.last, totals.all_records(), totals.all_lost()), (2, 60, 4, 2));
+    assert_eq!(totals.records, [("file.umount", 1), ("network.probe", 1), ("process.exit", 2)].into());
 }
 
 #[test]
@@ -328,16 +328,16 @@ fn two_replays_give_the_same_events_byte_by_byte() {
     let kinds: Vec<_> = events.iter().map(|event| event.kind()).collect();
     // What is own is published at once; records are, in the order of their time, when that has come.
     let exits = ["process.exit"; 4];
-    let expected =
-        [&["sensor.start", "process.seed", "network.probe"][..], &exits, &["sensor.heartbeat", "sensor.loss", "sensor.stop"]].concat();
+    let before = ["sensor.start", "process.seed", "network.probe", "file.umount", "file.write"];
+    let expected = [&before[..], &exits, &["sensor.heartbeat", "sensor.stop", "sensor.loss", "sensor.stop"]].concat();
     assert_eq!(kinds, expected);
     let pids: Vec<_> =
         events.iter().filter(|event| event.kind() == "process.exit").map(|event| event.process.as_ref().unwrap().pid).collect();
     assert_eq!(pids, [6, 42, 4, 5]);
     assert_eq!(events[0].time.wall_ns, 5_000 + header().wall_offset);
-    assert_eq!(events[3].id, EventId::from_kernel(header().boot, 120, 0, 0));
+    assert_eq!(events[5].id, EventId::from_kernel(header().boot, 120, 0, 0));
     // The wall clock stepped in between, and the seed's user has its name.
-    assert_eq!(events[3].time.wall_ns, 120 - 5);
+    assert_eq!(events[5].time.wall_ns, 120 - 5);
     assert_eq!(events[1].process.as_ref().unwrap().user.as_deref(), Some("root"));
 }
 

@@ -46,6 +46,7 @@ fn report(state: HookState) -> StatusReport {
         metrics: None,
         process_table: ProcessTable::default(),
         libraries: Vec::new(),
+        files: Default::default(),
         auth: Default::default(),
         cpu: Default::default(),
         kernel_state: Default::default(),
