@@ -9,6 +9,7 @@
 
 mod error;
 mod fields;
+pub mod files;
 pub mod nats;
 pub mod units;
 
@@ -22,6 +23,7 @@ use bartizan_bus::{BusConfig, StreamConfig, SyncPolicy};
 use serde::Deserialize;
 
 pub use error::ConfigError;
+use files::FilesConfig;
 use nats::NatsConfig;
 
 use crate::enrich::environment;
@@ -41,6 +43,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Capture.
     pub sensor: SensorConfig,
+    /// Files that are watched.
+    pub files: FilesConfig,
     /// Retention of the streams.
     pub streams: StreamsConfig,
     /// Secrets in command lines.
@@ -138,6 +142,7 @@ impl Default for Config {
         Self {
             data_dir: PathBuf::from(DEFAULT_DATA_DIR),
             sensor: SensorConfig::default(),
+            files: FilesConfig::default(),
             streams: StreamsConfig::default(),
             redaction: RedactionConfig::default(),
             detectors: Default::default(),
@@ -236,6 +241,7 @@ impl Config {
         if !self.sensor.runtime_root.is_absolute() {
             return Err(format!("sensor.runtime_root {:?} is not an absolute path: begin it with /", self.sensor.runtime_root));
         }
+        self.files.validate()?;
         self.redaction.validate().map_err(|error| error.to_string())?;
         self.detectors.validate().map_err(|error| error.to_string())?;
         self.nats.validate().map_err(|error| error.to_string())?;
@@ -255,6 +261,7 @@ impl Config {
         let Self {
             data_dir: _,
             sensor: _,
+            files: _,
             streams: StreamsConfig { events, alerts },
             redaction: _,
             detectors: _,

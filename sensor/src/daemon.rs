@@ -19,6 +19,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::capture::files::FileWatch;
 use crate::capture::loss::Losses;
 use crate::capture::rings::Rings;
 use crate::capture::{HookReport, HookState, LoadConfig, LoadError, Loaded, hook_names, is_hook_name, load, mounts, seed};
@@ -145,6 +146,7 @@ pub fn run(config: Config, on_alert: OnAlert) -> Result<(), DaemonError> {
         disabled: config.sensor.disable_hooks.clone(),
         ring_priority: config.sensor.ring_priority,
         ring_bulk: config.sensor.ring_bulk,
+        files_everywhere: config.files.everywhere,
         btf: None,
     })?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -252,7 +254,7 @@ impl Judged {
 impl Daemon {
     fn start(runtime: &Runtime, config: Config, parts: Parts, started: Instant, on_alert: OnAlert) -> Result<Self, DaemonError> {
         let Parts { bus, budget, loaded, redactor } = parts;
-        let Loaded { ebpf, seeds, priority, bulk, counters, pending, probes, udp_flows, shed, libraries, hooks } = loaded;
+        let Loaded { ebpf, seeds, priority, bulk, counters, pending, probes, udp_flows, shed, libraries, watch, fanotify, hooks } = loaded;
         let start = start_event(&hooks);
         let seed_wanted = hooks.iter().any(|report| report.hook.name == "process_seed" && report.state == HookState::Active);
         let shared = Arc::new(Shared::new(counters, hooks));
@@ -287,6 +289,9 @@ impl Daemon {
             probes,
             udp_flows,
             libraries,
+            files: FileWatch::new(&config.files, fanotify, watch),
+            shedding: false,
+            files_read: None,
             governor: Governor::new(config.sensor.cpu_limit),
             shed,
             watch: Watch::default(),

@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 use bartizan_bus::event::{Body, EventId, ExecId, Gap, Heartbeat, KindLoss, Loss, SecurityEvent, Severity, Start, Stop};
 use bartizan_bus::{PublishError, Stream};
-use bartizan_sensor_ebpf::abi::{Kind, ProbeGathered, ProbeSource, Ring, UdpGathered, UdpPeer};
+use bartizan_sensor_ebpf::abi::{Kind, ProbeGathered, ProbeSource, Ring, UdpGathered, UdpPeer, WriteGathered, WriteKey};
 
+use crate::capture::files::{FileDeed, Judge, WatchList};
 use crate::capture::rings::{Aligned, Merge};
 use crate::capture::seed::Found;
 use crate::enrich::Enricher;
@@ -22,7 +23,7 @@ use crate::hash::{self, Wanted};
 use crate::logins::LoginsFile;
 use crate::pipeline::Tally;
 use crate::project::probe::gather;
-use crate::project::{NO_CPU, Observation, Subject, What, project, wire};
+use crate::project::{Act, NO_CPU, Observation, Subject, What, project, wire};
 
 /// Events published at once, at most.
 const PUBLISH_BATCH: usize = 1024;
@@ -53,6 +54,19 @@ pub enum Input<'a> {
     Probe(ProbeSource, ProbeGathered),
     /// UDP packets, likewise.
     UdpFlow(UdpPeer, Box<UdpGathered>),
+    /// The watched files, from now on.
+    Watched(WatchList),
+    /// What a process did to a watched file, as fanotify tells it.
+    FileDeed(Box<FileDeed>),
+    /// What processes wrote, as it lay in the kernel's map.
+    Writes {
+        /// When it was taken.
+        now: u64,
+        /// All is to be told now.
+        all: bool,
+        /// By process and file.
+        gathered: Vec<(WriteKey, WriteGathered)>,
+    },
     /// Records up to this time have their place: none that is older will come.
     Due(u64),
     /// Time goes on.
@@ -127,6 +141,7 @@ pub trait Sink: Send {
 pub struct Intake {
     merge: Merge,
     aligned: Aligned,
+    files: Judge,
     enricher: Enricher,
     events: Stream,
     tally: Arc<Tally>,
@@ -136,7 +151,7 @@ pub struct Intake {
 impl Intake {
     /// Events go to `events`, counts to `tally`. `logins`: where logins are kept for the next run, if there is to be one.
     pub fn new(enricher: Enricher, events: Stream, tally: Arc<Tally>, logins: Option<LoginsFile>) -> Self {
-        Self { merge: Merge::default(), aligned: Aligned::default(), enricher, events, tally, logins }
+        Self { merge: Merge::default(), aligned: Aligned::default(), files: Judge::default(), enricher, events, tally, logins }
     }
 
     /// Whether `bytes`, if it is a record, was put among those that wait.
@@ -166,7 +181,7 @@ impl Intake {
         let stamps: Vec<(Ring, u64)> = ringed.map(|record| (record.kind.ring(), record.subject.ktime)).collect();
         // An event is large: it is put where it stays at once, and only pointers are gathered.
         let mut events = Vec::with_capacity(records.len());
-        for record in records {
+        for record in records.into_iter().filter_map(|record| self.files.judge(record)) {
             events.extend(self.enricher.event(record, false).map(Arc::new));
             events.extend(self.enricher.more().map(Arc::new));
         }
@@ -266,6 +281,21 @@ impl Sink for Intake {
             Input::UdpFlow(key, value) => {
                 let subject = Subject { ktime: value.last, cpu: NO_CPU, ..Subject::from(&value.owner) };
                 self.merge.push(Observation { kind: Kind::UdpFlow, subject, what: wire::udp_flow(&key, &value).into() });
+                true
+            }
+            Input::Watched(list) => {
+                self.files.set(list);
+                true
+            }
+            Input::FileDeed(deed) => {
+                let FileDeed { now, pid, seq, body } = *deed;
+                let subject = Subject::of_pid(pid, now, seq);
+                self.merge.push(Observation { kind: Kind::FileOpen, subject, what: Act::done(body).into() });
+                true
+            }
+            Input::Writes { now, all, gathered } => {
+                let written = self.files.written(gathered, now, all);
+                written.into_iter().for_each(|observation| self.merge.push(observation));
                 true
             }
             Input::Due(limit) => self.due(limit),

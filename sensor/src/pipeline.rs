@@ -10,6 +10,7 @@ use aya::maps::{Array, MapData, PerCpuArray};
 use bartizan_bus::event::{EventId, ExecId, Gap, KindLoss, Start};
 use bartizan_sensor_ebpf::abi::Ring;
 
+use crate::capture::files::{FileWatch, FilesReport, Told};
 use crate::capture::libraries::{Libraries, LibraryReport};
 use crate::capture::load::{self, HookReport, PendingMap, PendingValue};
 use crate::capture::loss::{self, KernelCounts, Losses};
@@ -33,6 +34,8 @@ use crate::watch::{Reading as KernelReading, Watch};
 
 /// Longest wait for the rings: how late the first bulk record after a while without any (it wakes nobody), a stop or a tick may be seen.
 const WAIT: Duration = Duration::from_millis(50);
+/// After events of fanotify it is not waited for at once: what comes meanwhile is merged by the kernel.
+const FILES_REST: Duration = Duration::from_millis(2);
 /// Between two readings of the kernel's counters.
 const TICK: Duration = Duration::from_secs(1);
 /// Between two looks at the processor time that Bartizan uses.
@@ -70,6 +73,8 @@ pub struct Counts {
     pub table: (usize, usize, u64),
     /// Files of libraries with programs on them.
     pub libraries: Vec<LibraryReport>,
+    /// Watched files.
+    pub files: FilesReport,
     /// The CPU ceiling.
     pub governor: GovernorReport,
     /// What Bartizan needs of the kernel.
@@ -263,6 +268,12 @@ pub struct Pipeline<S> {
     pub udp_flows: MapData,
     /// Files of libraries with programs on them.
     pub libraries: Libraries,
+    /// Watched files.
+    pub files: FileWatch,
+    /// Bulk kinds are left out now.
+    pub shedding: bool,
+    /// When fanotify was last asked.
+    pub files_read: Option<Instant>,
     /// The CPU ceiling.
     pub governor: Governor,
     /// Where the kernel is told to leave bulk kinds out.
@@ -293,6 +304,7 @@ impl<S: Sink> Pipeline<S> {
         self.sink.take(Input::Begin { now: clock::boot_now(), start, gap });
         self.refresh_users();
         self.sink.take(Input::Logins(logins));
+        self.refresh_files();
         self.take_seeds(seeds);
         self.look_at_kernel();
         self.look_up_containers();
@@ -304,7 +316,11 @@ impl<S: Sink> Pipeline<S> {
         let (mut ticked, mut beaten, mut reconciled, mut governed) = (Instant::now(), Instant::now(), Instant::now(), Instant::now());
         let mut looked = Instant::now();
         while !self.shared.stop.load(Ordering::Acquire) && !self.sink.is_broken() {
-            self.rings.wait(WAIT, self.sink.waits());
+            // In a storm of events the kernel merges those that wait.
+            let patient = self.files_read.is_none_or(|read| read.elapsed() >= FILES_REST);
+            let wait = if patient { WAIT } else { FILES_REST };
+            self.rings.wait(wait, self.sink.waits(), self.files.wakes_by().filter(|_| patient));
+            self.take_files();
             self.read(clock::boot_now());
             self.hash();
             if governed.elapsed() >= GOVERN {
@@ -333,7 +349,10 @@ impl<S: Sink> Pipeline<S> {
         // Nothing new from here on, so the rings come to an end.
         self.programs = None;
         self.take_gathered(true);
+        self.take_files();
         while self.read(u64::MAX) > 0 {}
+        self.take_writes(true);
+        self.read(u64::MAX);
         self.tick();
         self.sink.take(Input::Stop { now: clock::boot_now() });
         self.second();
@@ -342,11 +361,12 @@ impl<S: Sink> Pipeline<S> {
 
     /// Hands on what the rings hold; how many records that were.
     fn read(&mut self, now: u64) -> usize {
-        let Self { rings, sink, lookups, .. } = self;
+        let Self { rings, sink, lookups, files, .. } = self;
         for (request, answer) in lookups.answers() {
             sink.take(Input::Container { now: clock::boot_now(), request, answer });
         }
         let reading = rings.read(now, |record| {
+            files.notice(record);
             sink.take(Input::Record(record));
         });
         sink.take(Input::Due(reading.due));
@@ -385,6 +405,7 @@ impl<S: Sink> Pipeline<S> {
         self.sink.take(Input::WallOffset(clock::wall_offset()));
         self.refresh_users();
         self.take_gathered(false);
+        self.take_writes(false);
         self.look_for_libraries(false);
         self.second();
         let all = self.shared.counts().lost;
@@ -452,6 +473,50 @@ impl<S: Sink> Pipeline<S> {
         }
     }
 
+    /// Keeps the list of watched files, and tells it when it is another one.
+    fn refresh_files(&mut self) {
+        if self.files.refresh() {
+            self.shared.lock().files = self.files.report().clone();
+            if let Some(list) = self.files.changed_list() {
+                self.sink.take(Input::Watched(list));
+            }
+        }
+    }
+
+    /// Puts what fanotify says among the records, and keeps the list of watched files.
+    fn take_files(&mut self) {
+        self.refresh_files();
+        let Told { deeds, overflows, shed, unreadable } = self.files.take(clock::boot_now(), self.shedding);
+        if !deeds.is_empty() {
+            self.files_read = Some(Instant::now());
+        }
+        for deed in deeds {
+            self.sink.take(Input::FileDeed(Box::new(deed)));
+        }
+        if overflows + shed + unreadable > 0 {
+            let mut counts = self.shared.lock();
+            for (reason, count) in [("queue_full", overflows), ("shed", shed), ("decode", unreadable)] {
+                if count > 0 {
+                    *counts.own.entry(("file".to_owned(), reason)).or_default() += count;
+                }
+            }
+        }
+    }
+
+    /// Puts what was written among the records: what is due, or all.
+    fn take_writes(&mut self, all: bool) {
+        let now = clock::boot_now();
+        match self.files.written(now, all) {
+            Ok(gathered) => {
+                self.sink.take(Input::Writes { now, all, gathered });
+            }
+            Err(error) => {
+                *self.shared.lock().own.entry(("file.write".to_owned(), "map")).or_default() += 1;
+                tracing::error!(%error, "what was written cannot be taken from the kernel; it is lost");
+            }
+        }
+    }
+
     /// Puts what the kernel gathered of packets among the records: flows that have ended, or all.
     fn take_gathered(&mut self, all: bool) {
         match udp_flows::take(&self.udp_flows, clock::boot_now(), all) {
@@ -489,6 +554,7 @@ impl<S: Sink> Pipeline<S> {
         if let Some(hasher) = &self.hasher {
             hasher.pause(shed);
         }
+        self.shedding = shed;
         match self.shed.set(0, u32::from(shed), 0) {
             Ok(()) if shed => tracing::warn!(
                 "Bartizan is at its CPU ceiling (sensor.cpu_limit): connects, accepts and failed execs are left out and counted"

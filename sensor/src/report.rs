@@ -19,6 +19,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::capture::HookReport;
+use crate::capture::files::FilesReport;
 use crate::capture::libraries::LibraryReport;
 use crate::capture::load::{self, program_counters};
 use crate::capture::loss::Losses;
@@ -32,8 +33,8 @@ use crate::metrics::Numbers;
 use crate::pipeline::{Counts, RingDelays, Shared};
 use crate::redact::Redactions;
 use crate::status::{
-    AuthStatus, Blind, BudgetStatus, ContainersStatus, CpuStatus, DelayStatus, HashStatus, HookState, HookStatus, KindCount, LibraryStatus,
-    ProcessTable, RedactionStatus, SelfUsage, StatusReport,
+    AuthStatus, Blind, BudgetStatus, ContainersStatus, CpuStatus, DelayStatus, FilesStatus, HashStatus, HookState, HookStatus, KindCount,
+    LibraryStatus, ProcessTable, RedactionStatus, SelfUsage, StatusReport,
 };
 
 /// Where the numbers come from.
@@ -94,6 +95,7 @@ impl Reporter {
             metrics: metrics.as_ref().ok().and_then(|address| *address).map(|address| format!("http://{address}/metrics")),
             process_table: ProcessTable { entries: entries as u64, max: max as u64, evicted },
             containers: containers(&counts.containers),
+            files: files(&counts.files),
             auth: auth(&counts),
             hashes: hashes(counts.hashes),
             cpu: cpu(counts.governor),
@@ -219,6 +221,11 @@ fn value(from: &impl Serialize) -> Value {
 fn library(report: &LibraryReport) -> LibraryStatus {
     let LibraryReport { hook, path, inode, problem } = report.clone();
     LibraryStatus { hook: hook.to_owned(), path, inode, problem }
+}
+
+fn files(report: &FilesReport) -> FilesStatus {
+    let FilesReport { files, folders, missing, beyond, refused, file_systems } = report.clone();
+    FilesStatus { files, folders, missing, beyond, refused: refused.into_iter().collect(), file_systems }
 }
 
 fn auth(counts: &Counts) -> AuthStatus {

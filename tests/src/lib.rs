@@ -35,6 +35,7 @@ mod sshd;
 pub mod trigger;
 pub mod uring;
 mod wait;
+pub mod ways;
 
 pub use attacker::{Attacker, Line};
 pub use binary::bartizan;

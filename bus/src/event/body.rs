@@ -7,9 +7,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 
 use super::{
-    Accept, Access, Auth, Bind, BpfAttach, BpfProgram, Capabilities, CgroupMove, Chroot, Credentials, Dns, ExeHash, ExecId, FlowEnd,
-    Health, Helper, Http, IoUring, IoUringOp, KernelProbe, Kexec, Listen, Lockdown, Memfd, MemoryExec, Module, NamespaceKind, Namespaces,
-    Prctl, Probe, Process, RawSocket, Rename, Seccomp, Signal, Ssh, Sysctl, Tls, UdpFlow,
+    Accept, Access, Auth, Bind, BpfAttach, BpfProgram, Capabilities, CgroupMove, Chroot, Credentials, Dns, ExeHash, ExecId, FileAttributes,
+    FileCreate, FileLink, FileOpen, FileRename, FileUnlink, FileWrite, FileXattr, FlowEnd, Health, Helper, Http, IoUring, IoUringOp,
+    KernelProbe, Kexec, Listen, Lockdown, Memfd, MemoryExec, Module, Mount, NamespaceKind, Namespaces, Prctl, Probe, Process, RawSocket,
+    Rename, Seccomp, Signal, Ssh, Sysctl, Tls, UdpFlow, Umount,
 };
 
 /// A kernel error number, positive.
@@ -175,6 +176,26 @@ bodies! {
     88 Helper(Helper) = "kernel.helper";
     /// Something that the sensor needs of the kernel was taken away, or is there again.
     89 Health(Health) = "sensor.health";
+    /// A file was opened: to be written, created, or one whose readers are told.
+    40 FileOpen(FileOpen) = "file.open";
+    /// A folder or a special file was made.
+    41 FileCreate(FileCreate) = "file.create";
+    /// A file got another name.
+    42 FileRename(FileRename) = "file.rename";
+    /// A name of a file was removed.
+    43 FileUnlink(FileUnlink) = "file.unlink";
+    /// A file got a further name, or a symbolic link was made.
+    44 FileLink(FileLink) = "file.link";
+    /// Permissions, owner, length or times of a file were set.
+    45 FileAttributes(FileAttributes) = "file.attributes";
+    /// An extended attribute of a file was set or removed.
+    46 FileXattr(FileXattr) = "file.xattr";
+    /// A file system was mounted, or a mount changed.
+    47 Mount(Mount) = "file.mount";
+    /// A file system was unmounted.
+    48 Umount(Umount) = "file.umount";
+    /// A process wrote to a file, gathered by the second.
+    49 FileWrite(FileWrite) = "file.write";
 }
 
 /// Body of `process.exec`. The event's subject is the new image, or on failure the image that tried.

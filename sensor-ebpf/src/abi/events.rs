@@ -1,9 +1,9 @@
 //! The one list of record kinds.
 
 use super::{
-    ACT_NAME_MAX, BPF_PLACE_MAX, BpfProgram, CapabilitySets, FAILED_NAME_MAX, Fd, HELPER_ARG_MAX, HELPER_ARGS, HELPER_PATH_MAX, Header,
-    Image, KERNEL_PROBE_NAME_MAX, MODULE_ARGS_MAX, MODULE_NAME_MAX, NamespaceIds, PAM_ITEM_MAX, PAM_NAME_MAX, PROBE_PORTS, Piece, Relay,
-    STDIO, SYSCTL_MAX, SYSLOG_MAX, Span, Target, TaskIds, UdpGathered, UdpPeer,
+    ACT_NAME_MAX, BPF_PLACE_MAX, BpfProgram, CapabilitySets, FAILED_NAME_MAX, FILE_SYSTEM_MAX, Fd, FileInfo, HELPER_ARG_MAX, HELPER_ARGS,
+    HELPER_PATH_MAX, Header, Image, KERNEL_PROBE_NAME_MAX, MODULE_ARGS_MAX, MODULE_NAME_MAX, NamespaceIds, PAM_ITEM_MAX, PAM_NAME_MAX,
+    PROBE_PORTS, Piece, Relay, STDIO, SYSCTL_MAX, SYSLOG_MAX, Span, Target, TaskIds, UdpGathered, UdpPeer, XATTR_NAME_MAX,
 };
 
 /// Which ring a kind travels in.
@@ -498,6 +498,150 @@ events! {
         cgroup: u64,
         /// Its path, NUL-terminated; bytes after the NUL are stale.
         path: [u8; ACT_NAME_MAX],
+    }
+
+    /// A file was opened: to be written, created, or one whose readers are told.
+    40 => FileOpen as "file.open" in Bulk {
+        /// The file.
+        file: FileInfo,
+        /// `struct file.f_flags`: `O_*`.
+        flags: u32,
+        /// `struct file.f_mode`: `FMODE_*`.
+        mode: u32,
+        /// Type of the file system, NUL-terminated.
+        file_system: [u8; FILE_SYSTEM_MAX],
+        /// Path, leaf first.
+        path: Span,
+        /// Zero.
+        pad: u32,
+    }
+
+    /// A folder, device node, pipe or socket is made: only the file system itself can still fail.
+    41 => FileCreate as "file.create" in Bulk {
+        /// The folder that it is made in.
+        folder: FileInfo,
+        /// Type and permission bits.
+        mode: u32,
+        /// Device number of a node.
+        node: u32,
+        /// Path, leaf first.
+        path: Span,
+        /// Zero.
+        pad: u32,
+    }
+
+    /// A file gets another name: only the file system itself can still fail.
+    42 => FileRename as "file.rename" in Bulk {
+        /// The file.
+        file: FileInfo,
+        /// Inode that has the new name now; 0 for none.
+        replaced: u64,
+        /// `RENAME_*`.
+        flags: u32,
+        /// Old path, leaf first.
+        old: Span,
+        /// New path, leaf first.
+        new: Span,
+        /// Zero.
+        pad: u32,
+    }
+
+    /// A name is removed: only the file system itself can still fail.
+    43 => FileUnlink as "file.unlink" in Bulk {
+        /// The file.
+        file: FileInfo,
+        /// Path, leaf first.
+        path: Span,
+        /// 1 for a folder.
+        folder: u32,
+    }
+
+    /// A file gets a further name, or a symbolic link is made: only the file system itself can still fail.
+    44 => FileLink as "file.link" in Bulk {
+        /// The file, for a hard link; else the folder.
+        file: FileInfo,
+        /// New path, leaf first.
+        path: Span,
+        /// Hard link: the old path, leaf first. Symbolic: its text.
+        to: Span,
+        /// 1 for a symbolic link.
+        symbolic: u32,
+        /// Zero.
+        pad: u32,
+    }
+
+    /// Attributes of a file are set: only the file system itself can still fail.
+    45 => FileAttributes as "file.attributes" in Bulk {
+        /// The file, before.
+        file: FileInfo,
+        /// New length.
+        size: u64,
+        /// `ATTR_*`: which of the others are meant.
+        valid: u32,
+        /// New mode.
+        mode: u32,
+        /// New owner.
+        owner: u32,
+        /// New group.
+        group: u32,
+        /// Path, leaf first.
+        path: Span,
+        /// Zero.
+        pad: u32,
+    }
+
+    /// An extended attribute was set or removed.
+    46 => FileXattr as "file.xattr" in Bulk {
+        /// The file.
+        file: FileInfo,
+        /// Bytes of the value.
+        size: u64,
+        /// Name, NUL-terminated.
+        name: [u8; XATTR_NAME_MAX],
+        /// Path, leaf first.
+        path: Span,
+        /// 1 when it was removed.
+        removed: u32,
+    }
+
+    /// A mount was made or changed.
+    47 => Mount as "file.mount" in Priority {
+        /// `MS_*`, or `MOVE_MOUNT_*`.
+        flags: u64,
+        /// `MOUNT_*` of this ABI.
+        action: u32,
+        /// Errno, positive; 0 is success.
+        error: u32,
+        /// As the caller named it.
+        source: Span,
+        /// Leaf first; with `FLAG_FROM_CALLER` as the caller named it.
+        target: Span,
+        /// Type of the file system.
+        file_system: Span,
+        /// Zero.
+        pad: u32,
+    }
+
+    /// A mount is removed: the kernel may still refuse because it is in use.
+    48 => Umount as "file.umount" in Priority {
+        /// Leaf first; with `FLAG_FROM_CALLER` as the caller named it.
+        target: Span,
+        /// `MNT_*` and `UMOUNT_*`.
+        flags: u32,
+        /// Errno, positive; 0 is success.
+        error: u32,
+        /// 1 when the result is known.
+        done: u32,
+    }
+
+    /// A process begins to write to a file: what it writes is gathered in the map `WRITES`.
+    49 => FileWrite as "file.write" in Bulk {
+        /// The file.
+        file: FileInfo,
+        /// Path, leaf first.
+        path: Span,
+        /// Zero.
+        pad: u32,
     }
 
     /// A socket was bound to an address of this host.

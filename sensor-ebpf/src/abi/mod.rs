@@ -5,6 +5,7 @@ mod bpf;
 mod decode;
 mod events;
 mod fd;
+mod file;
 mod module;
 mod packets;
 
@@ -15,11 +16,16 @@ pub use decode::{Bytes, DecodeError, decode};
 pub use events::Record;
 pub use events::{
     Accept, Access, Bind, BpfAttach, BpfLoad, BpfUnload, Capabilities, CgroupMove, Chroot, Connect, Credentials, DnsBytes, Exec,
-    ExecFailed, Exit, FlowEnd, Fork, Helper, HttpBytes, IoUring, IoUringOp, KINDS, KernelProbe, Kexec, Kind, KindInfo, Listen, Lockdown,
-    Memfd, MemoryExec, Module, Namespaces, PamAccount, PamAuthenticate, PamEnd, PamItem, PamSessionClose, PamSessionOpen, PamStart, Prctl,
-    Probe, RawSocket, Rename, Ring, Seccomp, Seed, Signal, SshBytes, SshdLog, Sysctl, TlsBytes, UdpFlow,
+    ExecFailed, Exit, FileAttributes, FileCreate, FileLink, FileOpen, FileRename, FileUnlink, FileWrite, FileXattr, FlowEnd, Fork, Helper,
+    HttpBytes, IoUring, IoUringOp, KINDS, KernelProbe, Kexec, Kind, KindInfo, Listen, Lockdown, Memfd, MemoryExec, Module, Mount,
+    Namespaces, PamAccount, PamAuthenticate, PamEnd, PamItem, PamSessionClose, PamSessionOpen, PamStart, Prctl, Probe, RawSocket, Rename,
+    Ring, Seccomp, Seed, Signal, SshBytes, SshdLog, Sysctl, TlsBytes, UdpFlow, Umount,
 };
 pub use fd::{EXE_ALONE, EXE_INTERPRETER_TRUNCATED, EXE_UPPER, Fd, FdKind, Image, Relay, STDIO};
+pub use file::{
+    FILE_SYSTEM_MAX, FileInfo, MOUNT_ATTACH, MOUNT_MOUNT, MOUNT_PIVOT, SAMPLE, WANT_CHANGE, WANT_ENTRIES, WANT_READ, WANT_TREE, WATCH_BITS,
+    WRITES_MAX, WatchKey, WriteGathered, WriteKey, XATTR_NAME_MAX, watch_bit,
+};
 pub use module::{KexecAct, MODULE_ARGS_MAX, MODULE_FROM_MEMORY, MODULE_NAME_MAX, MODULE_SIGNED, MODULE_UNSIGNED, ModuleAct};
 pub use packets::{PIECE_MAX, Piece, STREAM_MAX, STREAM_SEGMENTS, UDP_FLOW_NS, UdpGathered, UdpPeer};
 
@@ -122,6 +128,8 @@ pub const FLAG_32_BIT: u16 = 1 << 8;
 pub const FLOW_OUT: u32 = 1;
 /// Likewise: the host was connected to.
 pub const FLOW_IN: u32 = 2;
+/// `Header::flags`: paths of the record begin at the root of their file system, not at that of the mount namespace.
+pub const FLAG_PATH_IN_FILE_SYSTEM: u16 = 1 << 9;
 
 /// What every record begins with.
 #[repr(C)]

@@ -12,6 +12,7 @@ mod credentials;
 mod exec;
 mod exec_failed;
 mod exit;
+mod file;
 mod flow_end;
 mod fork;
 mod helper;

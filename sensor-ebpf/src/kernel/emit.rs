@@ -136,13 +136,50 @@ pub(crate) unsafe fn stamp_raw(header: *mut Header, kind: u16, len: u32) {
     }
 }
 
+/// Begins a record with a tail in `scratch`: zeroed, its subject filled in. False when there is none to make: Bartizan itself acts, or bulk
+/// records are left out. `must`: not this one.
+///
+/// # Safety
+/// `scratch` must be the program's own.
+#[inline(always)]
+pub(crate) unsafe fn begin<T: 'static>(scratch: *mut Scratch, kind: Kind, current: u64, must: bool) -> bool {
+    let tgid: u32 = field!(current, task_tgid);
+    if is_self(kind, tgid) || (!must && is_shed(kind)) {
+        return false;
+    }
+    // SAFETY: by contract; every record is smaller than a scratch and begins with its header.
+    unsafe {
+        super::zero(scratch.cast::<T>());
+        task::subject(scratch.cast(), current);
+    }
+    super::tail::begin(scratch);
+    true
+}
+
+/// Stamps the record with its tail and sends it to the bulk ring.
+///
+/// # Safety
+/// `scratch` must hold a record that was begun.
+#[inline(always)]
+pub(crate) unsafe fn send_bulk<T: 'static>(scratch: *mut Scratch, kind: Kind) {
+    let total = super::tail::total(scratch, size_of::<T>());
+    // SAFETY: by contract.
+    unsafe { stamp(scratch.cast(), kind, total as u32) };
+    send_with(&BULK, scratch, kind, total, wakeup(&BULK));
+}
+
 /// Sends the first `len` bytes of `scratch` and counts the outcome.
 #[inline(always)]
 pub(crate) fn send(ring: &RingBuf, scratch: *mut Scratch, kind: Kind, len: u64) {
+    send_with(ring, scratch, kind, len, 0);
+}
+
+#[inline(always)]
+fn send_with(ring: &RingBuf, scratch: *mut Scratch, kind: Kind, len: u64, flags: u64) {
     let len = bound::<{ SCRATCH as u32 - 1 }>(len);
     // SAFETY: `len` is below the size of the scratch.
     let record = unsafe { core::slice::from_raw_parts(scratch.cast::<u8>(), len as usize) };
-    match ring.output::<[u8]>(record, 0) {
+    match ring.output::<[u8]>(record, flags) {
         Ok(()) => count(kind, Count::Emitted),
         Err(_) => count(kind, Count::RingFull),
     }

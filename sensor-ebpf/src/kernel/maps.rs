@@ -4,7 +4,8 @@ use super::flow::{Accepted, FlowMap};
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use bartizan_sensor_ebpf::abi::{
-    COUNTER_SLOTS, CapabilitySets, NamespaceIds, Pending, ProbeGathered, ProbeSource, TaskIds, UdpGathered, UdpPeer,
+    COUNTER_SLOTS, CapabilitySets, NamespaceIds, Pending, ProbeGathered, ProbeSource, TaskIds, UdpGathered, UdpPeer, WATCH_BITS,
+    WRITES_MAX, WatchKey, WriteGathered, WriteKey,
 };
 use bartizan_sensor_ebpf::layout::KernelOffsets;
 
@@ -187,3 +188,25 @@ pub(crate) struct KernelRead {
     /// The module's name, once it has one.
     pub(crate) name: [u64; 7],
 }
+/// Watched files and folders, with what is wanted of them (`WANT_*`). User space keeps it.
+#[map]
+pub(crate) static WATCH: HashMap<WatchKey, u32> = HashMap::with_max_entries(16384, 0);
+
+/// A bit for every inode number (`watch_bit`) that may be in [`WATCH`]: what is not watched costs one look here.
+#[map]
+pub(crate) static WATCH_MASK: Array<u64> = Array::with_max_entries(WATCH_BITS, 0);
+
+/// Scratches of the file hooks, one a program, by its number in hooks/file.
+#[map]
+pub(crate) static FILE_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(FILE_PROGRAMS, 0);
+
+/// Programs that have a scratch in [`FILE_SCRATCH`].
+pub(crate) const FILE_PROGRAMS: u32 = 16;
+
+/// Whether renames, removals and hard links of files that are not watched are told, set by user space before load.
+#[unsafe(no_mangle)]
+pub(crate) static FILES_EVERYWHERE: u32 = 0;
+
+/// What processes write, by process and file. User space empties it once a second.
+#[map]
+pub(crate) static WRITES: HashMap<WriteKey, WriteGathered> = HashMap::with_max_entries(WRITES_MAX, 0);

@@ -9,6 +9,7 @@ pub(crate) mod maps;
 pub(crate) mod path;
 pub(crate) mod tail;
 pub(crate) mod task;
+pub(crate) mod watch;
 
 use core::mem::MaybeUninit;
 

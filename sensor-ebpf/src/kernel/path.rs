@@ -7,10 +7,15 @@ use super::{field, offset, read, tail};
 
 /// Appends the components of `path` (the address of a `struct path`) to the tail, the leaf first, each with its NUL.
 /// Returns whether components are missing.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn walk(scratch: *mut Scratch, fixed: u64, path: u64) -> u64 {
-    let mut dentry: u64 = field!(path, path_dentry);
-    let vfsmount: u64 = field!(path, path_mnt);
+    walk_from(scratch, fixed, field!(path, path_dentry), field!(path, path_mnt))
+}
+
+/// The same for a `struct dentry` and a `struct vfsmount`.
+#[inline(never)]
+pub(crate) fn walk_from(scratch: *mut Scratch, fixed: u64, dentry: u64, vfsmount: u64) -> u64 {
+    let mut dentry = dentry;
     if dentry == 0 || vfsmount == 0 {
         return 0;
     }
@@ -33,6 +38,23 @@ pub(crate) fn walk(scratch: *mut Scratch, fixed: u64, path: u64) -> u64 {
         if parent == dentry || parent == 0 {
             // A root that is no mount's root: a memfd, or a detached tree.
             return 0;
+        }
+        dentry = parent;
+    }
+    1
+}
+
+/// The same from a `struct dentry` up to the root of its file system: where the caller's mount is not at hand.
+#[inline(never)]
+pub(crate) fn walk_in_file_system(scratch: *mut Scratch, fixed: u64, dentry: u64) -> u64 {
+    let mut dentry = dentry;
+    for _ in 0..PATH_COMPONENTS {
+        let parent: u64 = field!(dentry, dentry_parent);
+        if parent == dentry || parent == 0 {
+            return 0;
+        }
+        if !tail::name(scratch, fixed, field!(dentry, dentry_name)) {
+            return 1;
         }
         dentry = parent;
     }

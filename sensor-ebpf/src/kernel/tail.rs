@@ -126,6 +126,16 @@ pub(crate) fn user_string(scratch: *mut Scratch, fixed: usize, address: u64) -> 
     written >= NAME_MAX as i64
 }
 
+/// Copies a string of the kernel with its NUL into `room` bytes (a constant at every call site): for one of known length.
+///
+/// # Safety
+/// `to` must be valid for `room` bytes of writing.
+#[inline(always)]
+pub(crate) unsafe fn short_string(to: *mut u8, room: u32, address: u64) {
+    // SAFETY: by contract.
+    unsafe { bpf_probe_read_kernel_str(to.cast(), room, address as *const _) };
+}
+
 /// Appends `len` bytes of user memory, at most [`ARGV_MAX`]; false when they cannot be read (not resident), do not fit or were cut.
 #[inline(always)]
 pub(crate) fn user_bytes(scratch: *mut Scratch, fixed: usize, address: u64, len: u64) -> bool {

@@ -12,6 +12,7 @@ use bartizan_sensor_ebpf::abi::Pending;
 
 use super::btf::{Btf, BtfError, VMLINUX};
 use super::cgroup;
+use super::files::{self, group::Group};
 use super::hooks::{Attach, Hook, ProgramSpec, Tier, absent, hooks, refused_by_types};
 use super::libraries::Libraries;
 use super::offsets::{self, OffsetsError};
@@ -60,6 +61,8 @@ pub struct LoadConfig {
     pub ring_priority: u32,
     /// Bytes of the bulk ring; a power of two.
     pub ring_bulk: u32,
+    /// Whether renames, removals and hard links of files that are not watched are told.
+    pub files_everywhere: bool,
     /// Type information to use instead of the kernel's own file.
     pub btf: Option<PathBuf>,
 }
@@ -139,6 +142,10 @@ pub struct Loaded {
     pub shed: Array<MapData, u32>,
     /// Files of libraries with programs on them.
     pub libraries: Libraries,
+    /// Where the kernel looks up which files are watched.
+    pub watch: files::Maps,
+    /// Where some hook is carried by fanotify.
+    pub fanotify: Option<Group>,
     /// Every hook, in the order of [`hooks`].
     pub hooks: Vec<HookReport>,
 }
@@ -159,10 +166,12 @@ pub fn load(config: &LoadConfig) -> Result<Loaded, LoadError> {
     let offsets = offsets::resolve(&types)?;
     let own = std::process::id();
     let btf = aya::Btf::parse_file(path, aya::Endianness::default())?;
+    let everywhere = u32::from(config.files_everywhere);
     let mut ebpf = EbpfLoader::new()
         .btf(Some(&btf))
         .override_global("OFFSETS", &offsets, true)
         .override_global("SELF_TGID", &own, true)
+        .override_global("FILES_EVERYWHERE", &everywhere, true)
         .map_max_entries("PRIORITY", config.ring_priority)
         .map_max_entries("BULK", config.ring_bulk)
         .load(OBJECT)
@@ -178,16 +187,28 @@ pub fn load(config: &LoadConfig) -> Result<Loaded, LoadError> {
     let Map::HashMap(udp_flows) = take(&mut ebpf, "UDP_FLOWS")? else { return Err(LoadError::NoMap("UDP_FLOWS")) };
     let shed = Array::try_from(take(&mut ebpf, "SHED")?).map_err(|error| LoadError::Map("SHED", error))?;
 
-    let mut attacher =
-        Attacher { ebpf: &mut ebpf, btf: &btf, types: &types, disabled: &config.disabled, seeds: None, libraries: Libraries::default() };
+    let watch = HashMap::try_from(take(&mut ebpf, "WATCH")?).map_err(|error| LoadError::Map("WATCH", error))?;
+    let bits = Array::try_from(take(&mut ebpf, "WATCH_MASK")?).map_err(|error| LoadError::Map("WATCH_MASK", error))?;
+    let Map::HashMap(writes) = take(&mut ebpf, "WRITES")? else { return Err(LoadError::NoMap("WRITES")) };
+    let watch = files::Maps { watch, bits, writes };
+
+    let mut attacher = Attacher {
+        ebpf: &mut ebpf,
+        btf: &btf,
+        types: &types,
+        disabled: &config.disabled,
+        seeds: None,
+        libraries: Libraries::default(),
+        fanotify: None,
+    };
     let hooks: Vec<HookReport> = hooks().map(|hook| attacher.attach(hook)).collect();
-    let Attacher { seeds, libraries, .. } = attacher;
+    let Attacher { seeds, libraries, fanotify, .. } = attacher;
     let carries_programs = |report: &HookReport| report.state == HookState::Active && !report.programs.is_empty();
     if !hooks.iter().any(carries_programs) && !hooks.iter().any(|report| report.state == HookState::Disabled) {
         let reasons: Vec<String> = hooks.iter().flat_map(|report| report.reasons.iter().cloned()).take(3).collect();
         return Err(LoadError::NoHook(reasons.join("; ")));
     }
-    Ok(Loaded { ebpf, seeds, priority, bulk, counters, pending, probes, udp_flows, shed, libraries, hooks })
+    Ok(Loaded { ebpf, seeds, priority, bulk, counters, pending, probes, udp_flows, shed, libraries, watch, fanotify, hooks })
 }
 
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, LoadError> {
@@ -212,6 +233,7 @@ struct Attacher<'a> {
     disabled: &'a [String],
     seeds: Option<IterLink>,
     libraries: Libraries,
+    fanotify: Option<Group>,
 }
 
 /// Why a tier could not be taken.
@@ -344,6 +366,9 @@ impl Attacher<'_> {
         if let Some(reason) = refused_by_types(spec.attach, self.types) {
             return Err(Refusal::Kernel(reason));
         }
+        if let Attach::Fanotify(events) = spec.attach {
+            return self.ask_fanotify(events);
+        }
         let Some(program) = self.ebpf.program_mut(spec.program) else {
             return Err(Refusal::Bug(format!("the kernel object has no program {}", spec.program)));
         };
@@ -371,7 +396,9 @@ impl Attacher<'_> {
                 let root = cgroup::root().map_err(|error| Refusal::Kernel(error.to_string()))?;
                 cgroup::attach(program, place, &root).map_err(refuse)?.try_clone_to_owned()
             }
-            Attach::Uprobe { .. } => return Err(Refusal::Bug(format!("{} is attached by file, not by name", spec.program))),
+            Attach::Uprobe { .. } | Attach::Fanotify(_) => {
+                return Err(Refusal::Bug(format!("{} is not attached by name", spec.program)));
+            }
             Attach::Tracepoint(category, name) => {
                 let program: &mut TracePoint = program.try_into().map_err(refuse)?;
                 // It may be at another place already.
@@ -390,6 +417,19 @@ impl Attacher<'_> {
             }
         };
         fd.map_err(|error| Refusal::Bug(format!("{}: cannot keep a handle: {error}", spec.program)))
+    }
+
+    /// Has the one fanotify group, made when the first hook needs it, ask for further events.
+    fn ask_fanotify(&mut self, events: u64) -> Result<OwnedFd, Refusal> {
+        let group = match self.fanotify.take() {
+            Some(group) => Ok(group),
+            None => Group::new(),
+        };
+        let mut group = group.map_err(|error| Refusal::Kernel(format!("this kernel refuses fanotify ({})", errno(&error))))?;
+        group.want(events);
+        let handle = group.as_fd().try_clone_to_owned();
+        self.fanotify = Some(group);
+        handle.map_err(|error| Refusal::Bug(format!("fanotify: cannot keep a handle: {error}")))
     }
 
     fn detach(&mut self, name: &str) {

@@ -11,6 +11,7 @@
 pub mod btf;
 mod cgroup;
 mod drain;
+pub mod files;
 pub mod hooks;
 pub mod libraries;
 pub mod load;

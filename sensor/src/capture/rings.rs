@@ -8,7 +8,7 @@
 //! Records that come close together are taken together ([`GATHER`]): a wake-up and an append cost more than what one record needs.
 
 use std::mem::offset_of;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use aya::maps::{MapData, RingBuf};
@@ -57,22 +57,24 @@ impl Rings {
         Self { priority, bulk, found: false, last_bulk: None }
     }
 
-    /// Waits until something is there, or `timeout` has passed, or bulk records may have come, or what is `held` may be due.
-    pub fn wait(&self, timeout: Duration, held: bool) {
+    /// Waits until something is there (in `other` too), or `timeout` has passed, or bulk records may have come, or what is `held` may be due.
+    pub fn wait(&self, timeout: Duration, held: bool, other: Option<BorrowedFd<'_>>) {
         if self.found {
             std::thread::sleep(GATHER.min(timeout));
             return;
         }
         let busy = held || self.last_bulk.is_some_and(|last| last.elapsed() < BUSY);
         let timeout = if busy { GATHER.min(timeout) } else { timeout };
-        self.poll(PollTimeout::try_from(timeout).unwrap_or(PollTimeout::ZERO));
+        self.poll(PollTimeout::try_from(timeout).unwrap_or(PollTimeout::ZERO), other);
     }
 
-    /// Waits for one of the rings; whether each holds something, finished or not.
-    fn poll(&self, timeout: PollTimeout) -> [bool; 2] {
-        let mut fds = [PollFd::new(self.priority.as_fd(), PollFlags::POLLIN), PollFd::new(self.bulk.as_fd(), PollFlags::POLLIN)];
+    /// Waits for one of the rings, or for `other`; whether each ring holds something, finished or not.
+    fn poll(&self, timeout: PollTimeout, other: Option<BorrowedFd<'_>>) -> [bool; 2] {
+        let (priority, bulk) = (self.priority.as_fd(), self.bulk.as_fd());
+        // Where there is no other, a ring stands twice.
+        let mut fds = [priority, bulk, other.unwrap_or(priority)].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         match poll(&mut fds, timeout) {
-            Ok(_) => fds.map(|fd| fd.any().unwrap_or(true)),
+            Ok(_) => [&fds[0], &fds[1]].map(|fd| fd.any().unwrap_or(true)),
             // An interrupted wait is as good as an ended one; what is not known to be empty is not.
             Err(_) => [true; 2],
         }
@@ -97,7 +99,7 @@ impl Rings {
         if given[1].taken > 0 {
             self.last_bulk = Some(Instant::now());
         }
-        for (given, holds) in given.iter_mut().zip(self.poll(PollTimeout::ZERO)) {
+        for (given, holds) in given.iter_mut().zip(self.poll(PollTimeout::ZERO, None)) {
             given.is_empty = !holds;
         }
         Reading { taken, due: limit(now, &given) }

@@ -2,6 +2,7 @@
 
 mod access;
 mod acts;
+mod files;
 mod flows;
 mod kernel;
 mod wire;
@@ -133,6 +134,16 @@ impl EventLines {
             Body::KernelProbe(body) => kernel::probe(body),
             Body::Helper(body) => kernel::helper(body),
             Body::Health(body) => kernel::health(body, paint),
+            Body::FileOpen(body) => files::open(body),
+            Body::FileCreate(body) => files::create(body),
+            Body::FileRename(body) => files::rename(body),
+            Body::FileUnlink(body) => files::unlink(body),
+            Body::FileLink(body) => files::link(body),
+            Body::FileAttributes(body) => files::attributes(body),
+            Body::FileXattr(body) => files::xattr(body),
+            Body::Mount(body) => files::mount(body),
+            Body::Umount(body) => files::umount(body),
+            Body::FileWrite(body) => files::write(body),
             Body::AuthStart(body)
             | Body::Authenticate(body)
             | Body::Account(body)
@@ -300,6 +311,16 @@ fn icon(body: &Body) -> &'static str {
         Body::KernelProbe(_) => "📍",
         Body::Helper(_) => "🤖",
         Body::Health(_) => "🩺",
+        Body::FileOpen(_) => "📂",
+        Body::FileCreate(_) => "📁",
+        Body::FileRename(_) => "📛",
+        Body::FileUnlink(_) => "🧹",
+        Body::FileLink(_) => "🔗",
+        Body::FileAttributes(_) => "🔧",
+        Body::FileXattr(_) => "📎",
+        Body::Mount(_) => "💾",
+        Body::Umount(_) => "💿",
+        Body::FileWrite(_) => "📝",
         Body::AuthStart(_) => "🚪",
         Body::Authenticate(_) => "🔑",
         Body::Account(_) => "🪪",

@@ -16,8 +16,8 @@ use super::escape::escape;
 use super::paint::Paint;
 use crate::config::units::about_bytes as about;
 use crate::status::{
-    AuthStatus, Blind, ConsumerStatus, ContainersStatus, CpuStatus, HashStatus, HookState, HookStatus, KindCount, LibraryStatus,
-    ProcessTable, RedactionStatus, StatusReport, StreamStatus, SubscriptionStatus, Verdict, skipped_runs,
+    AuthStatus, Blind, ConsumerStatus, ContainersStatus, CpuStatus, FilesStatus, HashStatus, HookState, HookStatus, KindCount,
+    LibraryStatus, ProcessTable, RedactionStatus, StatusReport, StreamStatus, SubscriptionStatus, Verdict, skipped_runs,
 };
 
 /// The report with `verdict` (`working` or `degraded`) and `reasons` beside its own fields, on one line.
@@ -45,6 +45,7 @@ pub(crate) fn render(report: &StatusReport, verdict: &Verdict, paint: Paint) -> 
     let skipped = skipped.map(|row| paint.yellow(&skipped_runs(&escape(&row.kind), row.skipped())));
     page.list("Records", lines(&kinds(&report.kinds), paint).into_iter().chain(skipped));
     page.list("Libraries", report.libraries.iter().map(|library| self::library(library, paint)));
+    page.list("Watched files", files(&report.files, paint));
     page.section("Streams", streams(&report.streams));
     page.text.extend(report.budget.iter().map(|budget| format!("\n  {}", budget::budget(budget))));
     page.section("Consumers", consumers(&report.consumers));
@@ -201,6 +202,26 @@ fn hashes(hashes: HashStatus) -> String {
     format!(
         "executables: {hashed} hashed, {waiting} wait, {remembered} remembered; not hashed: {too_large} too large, {unreachable} gone or changed, {queue_full} too many at once"
     )
+}
+
+/// Nothing where nothing is watched.
+fn files(status: &FilesStatus, paint: Paint) -> Vec<String> {
+    let FilesStatus { files, folders, missing, beyond, refused, file_systems } = status;
+    if files + folders + missing == 0 {
+        return Vec::new();
+    }
+    let mut lines = vec![format!(
+        "{files} files and {folders} folders; {missing} entries of [files] name nothing that is there now and are waited for"
+    )];
+    if !file_systems.is_empty() {
+        let places: Vec<String> = file_systems.iter().map(|place| escape(place)).collect();
+        lines.push(format!("renames and removals of all files on {}", places.join(", ")));
+    }
+    if *beyond > 0 {
+        lines.push(paint.yellow(&format!("no room for {beyond} more: name fewer folders")));
+    }
+    lines.extend(refused.iter().map(|(path, reason)| paint.yellow(&format!("{}: {}", escape(path), escape(reason)))));
+    lines
 }
 
 fn authentications(auth: AuthStatus) -> String {

@@ -115,6 +115,7 @@ fn places(tier: &Tier) -> String {
             Attach::Cgroup(CgroupPlace::SockCreate) => "new INET sockets".to_owned(),
             Attach::IterTask => "task iterator".to_owned(),
             Attach::Uprobe { library, symbol, .. } => format!("`{symbol}` of {}", library.soname()),
+            Attach::Fanotify(_) => "fanotify".to_owned(),
         };
         let place = if spec.optional { format!("{place} (where there is one)") } else { place };
         if !places.contains(&place) {

@@ -34,7 +34,7 @@ use container::Known;
 use domains::Domains;
 use environment::Listed;
 use streams::{Read, Streams};
-use table::Table;
+use table::{Entry, Table};
 use users::Names;
 
 /// Sequence numbers of the sensor's own events; the upper half, because seeds from /proc use pids in the lower.
@@ -229,6 +229,14 @@ impl Enricher {
         if let Some(redactor) = &self.redactor {
             redactor.what(&mut what);
         }
+        let (subject, what) = match what {
+            What::Act(act) => match self.named(subject) {
+                Ok(subject) => (subject, What::Act(act)),
+                // A process that was never seen and is gone, or had to make room.
+                Err(subject) => return Some(self.without_subject(&subject, *act, format!("process {} is not known", subject.tgid))),
+            },
+            what => (subject, what),
+        };
         let id = self.exec_id(subject.tgid, subject.start_boottime, subject.exec_id);
         let mut event_id = EventId::from_kernel(self.boot, subject.ktime, subject.cpu, subject.seq);
         let (mut target, mut severity) = (None, Severity::Info);
@@ -291,9 +299,9 @@ impl Enricher {
                 self.more.extend(told);
                 return None;
             }
-            What::Act(act) if subject.tgid == 0 => return Some(self.nobodys(&subject, *act)),
+            What::Act(act) if subject.tgid == 0 => return Some(self.without_subject(&subject, *act, UNKNOWN_OWNER.to_owned())),
             What::Act(act) => {
-                let Act { mut body, outcome, target: acted_on, severity: by_itself } = *act;
+                let Act { mut body, outcome, target: acted_on, severity: by_itself, in_file_system: _ } = *act;
                 severity = by_itself;
                 if subject.cpu == NO_CPU {
                     // What was taken out of a map of the kernel is no record of it.
@@ -362,20 +370,38 @@ impl Enricher {
             redactor.body(&mut act.body);
         }
         if subject.tgid == 0 {
-            return self.nobodys(&subject, act);
+            return self.without_subject(&subject, act, UNKNOWN_OWNER.to_owned());
         }
-        let Act { body, outcome, target: _, severity } = act;
+        let Act { body, outcome, target: _, severity, in_file_system: _ } = act;
         let process = self.subject(&subject, self.exec_id(subject.tgid, subject.start_boottime, subject.exec_id));
         // A record may give several, and an act may come of several records: the id is the sensor's own.
         let event = self.own(subject.ktime, severity, body);
         SecurityEvent { outcome, process: Some(process), no_subject: None, ..event }
     }
 
-    /// An act of a socket of which nobody noted whose it is.
-    fn nobodys(&mut self, subject: &Subject, act: Act) -> SecurityEvent {
-        let Act { body, outcome, target: _, severity } = act;
+    /// An act of which is not known who did it; `why` is what the event says of that.
+    fn without_subject(&mut self, subject: &Subject, act: Act, why: String) -> SecurityEvent {
+        let Act { body, outcome, target: _, severity, in_file_system: _ } = act;
         let event = self.own(subject.ktime, severity, body);
-        SecurityEvent { outcome, no_subject: Some(UNKNOWN_OWNER.to_owned()), ..event }
+        SecurityEvent { outcome, no_subject: Some(why), ..event }
+    }
+
+    /// The subject with all that is known of it, where its source named it by number only. Given back when that number is not known.
+    fn named(&self, subject: Subject) -> Result<Subject, Subject> {
+        if !subject.is_number_only() {
+            return Ok(subject);
+        }
+        let Some(Entry { process, .. }) = self.table.last_of_pid(subject.tgid) else { return Err(subject) };
+        Ok(Subject {
+            start_boottime: process.exec_id.start_ns,
+            exec_id: process.exec_id.exec,
+            uid: process.uid,
+            euid: process.euid,
+            ppid: process.ppid.unwrap_or(0),
+            cgroup_id: process.cgroup.as_ref().map_or(0, |cgroup| cgroup.id),
+            kernel_thread: process.kernel_thread,
+            ..subject
+        })
     }
 
     /// Who calls into libpam, or into syslog.
@@ -417,6 +443,10 @@ impl Enricher {
                 // The kernel names what /proc had seeded: from now on by its exact id.
                 entry.process.exec_id = id;
                 entry.process.approximate = false;
+            }
+            if subject.cpu != NO_CPU && entry.process.exec_id.exec == id.exec {
+                // For sources that name a process by its number only.
+                (entry.process.uid, entry.process.euid) = (subject.uid, subject.euid);
             }
             let images = [Some(&entry.process), entry.previous.as_deref()];
             images.into_iter().flatten().find(|process| process.exec_id.exec == id.exec).cloned()

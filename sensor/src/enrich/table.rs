@@ -53,6 +53,11 @@ impl Table {
         self.entries.get_mut(&id.pid).filter(|entry| entry.process.exec_id.same_process(id))
     }
 
+    /// The process that had this pid last, exited or not.
+    pub fn last_of_pid(&self, pid: u32) -> Option<&Entry> {
+        self.entries.get(&pid)
+    }
+
     /// Puts in what `process` is at `ktime`. Makes room first.
     pub fn put(&mut self, process: Process, ktime: u64) {
         let id = process.exec_id;

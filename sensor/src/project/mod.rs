@@ -10,6 +10,7 @@ mod disguise;
 mod exec;
 mod exit;
 mod fd;
+mod file;
 mod filesystem;
 mod flow;
 mod fork;
@@ -108,6 +109,17 @@ impl Subject {
             kernel_thread: false,
         }
     }
+
+    /// A process of which nothing but its number was told, by a source without a clock, at this time of the boot clock. `seq` tells it from
+    /// others of that time.
+    pub fn of_pid(pid: u32, ktime: u64, seq: u32) -> Self {
+        Self { tgid: pid, tid: pid, seq, ..Self::nobody(ktime) }
+    }
+
+    /// Whether nothing but the number is known.
+    pub fn is_number_only(&self) -> bool {
+        self.cpu == NO_CPU && self.tgid != 0 && self.start_boottime == 0
+    }
 }
 
 impl From<&Header> for Subject {
@@ -192,6 +204,8 @@ pub struct Act {
     pub target: Option<Target>,
     /// How much it matters in itself, before any detector has judged it.
     pub severity: Severity,
+    /// Paths in `body` begin at the root of their file system: where that is mounted stands before them.
+    pub in_file_system: bool,
 }
 
 impl From<Act> for What {
@@ -202,8 +216,8 @@ impl From<Act> for What {
 
 impl Act {
     /// A deed that succeeded, or else would not be told.
-    fn done(body: Body) -> Self {
-        Self { body, outcome: Outcome::Success, target: None, severity: Severity::Info }
+    pub(crate) fn done(body: Body) -> Self {
+        Self { body, outcome: Outcome::Success, target: None, severity: Severity::Info, in_file_system: false }
     }
 
     /// A deed that ended with `result`, a return value of the kernel: an errno below zero.
@@ -489,6 +503,16 @@ pub fn project(bytes: &[u8]) -> Result<Observation, DecodeError> {
         Record::Lockdown(fixed, _) => hardening::project_lockdown(fixed),
         Record::KernelProbe(fixed, _) => hardening::project_probe(fixed),
         Record::Helper(fixed, _) => hardening::project_helper(fixed),
+        Record::FileOpen(fixed, bytes) => file::open(fixed, bytes),
+        Record::FileCreate(fixed, bytes) => file::create(fixed, bytes),
+        Record::FileRename(fixed, bytes) => file::rename(fixed, bytes),
+        Record::FileUnlink(fixed, bytes) => file::unlink(fixed, bytes),
+        Record::FileLink(fixed, bytes) => file::link(fixed, bytes),
+        Record::FileAttributes(fixed, bytes) => file::attributes(fixed, bytes),
+        Record::FileXattr(fixed, bytes) => file::xattr(fixed, bytes),
+        Record::FileWrite(fixed, bytes) => file::write(fixed, bytes),
+        Record::Mount(fixed, bytes) => file::mount(fixed, bytes),
+        Record::Umount(fixed, bytes) => file::umount(fixed, bytes),
     };
     Ok(Observation { kind, subject: Subject::from(header), what })
 }

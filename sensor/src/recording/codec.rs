@@ -1,13 +1,14 @@
 //! An [`Input`] as CBOR: an array of its number and its parts. Numbers are never reused.
 
 use bartizan_bus::event::{EventId, ExecId, KindLoss};
-use bartizan_sensor_ebpf::abi::{ProbeGathered, ProbeSource, UdpGathered, UdpPeer};
+use bartizan_sensor_ebpf::abi::{ProbeGathered, ProbeSource, UdpGathered, UdpPeer, WriteGathered, WriteKey};
 use minicbor::decode::Error as DecodeError;
 use minicbor::encode::Error as EncodeError;
 use minicbor::{Decoder, Encoder};
 use std::convert::Infallible;
 use zerocopy::{FromBytes, IntoBytes};
 
+use crate::capture::files::{FileDeed, WatchList};
 use crate::capture::seed::Found;
 use crate::enrich::users::Names;
 use crate::hash::{self, FileId, Unhashed};
@@ -31,6 +32,9 @@ const OWN: u8 = 14;
 const CONTAINER: u8 = 15;
 const UDP_FLOW: u8 = 16;
 const HASHED: u8 = 17;
+const WATCHED: u8 = 18;
+const FILE_DEED: u8 = 19;
+const WRITES: u8 = 20;
 
 /// Appends `input` to `bytes`.
 ///
@@ -74,6 +78,22 @@ pub fn encode(input: &Input<'_>, bytes: &mut Vec<u8>) -> Result<(), EncodeError<
         Input::UdpFlow(key, value) => {
             begin(e, UDP_FLOW, 2)?;
             e.bytes(key.as_bytes())?.bytes(value.as_bytes())?;
+        }
+        Input::Watched(list) => {
+            begin(e, WATCHED, 1)?;
+            e.encode(list)?;
+        }
+        Input::FileDeed(deed) => {
+            let FileDeed { now, pid, seq, body } = &**deed;
+            begin(e, FILE_DEED, 4)?;
+            e.u64(*now)?.u32(*pid)?.u32(*seq)?.encode(body)?;
+        }
+        Input::Writes { now, all, gathered } => {
+            begin(e, WRITES, 3)?;
+            e.u64(*now)?.bool(*all)?.array(gathered.len() as u64)?;
+            for (key, value) in gathered {
+                e.bytes(key.as_bytes())?.bytes(value.as_bytes())?;
+            }
         }
         Input::Due(limit) => {
             begin(e, DUE, 1)?;
@@ -142,6 +162,9 @@ pub fn decode(bytes: &[u8]) -> Result<(Input<'_>, usize), DecodeError> {
         (RECORD, 1) => Input::Record(d.bytes()?),
         (PROBE, 2) => Input::Probe(plain::<ProbeSource>(d.bytes()?)?, plain::<ProbeGathered>(d.bytes()?)?),
         (UDP_FLOW, 2) => Input::UdpFlow(plain::<UdpPeer>(d.bytes()?)?, Box::new(plain::<UdpGathered>(d.bytes()?)?)),
+        (WATCHED, 1) => Input::Watched(d.decode::<WatchList>()?),
+        (FILE_DEED, 4) => Input::FileDeed(Box::new(FileDeed { now: d.u64()?, pid: d.u32()?, seq: d.u32()?, body: d.decode()? })),
+        (WRITES, 3) => Input::Writes { now: d.u64()?, all: d.bool()?, gathered: writes(&mut d)? },
         (DUE, 1) => Input::Due(d.u64()?),
         (HEARTBEAT, 2) => Input::Heartbeat { now: d.u64()?, uptime_s: d.u64()? },
         (OWN, 3) => Input::Own { now: d.u64()?, severity: d.decode()?, body: Box::new(d.decode()?) },
@@ -164,6 +187,17 @@ pub fn decode(bytes: &[u8]) -> Result<(Input<'_>, usize), DecodeError> {
         _ => return Err(DecodeError::message(format!("no input has number {number} with {parts} parts"))),
     };
     Ok((input, d.position()))
+}
+
+/// What was gathered of writes.
+fn writes(d: &mut Decoder<'_>) -> Result<Vec<(WriteKey, WriteGathered)>, DecodeError> {
+    let many = d.array()?.ok_or_else(|| DecodeError::message("writes are an array of a known length"))?;
+    // Room is made as they come: the number is only said.
+    let mut gathered = Vec::new();
+    for _ in 0..many {
+        gathered.push((plain::<WriteKey>(d.bytes()?)?, plain::<WriteGathered>(d.bytes()?)?));
+    }
+    Ok(gathered)
 }
 
 /// A value of a kernel's map.

@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::format::Header;
 use super::totals::Totals;
 use super::write::{WriteError, Writer};
+use crate::capture::files::FileWatch;
 use crate::capture::load::Loaded;
 use crate::capture::loss::Losses;
 use crate::capture::rings::Rings;
@@ -101,6 +102,7 @@ pub fn record(config: &Config, path: &Path, limit: Option<Duration>, ready: impl
         disabled: config.sensor.disable_hooks.clone(),
         ring_priority: config.sensor.ring_priority,
         ring_bulk: config.sensor.ring_bulk,
+        files_everywhere: config.files.everywhere,
         btf: None,
     })
     .map_err(|error: LoadError| RecordError::Capture(error.into()))?;
@@ -142,7 +144,7 @@ pub fn record(config: &Config, path: &Path, limit: Option<Duration>, ready: impl
 
 /// Everything that captures, with the file behind it; the seeds are in the file.
 fn pipeline(config: &Config, loaded: Loaded, path: &Path, file: File) -> Result<(Pipeline<Writer<File>>, Arc<Shared>), RecordError> {
-    let Loaded { ebpf, seeds, priority, bulk, counters, pending, probes, udp_flows, shed, libraries, hooks } = loaded;
+    let Loaded { ebpf, seeds, priority, bulk, counters, pending, probes, udp_flows, shed, libraries, watch, fanotify, hooks } = loaded;
     let start = start_event(&hooks);
     let seed_wanted = hooks.iter().any(|report| report.hook.name == "process_seed" && report.state == HookState::Active);
     let shared = Arc::new(Shared::new(counters, hooks));
@@ -177,6 +179,9 @@ fn pipeline(config: &Config, loaded: Loaded, path: &Path, file: File) -> Result<
         probes,
         udp_flows,
         libraries,
+        files: FileWatch::new(&config.files, fanotify, watch),
+        shedding: false,
+        files_read: None,
         governor: Governor::new(config.sensor.cpu_limit),
         shed,
         watch: Watch::default(),

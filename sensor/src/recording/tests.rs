@@ -3,15 +3,18 @@
 use std::io::Cursor;
 
 use bartizan_bus::event::{
-    Body, BootId, EventId, ExecId, Gap, KindLoss, ProcessNamespaces, Severity, Start, Stdio, StdioEnd, Stop, decode_event,
+    Body, BootId, EventId, ExecId, Gap, KindLoss, ProcessNamespaces, Severity, Start, Stdio, StdioEnd, Stop, Umount, decode_event,
 };
 use bartizan_bus::{LogReader, StreamName};
-use bartizan_sensor_ebpf::abi::{ABI_VERSION, Exec, Exit, Kind, PROBE_PORTS, ProbeGathered, ProbeSource, Span, UdpGathered, UdpPeer};
+use bartizan_sensor_ebpf::abi::{
+    ABI_VERSION, Exec, Exit, Kind, PROBE_PORTS, ProbeGathered, ProbeSource, Span, UdpGathered, UdpPeer, WriteGathered, WriteKey,
+};
 use proptest::prelude::*;
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::format::{BlockKind, FORMAT, PRELUDE, block_head, prelude, prelude_of};
 use super::*;
+use crate::capture::files::{FileDeed, WatchList};
 use crate::capture::seed::Found;
 use crate::config::Config;
 use crate::enrich::container::Runtime;
@@ -103,6 +106,21 @@ fn inputs(records: &[Vec<u8>]) -> Vec<Input<'_>> {
     all.extend([
         Input::Probe(key, value),
         Input::UdpFlow(udp.0, Box::new(udp.1)),
+        Input::Watched(WatchList {
+            rules: vec!["/etc/passwd".into()],
+            everywhere: true,
+            files: vec![(7, 8, 0)],
+            mounts: vec![(8, "/mnt".into())],
+        }),
+        Input::FileDeed(Box::new(FileDeed { now: 41, pid: 42, seq: 1 << 30, body: Body::Umount(Umount::default()) })),
+        Input::Writes {
+            now: 45,
+            all: false,
+            gathered: vec![(
+                WriteKey { inode: 7, device: 8, tgid: 42 },
+                WriteGathered { first: 1, last: 44, pages: 2, ..WriteGathered::default() },
+            )],
+        },
         Input::Due(u64::MAX - 1),
         Input::Heartbeat { now: 50, uptime_s: 1 },
         Input::Own { now: 50, severity: Severity::Low, body: Box::new(Body::Stop(Stop { reason: "of itself".into() })) },
@@ -164,8 +182,8 @@ fn what_is_written_is_read() {
     assert_eq!(reader.offset(), bytes.len() as u64);
     let expected = Totals { last: 5_000, ..totals.clone() };
     assert_eq!(*reader.totals(), expected, "the latest time is the beginning at least");
-    assert_eq!((totals.seeds, totals.last, totals.all_records(), totals.all_lost()), (2, 60, 4, 2));
-    assert_eq!(totals.records, [("network.probe", 1), ("network.udp_flow", 1), ("process.exit", 2)].into());
+    assert_eq!((totals.seeds, totals.last, totals.all_records(), totals.all_lost()), (2, 60, 5, 2));
+    assert_eq!(totals.records, [("file.umount", 1), ("network.probe", 1), ("network.udp_flow", 1), ("process.exit", 2)].into());
 }
 
 #[test]
@@ -375,7 +393,7 @@ fn two_replays_give_the_same_events_byte_by_byte() {
     // What is own is published at once; records are, in the order of their time, when that has come.
     let exits = ["process.exit"; 4];
     let expected = [
-        &["sensor.start", "process.seed", "network.probe", "network.udp_flow"][..],
+        &["sensor.start", "process.seed", "network.probe", "network.udp_flow", "file.umount", "file.write"][..],
         &exits,
         &["sensor.heartbeat", "sensor.stop", "sensor.loss", "sensor.stop"],
     ]
@@ -385,9 +403,9 @@ fn two_replays_give_the_same_events_byte_by_byte() {
         events.iter().filter(|event| event.kind() == "process.exit").map(|event| event.process.as_ref().unwrap().pid).collect();
     assert_eq!(pids, [6, 42, 4, 5]);
     assert_eq!(events[0].time.wall_ns, 5_000 + header().wall_offset);
-    assert_eq!(events[4].id, EventId::from_kernel(header().boot, 120, 0, 0));
+    assert_eq!(events[6].id, EventId::from_kernel(header().boot, 120, 0, 0));
     // The wall clock stepped in between, and the seed's user has its name.
-    assert_eq!(events[4].time.wall_ns, 120 - 5);
+    assert_eq!(events[6].time.wall_ns, 120 - 5);
     assert_eq!(events[1].process.as_ref().unwrap().user.as_deref(), Some("root"));
 }
 

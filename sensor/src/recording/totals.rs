@@ -53,6 +53,11 @@ impl Totals {
                 *self.records.entry("network.udp_flow").or_default() += 1;
                 gathered.last
             }
+            Input::FileDeed(deed) => {
+                *self.records.entry(deed.body.kind()).or_default() += 1;
+                deed.now
+            }
+            Input::Writes { now, .. } => *now,
             Input::Lost { now, lost } => {
                 for loss in lost {
                     let count = self.lost.entry((loss.kind.clone(), loss.reason.clone())).or_default();
@@ -61,7 +66,13 @@ impl Totals {
                 *now
             }
             // Not a time that anything happened at: the end's is above all.
-            Input::Due(_) | Input::Logins(_) | Input::Users(_) | Input::WallOffset(_) | Input::Alive(_) | Input::Second => 0,
+            Input::Due(_)
+            | Input::Watched(_)
+            | Input::Logins(_)
+            | Input::Users(_)
+            | Input::WallOffset(_)
+            | Input::Alive(_)
+            | Input::Second => 0,
         };
         self.last = self.last.max(time);
     }

@@ -37,6 +37,8 @@ pub struct Writer<W> {
     /// Latest time of a record, and up to which time records were said to have their place.
     newest: u64,
     due: u64,
+    /// What waits may be older than that: it was gathered.
+    gathered: bool,
     containers: Containers,
     /// Variables that are written of the environments in exec records; the others are wiped.
     listed: Listed,
@@ -65,6 +67,7 @@ impl<W: Write> Writer<W> {
             totals: Totals::default(),
             newest: 0,
             due: 0,
+            gathered: false,
             containers: Containers::default(),
             listed: Listed::default(),
             failed: None,
@@ -120,11 +123,13 @@ impl<W: Write> Writer<W> {
             // Said by the header.
             Input::Begin { .. } => return Ok(()),
             // Nothing waits.
-            Input::Due(_) if self.newest <= self.due => return Ok(()),
+            Input::Due(_) if self.newest <= self.due && !self.gathered => return Ok(()),
             Input::Due(limit) => {
-                self.due = *limit;
+                (self.due, self.gathered) = (*limit, false);
                 self.containers.due(*limit);
             }
+            Input::FileDeed(deed) => self.newest = self.newest.max(deed.now),
+            Input::Writes { .. } | Input::UdpFlow(..) => self.gathered = true,
             Input::Record(record) => {
                 self.newest = self.newest.max(record_time(record).unwrap_or_default());
                 self.containers.record(record);

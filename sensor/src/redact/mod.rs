@@ -155,6 +155,26 @@ impl Redactor {
             Body::KernelProbe(KernelProbe { name, .. }) => self.optional(name),
             Body::Helper(Helper { argv, .. }) => self.argv(argv),
             Body::Http(http) => self.http(http),
+            // Names of files are chosen by whoever makes them, and sources of mounts hold what is needed to reach them.
+            Body::FileOpen(body) => self.optional(&mut body.file.path),
+            Body::FileCreate(body) => self.optional(&mut body.file.path),
+            Body::FileUnlink(body) => self.optional(&mut body.file.path),
+            Body::FileAttributes(body) => self.optional(&mut body.file.path),
+            Body::FileXattr(body) => self.optional(&mut body.file.path),
+            Body::FileWrite(body) => self.optional(&mut body.file.path),
+            Body::FileRename(body) => {
+                self.optional(&mut body.file.path);
+                self.optional(&mut body.old_path);
+            }
+            Body::FileLink(body) => {
+                self.optional(&mut body.file.path);
+                self.optional(&mut body.to);
+            }
+            Body::Mount(body) => {
+                self.optional(&mut body.source);
+                self.optional(&mut body.target);
+            }
+            Body::Umount(body) => self.optional(&mut body.target),
             _ => {}
         }
     }

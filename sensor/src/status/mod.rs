@@ -89,6 +89,9 @@ pub struct StatusReport {
     /// Files of shared libraries that programs are attached to.
     #[serde(default)]
     pub libraries: Vec<LibraryStatus>,
+    /// Watched files.
+    #[serde(default)]
+    pub files: FilesStatus,
     /// Authentications.
     #[serde(default)]
     pub auth: AuthStatus,
@@ -128,6 +131,23 @@ pub struct LibraryStatus {
     pub inode: u64,
     /// Why nothing could be attached to it.
     pub problem: Option<String>,
+}
+
+/// The files that are watched.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct FilesStatus {
+    /// Files.
+    pub files: u64,
+    /// Folders, those among them that only lead to watched files.
+    pub folders: u64,
+    /// Entries of `[files]` for which nothing is there now: they are waited for.
+    pub missing: u64,
+    /// Files and folders for which there was no room.
+    pub beyond: u64,
+    /// What cannot be watched, with the reason; the first sixteen.
+    pub refused: BTreeMap<String, String>,
+    /// File systems on which fanotify tells every rename and removal.
+    pub file_systems: Vec<String>,
 }
 
 /// What is known of authentications that are under way.
@@ -606,6 +626,7 @@ pub(crate) mod tests {
             process_table: ProcessTable { entries: 120, max: 65_536, evicted: 0 },
             containers: ContainersStatus { entries: 3, max: 4096, known: 2, ..ContainersStatus::default() },
             libraries: Vec::new(),
+            files: FilesStatus::default(),
             auth: AuthStatus::default(),
             hashes: HashStatus::default(),
             cpu: CpuStatus::default(),

@@ -39,6 +39,12 @@ impl StatusReport {
                 reasons.push(format!("Hook {} is not attached to {}: {problem}.", library.hook, library.path));
             }
         }
+        if self.files.beyond > 0 {
+            reasons.push(format!(
+                "{} watched files and folders have no room and are not watched: name fewer folders in [files], or folders with less in them.",
+                self.files.beyond
+            ));
+        }
         if self.cpu.shedding {
             reasons.push(format!(
                 "Bartizan is at its CPU ceiling of {} % of a processor and leaves connects, accepts and failed execs out: raise sensor.cpu_limit, or see which program makes so many.",

@@ -47,6 +47,7 @@ fn report(state: HookState) -> StatusReport {
         process_table: ProcessTable::default(),
         containers: Default::default(),
         libraries: Vec::new(),
+        files: Default::default(),
         auth: Default::default(),
         hashes: Default::default(),
         cpu: Default::default(),

@@ -1,6 +1,7 @@
 //! The hooks: what each one sees, and the tiers it can be carried by, best first. One file per area.
 
 mod auth;
+mod file;
 mod kernel;
 mod network;
 mod process;
@@ -21,6 +22,8 @@ pub enum Attach {
     Cgroup(CgroupPlace),
     /// A system call's tracepoint: category and name.
     Tracepoint(&'static str, &'static str),
+    /// No program: events of the one fanotify group, `FAN_*`.
+    Fanotify(u64),
     /// Task iterator.
     IterTask,
     /// Entry or return (the program says which) of a function of a shared library, in every process.
@@ -65,7 +68,7 @@ pub struct ProgramSpec {
 /// One way to carry a hook.
 #[derive(Debug, Clone, Copy)]
 pub struct Tier {
-    /// Name for status and `--disable-hook`: `tp_btf`, `fexit`, `cgroup`, `syscall_tracepoint`, `uprobe`, `iter`, `procfs`.
+    /// Name for status and `--disable-hook`: `tp_btf`, `fexit`, `cgroup`, `syscall_tracepoint`, `fanotify`, `uprobe`, `iter`, `procfs`.
     pub name: &'static str,
     /// Programs; all that are not optional must attach.
     pub programs: &'static [ProgramSpec],
@@ -110,7 +113,7 @@ const CRED: &str = "struct cred *";
 const CREDS: &[&str] = &[CRED, CRED, "int"];
 
 /// Every hook, by area, in the order of the status page.
-const AREAS: &[&[Hook]] = &[process::HOOKS, network::HOOKS, auth::HOOKS, kernel::HOOKS];
+const AREAS: &[&[Hook]] = &[process::HOOKS, file::HOOKS, network::HOOKS, auth::HOOKS, kernel::HOOKS];
 
 /// Every hook.
 pub fn hooks() -> impl Iterator<Item = &'static Hook> {
@@ -164,7 +167,7 @@ pub fn refused_by_types(attach: Attach, btf: &Btf) -> Option<String> {
             }
         }
         Attach::Fentry(name, want) => mismatch(&format!("function {name}"), btf.function_parameters(name), want),
-        Attach::Uprobe { .. } | Attach::Cgroup(_) => None,
+        Attach::Uprobe { .. } | Attach::Cgroup(_) | Attach::Fanotify(_) => None,
         Attach::IterTask => (!btf.has_function("bpf_iter_task")).then(|| "this kernel has no task iterator".to_owned()),
         Attach::Tracepoint(..) => None,
     }

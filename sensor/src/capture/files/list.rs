@@ -1,0 +1,172 @@
+//! From the rules to the files and folders that are there now.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use bartizan_sensor_ebpf::abi::{WANT_ENTRIES, WANT_TREE};
+
+use super::rules::{Rule, Rules, matches};
+
+/// Files and folders that are watched, at most: the room in the kernel's map (`WATCH` in the kernel's maps.rs).
+pub const WATCHED_MAX: usize = 8192;
+/// Levels of folders below a watched one.
+const DEPTH: usize = 16;
+
+/// A file or folder to watch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Found {
+    /// The rule's text; empty for a folder that only leads to what a rule names.
+    pub(super) rule: String,
+    /// `WANT_*`.
+    pub(super) want: u32,
+}
+
+/// Everything to watch.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    /// By path.
+    pub(super) found: BTreeMap<PathBuf, Found>,
+    /// Rules for which nothing is there now.
+    pub(super) missing: usize,
+    /// Files and folders for which there is no room.
+    pub(super) beyond: u64,
+    /// What could not be looked at, with the reason.
+    pub(super) refused: BTreeMap<PathBuf, String>,
+}
+
+/// Looks for what the rules name, below `root` (`/`, but for tests).
+pub(super) fn list(rules: &Rules, root: &Path) -> Listing {
+    let mut listing = Listing::default();
+    for rule in rules.iter() {
+        let components: Vec<&str> = rule.components().collect();
+        if !listing.descend(rule, root, &components) {
+            listing.missing += 1;
+        }
+    }
+    listing
+}
+
+impl Listing {
+    /// Follows the components below `at`, noting each folder on the way. Returns whether anything is there.
+    fn descend(&mut self, rule: &Rule, at: &Path, components: &[&str]) -> bool {
+        let Some((first, rest)) = components.split_first() else {
+            self.take(rule, at, 0);
+            return true;
+        };
+        if !first.contains('*') {
+            let next = at.join(first);
+            return if next.exists() {
+                if rest.is_empty() {
+                    self.leads(at);
+                }
+                self.descend(rule, &next, rest)
+            } else {
+                self.leads(at);
+                false
+            };
+        }
+        self.leads(at);
+        let mut found = false;
+        for entry in self.entries(at) {
+            if entry.file_name().to_str().is_some_and(|name| matches(first, name)) {
+                found |= self.descend(rule, &entry.path(), rest);
+            }
+        }
+        found
+    }
+
+    fn entries(&mut self, folder: &Path) -> Vec<fs::DirEntry> {
+        match fs::read_dir(folder) {
+            Ok(entries) => entries.flatten().collect(),
+            Err(error) => {
+                if error.kind() != std::io::ErrorKind::NotFound && error.kind() != std::io::ErrorKind::NotADirectory {
+                    self.refused.insert(folder.to_owned(), error.to_string());
+                }
+                Vec::new()
+            }
+        }
+    }
+
+    /// A folder in which a watched name may appear.
+    fn leads(&mut self, folder: &Path) {
+        self.put(folder, "", WANT_ENTRIES);
+    }
+
+    /// What a rule names, and all below it: each file by itself, because other names may lead to it.
+    fn take(&mut self, rule: &Rule, path: &Path, depth: usize) {
+        if !path.is_dir() {
+            self.put(path, &rule.text, rule.want);
+            return;
+        }
+        self.put(path, &rule.text, rule.want | WANT_TREE | WANT_ENTRIES);
+        if depth == DEPTH {
+            return;
+        }
+        for entry in self.entries(path) {
+            // What a link in a watched folder leads to is not watched for that.
+            if entry.file_type().is_ok_and(|kind| kind.is_dir() || kind.is_file()) {
+                self.take(rule, &entry.path(), depth + 1);
+            }
+        }
+    }
+
+    fn put(&mut self, path: &Path, rule: &str, want: u32) {
+        if let Some(found) = self.found.get_mut(path) {
+            found.want |= want;
+            if found.rule.is_empty() {
+                found.rule = rule.to_owned();
+            }
+        } else if self.found.len() < WATCHED_MAX {
+            self.found.insert(path.to_owned(), Found { rule: rule.to_owned(), want });
+        } else {
+            self.beyond += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bartizan_sensor_ebpf::abi::{WANT_CHANGE, WANT_READ};
+
+    use super::*;
+    use crate::config::files::FilesConfig;
+
+    #[test]
+    fn what_is_there_is_found_and_what_is_not_is_waited_for() {
+        let temp = tempfile::tempdir().unwrap();
+        let at = |path: &str| temp.path().join(path);
+        fs::create_dir_all(at("home/a/.ssh/deep")).unwrap();
+        fs::create_dir_all(at("home/b")).unwrap();
+        fs::create_dir_all(at("etc")).unwrap();
+        fs::write(at("etc/passwd"), "").unwrap();
+        fs::write(at("home/a/.ssh/deep/key"), "").unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", at("home/a/.ssh/link")).unwrap();
+        let own = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect();
+        let config = FilesConfig { watch: own(&["/etc/passwd", "/etc/none/x"]), read: own(&["/home/*/.ssh"]), ..FilesConfig::default() };
+        let listing = list(&Rules::new(&config), temp.path());
+        let want = |path: &str| listing.found.get(&at(path)).map(|found| (found.rule.as_str(), found.want));
+        let secret = WANT_CHANGE | WANT_READ | WANT_TREE | WANT_ENTRIES;
+        assert_eq!(want("etc/passwd"), Some(("/etc/passwd", WANT_CHANGE)));
+        assert_eq!(want("etc"), Some(("", WANT_ENTRIES)), "its file may be replaced, and `none` may appear");
+        assert_eq!(want("home"), Some(("", WANT_ENTRIES)));
+        assert_eq!(want("home/b"), Some(("", WANT_ENTRIES)));
+        assert_eq!(want("home/a/.ssh"), Some(("/home/*/.ssh", secret)));
+        assert_eq!(want("home/a/.ssh/deep"), Some(("/home/*/.ssh", secret)));
+        assert_eq!(want("home/a/.ssh/deep/key"), Some(("/home/*/.ssh", WANT_CHANGE | WANT_READ)));
+        assert_eq!(want("home/a/.ssh/link"), None);
+        assert_eq!((listing.missing, listing.beyond, listing.refused.len()), (1, 0, 0));
+    }
+
+    #[test]
+    fn what_has_no_room_is_counted() {
+        let temp = tempfile::tempdir().unwrap();
+        for folder in 0..WATCHED_MAX + 10 {
+            fs::create_dir_all(temp.path().join(format!("a/{folder}"))).unwrap();
+        }
+        let config = FilesConfig { watch: vec!["/a".to_owned()], read: Vec::new(), ..FilesConfig::default() };
+        let listing = list(&Rules::new(&config), temp.path());
+        // The folder above `a`, `a` itself, and those in it.
+        assert_eq!((listing.found.len(), listing.beyond), (WATCHED_MAX, 12));
+    }
+}
