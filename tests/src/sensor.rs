@@ -23,6 +23,20 @@ const READY_DEADLINE: Duration = Duration::from_secs(60);
 /// What every sensor of the tests is told besides its own configuration: event time goes on quickly.
 const BASE: &str = "[sensor]\nheartbeat = \"1s\"\n";
 
+/// Hooks that tell which processes there are.
+const PROCESSES: [&str; 4] = ["process_exec", "process_fork", "process_exit", "process_seed"];
+
+/// Every hook, as the sensor itself lists them when it is given one that there is not.
+#[track_caller]
+fn hook_names() -> Vec<String> {
+    let mut command = Command::new(bartizan());
+    command.args(["run", "--disable-hook", "no such hook"]);
+    let said = run(&mut command).stderr;
+    let list = said.split_once("take: ").unwrap_or_else(|| panic!("the sensor does not list its hooks: {said}")).1;
+    // Behind a colon stands a tier.
+    list.split(", ").map(str::trim).filter(|name| !name.contains(':')).map(str::to_owned).collect()
+}
+
 /// What a sensor is started with.
 #[derive(Debug, Clone, Default)]
 pub struct SensorConfig {
@@ -43,6 +57,22 @@ impl SensorConfig {
     pub fn arg(mut self, arg: &str) -> Self {
         self.args.push(arg.to_owned());
         self
+    }
+
+    /// Attaches of all hooks only those whose names begin like one of `beginnings`, and those that tell which processes there are: a hook costs
+    /// a guest, which is emulated, a tenth of a second at every start and every end.
+    ///
+    /// # Panics
+    /// No hook is called so.
+    #[must_use]
+    #[track_caller]
+    pub fn hooks(self, beginnings: &[&str]) -> Self {
+        let names = hook_names();
+        for beginning in beginnings {
+            assert!(names.iter().any(|name| name.starts_with(beginning)), "no hook begins with {beginning}: {names:?}");
+        }
+        let is_wanted = |name: &str| PROCESSES.contains(&name) || beginnings.iter().any(|beginning| name.starts_with(beginning));
+        names.iter().filter(|name| !is_wanted(name)).fold(self, |sensor, name| sensor.arg("--disable-hook").arg(name))
     }
 
     /// Starts it and waits until it is ready.

@@ -13,6 +13,9 @@ use bartizan_tests::{Folder, Sensor, SensorConfig, wait_for};
 use nix::libc;
 use serde_json::{Value, json};
 
+/// Beginnings of the hooks that these tests are about.
+const HOOKS: &[&str] = &["process_", "network_", "auth_"];
+
 /// Makes this test run as the program that is watched; its value says which.
 const ROLE: &str = "BARTIZAN_TEST_ROLE";
 /// The folder of the role's files.
@@ -25,8 +28,8 @@ const GUEST: &str = "BARTIZAN_VM";
 /// A sensor with the best tiers that this kernel has, and one held to the fallback tiers.
 fn both() -> [SensorConfig; 2] {
     let best = ["network_accept:fexit", "process_credentials:fexit"];
-    let fallback = best.iter().fold(Sensor::with(), |sensor, tier| sensor.arg("--disable-hook").arg(tier));
-    [Sensor::with(), fallback]
+    let fallback = best.iter().fold(Sensor::with().hooks(HOOKS), |sensor, tier| sensor.arg("--disable-hook").arg(tier));
+    [Sensor::with().hooks(HOOKS), fallback]
 }
 
 fn text(value: &Value) -> &str {
@@ -240,7 +243,7 @@ fn a_listener_and_what_it_accepts_are_told_in_every_tier() {
 
 #[test]
 fn packets_to_closed_ports_are_gathered_by_source_and_none_is_missing() {
-    let sensor = Sensor::start();
+    let sensor = Sensor::with().hooks(HOOKS).start();
     // Held, so that nobody else takes them, and closed, so that nobody listens.
     let closed: Vec<u16> = (0..40).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port()).collect();
     for port in &closed {
@@ -283,7 +286,7 @@ fn auth<'a>(events: &'a [Value], kind: &str) -> Vec<&'a Value> {
 
 #[test]
 fn a_pam_login_is_told_step_by_step_and_its_processes_belong_to_it() {
-    let mut sensor = Sensor::start();
+    let mut sensor = Sensor::with().hooks(HOOKS).start();
     pam::write_services(sensor.folder().path());
     let pid = play("login", sensor.folder().path());
     sensor.settle();
@@ -314,7 +317,7 @@ fn a_pam_login_is_told_step_by_step_and_its_processes_belong_to_it() {
 
 #[test]
 fn refusals_name_the_user_that_was_tried_then() {
-    let mut sensor = Sensor::start();
+    let mut sensor = Sensor::with().hooks(HOOKS).start();
     pam::write_services(sensor.folder().path());
     let pid = play("refused", sensor.folder().path());
     sensor.settle();
@@ -334,7 +337,7 @@ fn refusals_name_the_user_that_was_tried_then() {
 
 #[test]
 fn a_handle_is_followed_across_fork() {
-    let mut sensor = Sensor::start();
+    let mut sensor = Sensor::with().hooks(HOOKS).start();
     pam::write_services(sensor.folder().path());
     let pid = play("forked", sensor.folder().path());
     sensor.settle();
@@ -371,7 +374,7 @@ fn a_library_that_only_a_running_program_has_is_attached_to() {
     fs::copy(LIBPAM, &copy).expect("the library can be copied");
     let child = waiting(folder.path(), &copy);
     fs::remove_file(&copy).expect("removed");
-    let mut sensor = Sensor::start();
+    let mut sensor = Sensor::with().hooks(HOOKS).start();
     let pid = let_go(child);
     sensor.settle();
     let events = sensor.events_json(&["--kind", "auth.authenticate", "--pid", &pid.to_string()]);
@@ -388,7 +391,7 @@ fn a_library_that_an_upgrade_replaces_is_attached_to_anew() {
     if std::env::var_os(GUEST).is_none() {
         return;
     }
-    let mut sensor = Sensor::start();
+    let mut sensor = Sensor::with().hooks(HOOKS).start();
     pam::write_services(sensor.folder().path());
     let place = fs::canonicalize(LIBPAM).expect("libpam is in the guest");
     // As dpkg does: unpack beside, rename over.
@@ -407,7 +410,7 @@ fn a_library_that_an_upgrade_replaces_is_attached_to_anew() {
 
 #[test]
 fn sshd_s_words_are_heard_of_sshd_alone() {
-    let mut sensor = Sensor::start();
+    let mut sensor = Sensor::with().hooks(HOOKS).start();
     let pid = play("sshd", sensor.folder().path());
     sensor.settle();
     let events = sensor.events_json(&["--kind", "auth", "--pid", &pid.to_string()]);
@@ -426,7 +429,7 @@ fn sshd_s_words_are_heard_of_sshd_alone() {
 
 #[test]
 fn a_session_is_known_to_the_next_run_of_the_sensor() {
-    let mut sensor = Sensor::start();
+    let mut sensor = Sensor::with().hooks(HOOKS).start();
     pam::write_services(sensor.folder().path());
     // The session's own process and one below it live across the restart.
     let mut child = role("stays", sensor.folder().path()).spawn().expect("this program again");

@@ -13,6 +13,9 @@ use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, socket};
 use serde_json::Value;
 
+/// Beginnings of the hooks that these tests are about.
+const HOOKS: &[&str] = &["process_", "network_"];
+
 /// Makes `capture` run as the program whose threads all end at once; see [`one_process_ends_once`].
 const MANY_THREADS: &str = "BARTIZAN_TEST_MANY_THREADS";
 
@@ -26,8 +29,8 @@ const BEST_TIERS: [&str; 3] = ["process_exec_failed:fexit", "network_connect_tcp
 
 /// A sensor with the best tiers that this kernel has, and one held to the fallback tiers.
 fn both() -> [SensorConfig; 2] {
-    let fallback = BEST_TIERS.iter().fold(Sensor::with(), |sensor, tier| sensor.arg("--disable-hook").arg(tier));
-    [Sensor::with(), fallback]
+    let fallback = BEST_TIERS.iter().fold(Sensor::with().hooks(HOOKS), |sensor, tier| sensor.arg("--disable-hook").arg(tier));
+    [Sensor::with().hooks(HOOKS), fallback]
 }
 
 fn of_pid(events: &[Value], pid: u32) -> Vec<&Value> {
@@ -47,7 +50,7 @@ fn own_exec_id(sensor: &Sensor) -> String {
 
 #[test]
 fn an_exec_tells_its_image_its_parent_and_its_end() {
-    let mut sensor = Sensor::start();
+    let mut sensor = Sensor::with().hooks(HOOKS).start();
     let folder = sensor.folder().path().canonicalize().unwrap();
     let mut command = Command::new("/bin/sh");
     command.args(["-c", "exit 7", "capture marker", "", "\u{1b}[2J"]).current_dir(&folder);
@@ -82,7 +85,7 @@ fn an_exec_tells_its_image_its_parent_and_its_end() {
 
 #[test]
 fn a_signal_and_a_thread_s_exec_are_told_as_such() {
-    let mut sensor = Sensor::start();
+    let mut sensor = Sensor::with().hooks(HOOKS).start();
     let mut group = Group::start(victim("/bin/sleep", &sensor.folder().join("log-sleep")).arg("600"));
     let pid = group.pid();
     group.signal(nix::sys::signal::Signal::SIGKILL);
@@ -129,7 +132,7 @@ fn what_is_too_long_or_deleted_or_not_utf8_is_said() {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
 
-    let mut sensor = Sensor::start();
+    let mut sensor = Sensor::with().hooks(HOOKS).start();
     let long = "x".repeat(3000);
     let run = |command: &mut Command| {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
@@ -177,7 +180,7 @@ fn one_process_ends_once() {
         // Ends all of them at once, on all processors.
         std::process::exit(0);
     }
-    let mut sensor = Sensor::start();
+    let mut sensor = Sensor::with().hooks(HOOKS).start();
     let own = std::env::current_exe().unwrap();
     let pids: Vec<u32> = (0..40)
         .map(|_| {
@@ -284,7 +287,7 @@ fn every_connection_attempt_is_told_once_with_its_result_in_every_tier() {
 /// The result comes when the process runs another image: it is about the one that tried.
 #[test]
 fn a_result_after_an_exec_is_about_the_image_that_tried() {
-    let mut sensor = Sensor::start();
+    let mut sensor = Sensor::with().hooks(HOOKS).start();
     let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, closed_port(true)));
     let listener = TcpListener::bind(peer).unwrap();
     let mut command = Command::new("/bin/sleep");
@@ -385,7 +388,7 @@ fn a_container_is_known_by_its_control_group_and_named_by_its_runtime_s_files() 
     let file = format!(r#"{{"ID":"{id}","Name":"/web","Image":"sha256:ab","Config":{{"Image":"nginx:1.27","Labels":{{"a":"b"}}}}}}"#);
     fs::write(state.join("config.v2.json"), file).unwrap();
     let config = format!("[sensor]\nruntime_root = {:?}\n", host.path());
-    let mut sensor = Sensor::with().config(&config).start();
+    let mut sensor = Sensor::with().hooks(HOOKS).config(&config).start();
     let group = ControlGroup::new(&format!("docker-{id}.scope"));
     let user = ControlGroup::new("user@1000.service");
     let imitation = user.within(&format!("docker-{id}.scope"));
@@ -438,7 +441,7 @@ fn every_namespace_of_an_image_is_told() {
     use nix::sched::{CloneFlags, unshare};
     let own = namespaces(std::process::id());
     assert!(own["net"].is_u64() && own["user"].is_u64(), "{own:#}");
-    for config in [Sensor::with(), Sensor::with().arg("--disable-hook").arg("process_seed:iter")] {
+    for config in [Sensor::with().hooks(HOOKS), Sensor::with().hooks(HOOKS).arg("--disable-hook").arg("process_seed:iter")] {
         let mut sensor = config.start();
         let mut alike = Group::start(victim("/bin/sleep", &sensor.folder().join("log-alike")).arg("600"));
         let mut apart = victim("/bin/sleep", &sensor.folder().join("log-apart"));

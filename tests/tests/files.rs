@@ -33,7 +33,7 @@ impl Watch {
         let config = format!(
             "[files]\nextra_watch = [\"{path}/watched\", \"{path}/later/*/conf\"]\nextra_read = [\"{path}/secrets\"]\neverywhere = true\n"
         );
-        let sensor = Sensor::with().config(&config).start();
+        let sensor = Sensor::with().hooks(&["file_"]).config(&config).start();
         Self { sensor, folder, marks: 0 }
     }
 

@@ -18,9 +18,12 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 use serde_json::{Value, json};
 
+/// Beginnings of the hooks that these tests are about.
+const HOOKS: &[&str] = &["process_"];
+
 /// A sensor that hashes small files only: others that run, this test's own program among them, keep a debug build busy for long.
 fn hashing() -> Sensor {
-    Sensor::with().config("[sensor]\nhash_max = \"4 MiB\"\n").start()
+    Sensor::with().hooks(HOOKS).config("[sensor]\nhash_max = \"4 MiB\"\n").start()
 }
 
 /// What a child ends with that did not become another image.
@@ -101,7 +104,7 @@ fn play(command: &mut Command) -> u32 {
 
 #[test]
 fn a_script_is_told_with_its_interpreter_whatever_argv_says() {
-    let mut sensor = Sensor::start();
+    let mut sensor = Sensor::with().hooks(HOOKS).start();
     let folder = sensor.folder().path().canonicalize().expect("a folder");
     let inner = sensor.folder().program("inner", "#!/bin/sh\nexit 0\n");
     let outer = sensor.folder().program("outer", format!("#!{} an argument\n", inner.display()));
@@ -141,7 +144,7 @@ fn a_script_is_told_with_its_interpreter_whatever_argv_says() {
 
 #[test]
 fn listed_variables_are_told_and_others_are_not_wherever_they_stand() {
-    let mut sensor = Sensor::start();
+    let mut sensor = Sensor::with().hooks(HOOKS).start();
     let run = |variables: &[(&str, &str)]| play(Command::new("/bin/true").env_clear().envs(variables.iter().copied()));
     let (long, longer) = ("x".repeat(5000), "x".repeat(20_000));
     let listed = ("LD_PRELOAD", "/no/such.so");
@@ -152,7 +155,7 @@ fn listed_variables_are_told_and_others_are_not_wherever_they_stand() {
     let before = run(&[listed, ("Z", &longer)]);
     let between = run(&[("A", &longer), listed, ("Z", &longer)]);
     let none = run(&[]);
-    let mut other = Sensor::with().config("[sensor]\nenvironment = [\"B_ONLY*\"]\n").start();
+    let mut other = Sensor::with().hooks(HOOKS).config("[sensor]\nenvironment = [\"B_ONLY*\"]\n").start();
     let only = run(&[("B_ONLY_THIS", "2"), listed]);
     sensor.settle();
     other.settle();
@@ -181,7 +184,7 @@ fn an_exec_by_the_32_bit_table_tells_the_same() {
     /// `execve`, arch/x86/entry/syscalls/syscall_32.tbl.
     const EXECVE: u32 = 11;
 
-    let mut sensor = Sensor::start();
+    let mut sensor = Sensor::with().hooks(HOOKS).start();
     let texts = *b"/bin/true\0LD_AUDIT=/no/such.so\0";
     let page = low_page(&texts);
     let envp = [page + 10, 0];
@@ -316,7 +319,7 @@ fn clone3(flags: libc::c_int) -> u32 {
 
 #[test]
 fn whoever_makes_a_process_and_how_is_told_before_that_does_anything() {
-    let mut sensor = Sensor::start();
+    let mut sensor = Sensor::with().hooks(HOOKS).start();
     let plain = clone3(0);
     let isolated = clone3(libc::CLONE_NEWUTS | libc::CLONE_NEWNET);
     // The C library's own way: one thread's memory and a parent that waits.

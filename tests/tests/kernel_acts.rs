@@ -16,6 +16,9 @@ use bartizan_tests::{ControlGroup, Sensor, SensorConfig, bpf};
 use nix::libc;
 use serde_json::{Value, json};
 
+/// Beginnings of the hooks that these tests are about.
+const HOOKS: &[&str] = &["kernel_"];
+
 /// Calls of a 32-bit caller: write, bpf, setsockopt.
 const WRITE_32: u32 = 4;
 const BPF_32: u32 = 357;
@@ -26,8 +29,8 @@ const BEST_TIERS: [&str; 4] = ["kernel_bpf_load:fexit", "kernel_bpf_attach:fexit
 
 /// A sensor with the best tiers that this kernel has, and one held to the fallback tiers.
 fn both() -> [SensorConfig; 2] {
-    let fallback = BEST_TIERS.iter().fold(Sensor::with(), |sensor, tier| sensor.arg("--disable-hook").arg(tier));
-    [Sensor::with(), fallback]
+    let fallback = BEST_TIERS.iter().fold(Sensor::with().hooks(HOOKS), |sensor, tier| sensor.arg("--disable-hook").arg(tier));
+    [Sensor::with().hooks(HOOKS), fallback]
 }
 
 /// The tier that carries `hook`.
@@ -58,7 +61,7 @@ fn apart<T: Send>(namespaces: libc::c_int, act: impl FnOnce() -> T + Send) -> T 
 #[test]
 fn a_sysctl_that_is_written_is_told_with_both_values() {
     const PATTERN: &str = "/proc/sys/kernel/core_pattern";
-    let mut sensor = Sensor::start();
+    let mut sensor = Sensor::with().hooks(HOOKS).start();
     // Reading is none. The same value again, so that nothing of this machine changes.
     let before = fs::read_to_string(PATTERN).expect("a core pattern");
     fs::write(PATTERN, &before).expect("root may write it");
@@ -76,7 +79,7 @@ fn a_sysctl_that_is_written_is_told_with_both_values() {
 #[test]
 fn a_sysctl_is_told_whatever_call_wrote_it_and_whatever_became_of_it() {
     const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
-    let mut sensor = Sensor::start();
+    let mut sensor = Sensor::with().hooks(HOOKS).start();
     let uring_works = apart(libc::CLONE_NEWNET, || {
         let file = File::options().write(true).open(FORWARD).expect("a network namespace");
         fs::write(FORWARD, "1\n").expect("write");
@@ -113,7 +116,7 @@ fn a_sysctl_is_told_whatever_call_wrote_it_and_whatever_became_of_it() {
 #[test]
 fn a_long_value_is_cut_and_says_so_and_a_refused_open_is_no_write() {
     const HOST: &str = "/proc/sys/kernel/hostname";
-    let mut sensor = Sensor::start();
+    let mut sensor = Sensor::with().hooks(HOOKS).start();
     apart(libc::CLONE_NEWUTS, || {
         // What the kernel makes of the rest is its own.
         let _ = fs::write(HOST, "x".repeat(300));

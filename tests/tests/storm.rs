@@ -12,6 +12,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+/// Beginnings of the hooks that these tests are about.
+const HOOKS: &[&str] = &["process_", "network_"];
+
 /// Set in the guest of `cargo xtask vm`.
 const GUEST: &str = "BARTIZAN_VM";
 
@@ -109,7 +112,7 @@ fn count_execs(sensor: &Sensor, marker: &str) -> (u64, u64) {
 
 #[test]
 fn an_exec_storm_balances() {
-    let mut sensor = Sensor::start();
+    let mut sensor = Sensor::with().hooks(HOOKS).start();
     let worked = exec_storm(times(3_000), "storm-exec");
     sensor.settle();
     let (execs, exits) = count_execs(&sensor, "storm-exec");
@@ -120,7 +123,7 @@ fn an_exec_storm_balances() {
 
 #[test]
 fn an_exec_storm_over_a_stopped_sensor_is_lost_by_count() {
-    let mut sensor = Sensor::with().config(SMALL_RINGS).start();
+    let mut sensor = Sensor::with().hooks(HOOKS).config(SMALL_RINGS).start();
     let pid = Pid::from_raw(sensor.pid() as i32);
     kill(pid, Signal::SIGSTOP).unwrap();
     let worked = exec_storm(600, "storm-stopped");
@@ -189,7 +192,7 @@ impl Drop for Sink {
 
 #[test]
 fn a_connect_storm_balances() {
-    let mut sensor = Sensor::start();
+    let mut sensor = Sensor::with().hooks(HOOKS).start();
     let sink = Sink::new();
     let worked = connect_storm(times(6_000), sink.address);
     // Refused ones are attempts too.
@@ -219,7 +222,7 @@ fn a_connect_storm_balances() {
 
 #[test]
 fn a_connect_storm_over_a_stopped_sensor_is_lost_by_count() {
-    let mut sensor = Sensor::with().config(SMALL_RINGS).start();
+    let mut sensor = Sensor::with().hooks(HOOKS).config(SMALL_RINGS).start();
     let sink = Sink::new();
     let pid = Pid::from_raw(sensor.pid() as i32);
     kill(pid, Signal::SIGSTOP).unwrap();
@@ -234,7 +237,7 @@ fn a_connect_storm_over_a_stopped_sensor_is_lost_by_count() {
 
 #[test]
 fn a_stop_over_a_backlog_stores_all_of_it_in_a_storm() {
-    let mut sensor = Sensor::start();
+    let mut sensor = Sensor::with().hooks(HOOKS).start();
     let peer_socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let peer = peer_socket.local_addr().unwrap();
     let pid = Pid::from_raw(sensor.pid() as i32);
@@ -248,7 +251,7 @@ fn a_stop_over_a_backlog_stores_all_of_it_in_a_storm() {
 
 #[test]
 fn a_storm_of_failed_execs_crowds_out_no_exec() {
-    let mut sensor = Sensor::with().config("[sensor]\nring_bulk = \"64 KiB\"\n").start();
+    let mut sensor = Sensor::with().hooks(HOOKS).config("[sensor]\nring_bulk = \"64 KiB\"\n").start();
     let pid = Pid::from_raw(sensor.pid() as i32);
     kill(pid, Signal::SIGSTOP).unwrap();
     let tried = times(5_000);
@@ -264,7 +267,7 @@ fn a_storm_of_failed_execs_crowds_out_no_exec() {
 /// Beyond the ceiling bulk kinds are left out, by count; what must not be lost never is.
 #[test]
 fn a_sensor_at_its_cpu_ceiling_sheds_bulk_by_count_in_a_storm() {
-    let mut sensor = Sensor::with().config("[sensor]\ncpu_limit = 1\n").start();
+    let mut sensor = Sensor::with().hooks(HOOKS).config("[sensor]\ncpu_limit = 1\n").start();
     let sink = Sink::new();
     let shedding = |sensor: &Sensor| sensor.status_json()["cpu"]["shedding"] == true;
     // Ten seconds' worth of one percent are gone soon.
@@ -288,7 +291,7 @@ fn a_sensor_at_its_cpu_ceiling_sheds_bulk_by_count_in_a_storm() {
 /// A process whose exec was lost may be the one that matters: it is found while it runs.
 #[test]
 fn who_was_lost_in_a_storm_is_seeded_again() {
-    let mut sensor = Sensor::with().config(SMALL_RINGS).start();
+    let mut sensor = Sensor::with().hooks(HOOKS).config(SMALL_RINGS).start();
     let pid = Pid::from_raw(sensor.pid() as i32);
     kill(pid, Signal::SIGSTOP).unwrap();
     exec_storm(600, "storm-before");

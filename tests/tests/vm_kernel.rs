@@ -11,6 +11,9 @@ use bartizan_tests::{Sensor, SensorConfig, bpf, wait_for};
 use nix::libc;
 use serde_json::{Value, json};
 
+/// Beginnings of the hooks that these tests are about.
+const HOOKS: &[&str] = &["kernel_"];
+
 /// A module of the guest's kernel: xtask/src/vm/initramfs.rs. `/lib` is a link.
 const MODULE: &str = "/lib/modules/dummy.ko";
 const MODULE_PATH: &str = "/usr/lib/modules/dummy.ko";
@@ -55,8 +58,8 @@ fn own(sensor: &Sensor, kind: &str) -> Vec<Value> {
 /// A sensor with the best tiers, and one held to the fallback tiers.
 fn both() -> [(SensorConfig, bool); 2] {
     let best = ["kernel_module:fexit", "kernel_kexec:fexit"];
-    let fallback = best.iter().fold(Sensor::with(), |sensor, tier| sensor.arg("--disable-hook").arg(tier));
-    [(Sensor::with(), true), (fallback, false)]
+    let fallback = best.iter().fold(Sensor::with().hooks(HOOKS), |sensor, tier| sensor.arg("--disable-hook").arg(tier));
+    [(Sensor::with().hooks(HOOKS), true), (fallback, false)]
 }
 
 #[test]
@@ -109,7 +112,7 @@ fn a_module_is_told_when_it_comes_and_when_it_goes_and_where_it_came_from() {
 
 #[test]
 fn the_kernel_s_own_wishes_are_told_with_who_caused_them() {
-    let mut sensor = Sensor::start();
+    let mut sensor = Sensor::with().hooks(HOOKS).start();
     // SAFETY: numbers.
     assert_eq!(unsafe { libc::socket(NO_FAMILY, libc::SOCK_SEQPACKET, 0) }, -1);
     sensor.settle();
@@ -153,7 +156,7 @@ fn another_kernel_is_told_when_it_is_loaded() {
 
 #[test]
 fn a_probe_on_the_kernel_is_told_by_its_symbol() {
-    let mut sensor = Sensor::start();
+    let mut sensor = Sensor::with().hooks(HOOKS).start();
     let tracing = |name: &str| format!("/sys/kernel/tracing/{name}");
     fs::write(tracing("kprobe_events"), "p:bartizan_test do_unlinkat\n").expect("root may");
     fs::write(tracing("events/kprobes/bartizan_test/enable"), "1").expect("root may");
@@ -197,7 +200,7 @@ fn load_program(name: &str) {
 
 #[test]
 fn a_sensor_whose_programs_are_silenced_says_so() {
-    let mut sensor = Sensor::start();
+    let mut sensor = Sensor::with().hooks(HOOKS).start();
     let silenced = |sensor: &Sensor| !sensor.status_json()["kernel_state"]["silenced"].as_array().is_none_or(Vec::is_empty);
     assert!(!silenced(&sensor));
     load_program("before");
@@ -229,7 +232,7 @@ fn a_sensor_whose_programs_are_silenced_says_so() {
 #[test]
 fn z_what_lockdown_refuses_is_told_and_its_mode_too() {
     const MODE: &str = "/sys/kernel/security/lockdown";
-    let mut sensor = Sensor::start();
+    let mut sensor = Sensor::with().hooks(HOOKS).start();
     assert_eq!(sensor.status_json()["kernel_state"]["lockdown"], "none");
     fs::write(MODE, "integrity").expect("root may");
     wait_for("the new mode", || (sensor.status_json()["kernel_state"]["lockdown"] == "integrity").then_some(()));
