@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::bpf_stats::Counting;
 use super::capture::{Plan, run_storm, version};
@@ -82,17 +82,28 @@ impl Bench<'_> {
     pub(super) fn observer(&self, subject: Subject) -> Result<Option<Observer>> {
         let folder = self.folder.join(subject.name());
         let observer = match (subject, &self.bpftrace) {
-            (Subject::Bartizan, _) => Observer::bartizan(self.bartizan, folder, false)?,
+            (Subject::Bartizan, _) => self.bartizan(folder)?,
             (Subject::Bpftrace, Some(program)) => Observer::bpftrace(program, folder)?,
             (Subject::Auditd, _) => {
-                let watched = self.folder.join(WATCHED);
-                std::fs::create_dir_all(&watched)?;
-                Observer::auditd(folder, &watched)?
+                Observer::auditd(folder, &self.watched()?)?
             }
             (Subject::Off, _) | (Subject::Bpftrace, None) => return Ok(None),
         };
         self.rest(subject, &observer)?;
         Ok(Some(observer))
+    }
+
+    /// The folder whose files are opened for writing.
+    fn watched(&self) -> Result<PathBuf> {
+        let watched = self.folder.join(WATCHED);
+        std::fs::create_dir_all(&watched).with_context(|| format!("{} cannot be made", watched.display()))?;
+        Ok(watched)
+    }
+
+    /// Starts Bartizan with its defaults, and has it watch the files that are opened for writing.
+    pub(super) fn bartizan(&self, folder: PathBuf) -> Result<Observer> {
+        let config = format!("[files]\nextra_watch = [{:?}]\n", self.watched()?);
+        Observer::bartizan_with(self.bartizan, folder, false, &config)
     }
 
     /// One subject's turn: every storm once under one observer.
@@ -105,7 +116,7 @@ impl Bench<'_> {
             let (ran, watched) = match &observer {
                 None => (self.storm(*storm, costs.operations)?, None),
                 Some(observer) => {
-                    let (ran, watched) = self.watched(subject, observer, *storm, costs.operations)?;
+                    let (ran, watched) = self.under(subject, observer, *storm, costs.operations)?;
                     (ran, Some(watched))
                 }
             };
@@ -121,7 +132,7 @@ impl Bench<'_> {
     }
 
     /// A storm with an observer: what it counted and used until it had worked everything off.
-    fn watched(&self, subject: Subject, observer: &Observer, storm: Storm, operations: u64) -> Result<(Ran, Watched)> {
+    fn under(&self, subject: Subject, observer: &Observer, storm: Storm, operations: u64) -> Result<(Ran, Watched)> {
         let counted = observer.counts()?;
         self.rest(subject, observer)?;
         let (process, thread) = observer.cpu()?;

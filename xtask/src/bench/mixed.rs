@@ -49,7 +49,7 @@ struct Mixed {
 pub(super) fn measure(bench: &Bench<'_>, head: Head) -> Result<String> {
     let seconds = Duration::from_secs(bench.plan.seconds);
     eprintln!("      everything at once for {} s", bench.plan.seconds);
-    let sensor = Observer::bartizan(bench.bartizan, bench.folder.join("mixed"), false)?;
+    let sensor = bench.bartizan(bench.folder.join("mixed"))?;
     sensor.rest()?;
     let (before, cpu, began) = (sensor.counts()?, process::cpu(sensor.pid())?, Instant::now());
     let mut mixed = Mixed { samples: vec![(Duration::ZERO, process::memory(sensor.pid())?)], ..Mixed::default() };
