@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use super::arrival::Arrivals;
 use super::goal::{self, Goal};
 use super::measure::Bench;
-use super::observer::{Counts, Observer};
+use super::observer::Counts;
 use super::process::{self, Memory};
 use super::report::Head;
 use super::stats::summary;
