@@ -53,7 +53,7 @@ fn writeback_dirty_folio(ctx: BtfTracePointContext) -> u32 {
     let gathered = match WRITES.get_ptr_mut(&key) {
         Some(gathered) => gathered,
         None => {
-            if emit::is_self(Kind::FileWrite, key.tgid) || emit::is_shed(Kind::FileWrite) {
+            if emit::is_self(Kind::FileWrite, key.tgid) || emit::is_ignored(Kind::FileWrite, current) || emit::is_shed(Kind::FileWrite) {
                 return 0;
             }
             // SAFETY: the helper takes nothing.

@@ -44,6 +44,7 @@ use judge::complete;
 pub use judge::{Judge, WatchList};
 pub use list::WATCHED_MAX;
 use rules::Rules;
+pub(crate) use rules::matches;
 use state::State;
 
 /// Between two looks for watched files that came or went unseen.
@@ -434,7 +435,7 @@ fn names(body: &Body) -> impl Iterator<Item = &str> {
 }
 
 /// `st_dev` as the kernel keeps it: major << 20 | minor (include/linux/kdev_t.h).
-fn kernel_device(device: u64) -> u32 {
+pub(crate) fn kernel_device(device: u64) -> u32 {
     let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
     (major as u32) << 20 | minor as u32
 }

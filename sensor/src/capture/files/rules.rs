@@ -71,7 +71,7 @@ fn components(path: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Whether `name` is what `pattern` says: `*` stands for any characters, none included.
-pub(super) fn matches(pattern: &str, name: &str) -> bool {
+pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     let Some((first, rest)) = pattern.split_once('*') else { return pattern == name };
     let Some(mut name) = name.strip_prefix(first) else { return false };
     let mut parts: Vec<&str> = rest.split('*').collect();
