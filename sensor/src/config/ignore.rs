@@ -267,7 +267,7 @@ mod tests {
         }
         for kind in ["process.exec", "process.fork", "process.exit", "process.credentials", "auth.*", "kernel.*", "sensor.*"] {
             let error = validate(&[entry(&[kind])]).unwrap_err();
-            assert!(error.starts_with("sensor.ignore: ") && error.contains("live on it; these can: file.attributes, "), "{error}");
+            assert!(error.starts_with("sensor.ignore: ") && error.contains("live on it; these can: network.connect, "), "{error}");
         }
     }
 
