@@ -89,8 +89,11 @@ fn churn(project: &Project, minutes: u64, root: Privilege, bartizan: &Path, step
             bail!("there is no test binary {CHURN:?} to soak: tests/tests/{CHURN}.rs was renamed");
         };
         let longest = Duration::from_secs(minutes.saturating_mul(60)).saturating_add(CHURN_MORE);
-        let words = [&*format!("{CHURN_MINUTES}={minutes}"), "--nocapture"];
-        let (counts, trouble) = binaries::run_for(project, binary, bartizan, root, &words, longest)?;
+        let variable = format!("{CHURN_MINUTES}={minutes}");
+        let (mut counts, trouble) = binaries::run_for(project, binary, bartizan, root, &["--nocapture"], &[&variable], longest)?;
+        if trouble.is_some() {
+            counts.failed = counts.failed.max(1);
+        }
         let said = trouble.unwrap_or_else(|| "nobody mixed up, nothing grew".to_owned());
         Ok((counts, said))
     })

@@ -43,7 +43,7 @@ const WITH_PEER: &[&str] = &[
 const WITHOUT_PROCESS: &[&str] = &["network.probe"];
 
 /// Whether records of `kind` may be left out: those that come in masses, and nothing of what the process table and logins live on.
-fn can_be_left_out(kind: &str) -> bool {
+pub(crate) fn can_be_left_out(kind: &str) -> bool {
     let mut records = KINDS.iter().filter(|info| info.name == kind).peekable();
     records.peek().is_some() && records.all(|info| info.ring == Ring::Bulk)
 }

@@ -75,10 +75,10 @@ pub(crate) fn run(
     root: Privilege,
     filter: &[&str],
 ) -> Result<(Counts, Option<String>)> {
-    run_for(project, binary, bartizan, root, filter, LONGEST)
+    run_for(project, binary, bartizan, root, filter, &[], LONGEST)
 }
 
-/// [`run`], with arguments of libtest or `NAME=value` variables in `words`, and killed after `longest`.
+/// [`run`], with these variables (`NAME=value`), and killed after `longest`.
 ///
 /// # Errors
 /// As [`run`].
@@ -87,10 +87,10 @@ pub(crate) fn run_for(
     binary: &TestBinary,
     bartizan: &Path,
     root: Privilege,
-    words: &[&str],
+    filter: &[&str],
+    variables: &[&str],
     longest: Duration,
 ) -> Result<(Counts, Option<String>)> {
-    let (variables, filter): (Vec<&str>, Vec<&str>) = words.iter().partition(|word| word.contains('='));
     let mut variable = std::ffi::OsString::from("BARTIZAN_BIN=");
     variable.push(bartizan);
     let mut test = root.command("env");
