@@ -193,6 +193,7 @@ impl SensorConfig {
             ring_bulk: self.ring_bulk,
             bulk_wakeup: self.ring_bulk_wakeup,
             files_everywhere: files.everywhere,
+            files_ignored: !files.ignore.is_empty(),
             ignore: self.ignore.clone(),
             btf: None,
         }

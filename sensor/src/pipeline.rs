@@ -514,7 +514,7 @@ impl<S: Sink> Pipeline<S> {
     /// Puts what fanotify says among the records, and keeps the list of watched files.
     fn take_files(&mut self) {
         self.refresh_files();
-        let Told { deeds, overflows, shed, unreadable } = self.files.take(clock::boot_now(), self.shedding);
+        let Told { deeds, ignored, overflows, shed, unreadable } = self.files.take(clock::boot_now(), self.shedding);
         if !deeds.is_empty() {
             self.files_read = Some(Instant::now());
         }
@@ -524,6 +524,9 @@ impl<S: Sink> Pipeline<S> {
                 continue;
             }
             self.sink.take(Input::FileDeed(Box::new(deed)));
+        }
+        for (kind, count) in ignored {
+            *self.shared.lock().own_filtered.entry(kind).or_default() += count;
         }
         if overflows + shed + unreadable > 0 {
             let mut counts = self.shared.lock();

@@ -229,8 +229,8 @@ fn library(report: &LibraryReport) -> LibraryStatus {
 }
 
 fn files(report: &FilesReport) -> FilesStatus {
-    let FilesReport { files, folders, missing, beyond, refused, file_systems } = report.clone();
-    FilesStatus { files, folders, missing, beyond, refused: refused.into_iter().collect(), file_systems }
+    let FilesReport { files, folders, missing, beyond, ignored, ignored_missing, refused, file_systems } = report.clone();
+    FilesStatus { files, folders, missing, beyond, ignored, ignored_missing, refused: refused.into_iter().collect(), file_systems }
 }
 
 fn ignored(report: &IgnoreReport) -> IgnoreStatus {

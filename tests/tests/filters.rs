@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -29,20 +30,23 @@ impl Stage {
     #[track_caller]
     fn start() -> Self {
         let folder = Folder::new();
-        fs::create_dir(folder.join("watched")).expect("a folder");
+        fs::create_dir_all(folder.join("watched/cache/deep")).expect("a folder");
         fs::copy(BASH, folder.join("left-out")).expect("a copy of bash");
         let name = format!("bz-ignore-{}", std::process::id());
         let group = ControlGroup::new(&name);
         let path = folder.path().display();
         let config = format!(
-            "[files]\nextra_watch = [\"{path}/watched\"]\n\
-             [[sensor.ignore]]\nkinds = [\"network.*\", \"file.*\"]\nexe = [\"{path}/left-out\", \"{path}/later\"]\n\
+            "[files]\nextra_watch = [\"{path}/watched\"]\nignore = [\"{path}/*/cache\", \"{path}/nowhere\"]\n\
+             [[sensor.ignore]]\nkinds = [\"*\"]\nexe = [\"{path}/left-out\", \"{path}/later\"]\n\
              [[sensor.ignore]]\nkinds = [\"network.*\"]\nuid = [{LEFT_OUT}]\n\
              [[sensor.ignore]]\nkinds = [\"network.*\"]\ncgroup = [\"/{name}\"]\n\
-             [[sensor.ignore]]\nkinds = [\"network.connect\", \"network.flow_end\"]\nnetwork = [\"127.77.0.0/16\"]\n\
+             [[sensor.ignore]]\nkinds = [\"network.connect\", \"network.flow_end\", \"network.probe\"]\nnetwork = [\"127.77.0.0/16\"]\n\
              [[sensor.ignore]]\nkinds = [\"network.connect\"]\nuid = [{ONLY_THERE}]\nnetwork = [\"127.78.0.0/16\"]\n"
         );
         let sensor = Sensor::with().config(&config).start();
+        // Every program of this kernel is loaded with all of it.
+        let hooks = sensor.status_json()["hooks"].clone();
+        assert!(hooks.as_array().is_some_and(|hooks| hooks.iter().all(|hook| hook["state"] != "failed")), "{hooks:#}");
         let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a listener");
         Self { sensor, folder, group, listener }
     }
@@ -194,4 +198,44 @@ fn files_and_datagrams_are_left_out_by_executable_too() {
         [1, 0, 0, 0, 0]
     );
     assert!(stage.filtered("network.udp_flow") >= 1);
+}
+
+#[test]
+fn of_an_ignored_folder_nothing_is_told_but_what_goes_out_of_it() {
+    let mut stage = Stage::start();
+    let folder = |name: &str| stage.folder.join("watched").join(name);
+    let deeds = |place: PathBuf| {
+        let (file, next) = (place.join("file"), place.join("next"));
+        fs::write(&file, "contents").expect("a file");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o700)).expect("permissions");
+        fs::create_dir(place.join("made")).expect("a folder");
+        fs::rename(&file, &next).expect("a name");
+        fs::hard_link(&next, &file).expect("a second name");
+        fs::remove_file(&file).expect("one name less");
+    };
+    deeds(folder("cache/deep"));
+    deeds(folder(""));
+    fs::rename(folder("cache/deep/next"), folder("out")).expect("another place");
+    stage.sensor.settle();
+    let (root, cache) = (folder("").display().to_string(), folder("cache").display().to_string());
+    let own = std::process::id().to_string();
+    let told = || -> Vec<(Value, Value, Value)> {
+        let events = stage.sensor.events_json(&["--kind", "file", "--pid", &own]);
+        let parts = |event: &Value| (event["kind"].clone(), event["body"]["file"]["path"].clone(), event["body"]["old_path"].clone());
+        events.iter().map(parts).filter(|(_, path, _)| path.as_str().is_some_and(|path| path.starts_with(&root))).collect()
+    };
+    wait_until("the rename out of it", || told().iter().any(|(_, path, _)| path.as_str().is_some_and(|path| path.ends_with("/out"))));
+    let told = told();
+    let inside = |value: &Value| value.as_str().is_some_and(|path| path.starts_with(&cache));
+    let of_cache: Vec<_> = told.iter().filter(|(_, path, old)| inside(path) || inside(old)).collect();
+    assert_eq!(of_cache.len(), 1, "the rename out of it alone: {told:#?}");
+    assert_eq!(of_cache[0].0, "file.rename");
+    for kind in ["file.open", "file.create", "file.rename", "file.unlink"] {
+        assert!(told.iter().any(|(told, _, _)| told == kind), "the twin's {kind}: {told:#?}");
+    }
+    // Renames and removals of any file would have been told.
+    assert!(stage.filtered("file.rename") >= 1 && stage.filtered("file.unlink") >= 1);
+    let files = stage.sensor.status_json()["files"].clone();
+    assert_eq!(files["ignored"], 1, "{files:#}");
+    assert!(files["ignored_missing"][0].as_str().is_some_and(|path| path.ends_with("/nowhere")), "{files:#}");
 }

@@ -4,8 +4,8 @@ use super::flow::{Accepted, FlowMap};
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use bartizan_sensor_ebpf::abi::{
-    COUNTER_SLOTS, CapabilitySets, IGNORE_CONDITIONS_MAX, Ignore, NamespaceIds, Pending, ProbeGathered, ProbeSource, TaskIds, UdpGathered,
-    UdpPeer, WATCH_BITS, WRITES_MAX, WatchKey, WriteGathered, WriteKey,
+    COUNTER_SLOTS, CapabilitySets, IGNORE_CONDITIONS_MAX, IGNORE_FOLDERS_MAX, Ignore, NamespaceIds, Pending, ProbeGathered, ProbeSource,
+    TaskIds, UdpGathered, UdpPeer, WATCH_BITS, WRITES_MAX, WatchKey, WriteGathered, WriteKey,
 };
 use bartizan_sensor_ebpf::layout::KernelOffsets;
 
@@ -231,6 +231,14 @@ pub(crate) const FILE_PROGRAMS: u32 = 16;
 /// Whether renames, removals and hard links of files that are not watched are told, set by user space before load.
 #[unsafe(no_mangle)]
 pub(crate) static FILES_EVERYWHERE: u32 = 0;
+
+/// Whether there is anything in [`IGNORE_FOLDERS`], set by user space before load.
+#[unsafe(no_mangle)]
+pub(crate) static FILES_IGNORED: u32 = 0;
+
+/// Files and folders of which nothing is told, nor of what is below them. User space keeps it.
+#[map]
+pub(crate) static IGNORE_FOLDERS: HashMap<WatchKey, u32> = HashMap::with_max_entries(IGNORE_FOLDERS_MAX, 0);
 
 /// What processes write, by process and file. User space empties it once a second.
 #[map]

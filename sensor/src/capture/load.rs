@@ -69,6 +69,8 @@ pub struct LoadConfig {
     pub ignore: Vec<IgnoreEntry>,
     /// Whether renames, removals and hard links of files that are not watched are told.
     pub files_everywhere: bool,
+    /// Whether there are files of which nothing is told.
+    pub files_ignored: bool,
     /// Type information to use instead of the kernel's own file.
     pub btf: Option<PathBuf>,
 }
@@ -175,6 +177,7 @@ pub fn load(config: &LoadConfig) -> Result<Loaded, LoadError> {
     let own = std::process::id();
     let btf = aya::Btf::parse_file(path, aya::Endianness::default())?;
     let everywhere = u32::from(config.files_everywhere);
+    let files_ignored = u32::from(config.files_ignored);
     let wakeup = wakeup_bytes(config.ring_bulk, config.bulk_wakeup);
     let left_out = ignore::global(&config.ignore);
     let mut ebpf = EbpfLoader::new()
@@ -182,6 +185,7 @@ pub fn load(config: &LoadConfig) -> Result<Loaded, LoadError> {
         .override_global("OFFSETS", &offsets, true)
         .override_global("SELF_TGID", &own, true)
         .override_global("FILES_EVERYWHERE", &everywhere, true)
+        .override_global("FILES_IGNORED", &files_ignored, true)
         .override_global("BULK_WAKEUP", &wakeup, true)
         .override_global("IGNORE", &left_out, true)
         .map_max_entries("PRIORITY", config.ring_priority)
@@ -202,7 +206,8 @@ pub fn load(config: &LoadConfig) -> Result<Loaded, LoadError> {
     let watch = HashMap::try_from(take(&mut ebpf, "WATCH")?).map_err(|error| LoadError::Map("WATCH", error))?;
     let bits = Array::try_from(take(&mut ebpf, "WATCH_MASK")?).map_err(|error| LoadError::Map("WATCH_MASK", error))?;
     let Map::HashMap(writes) = take(&mut ebpf, "WRITES")? else { return Err(LoadError::NoMap("WRITES")) };
-    let watch = files::Maps { watch, bits, writes };
+    let ignored = HashMap::try_from(take(&mut ebpf, "IGNORE_FOLDERS")?).map_err(|error| LoadError::Map("IGNORE_FOLDERS", error))?;
+    let watch = files::Maps { watch, bits, writes, ignored };
     // Before anything is attached, so that nothing that is left out slips through.
     let ignoring = ignoring(&mut ebpf, &config.ignore)?;
 

@@ -207,7 +207,7 @@ fn hashes(hashes: HashStatus) -> String {
 
 /// Nothing where nothing is watched.
 fn files(status: &FilesStatus, paint: Paint) -> Vec<String> {
-    let FilesStatus { files, folders, missing, beyond, refused, file_systems } = status;
+    let FilesStatus { files, folders, missing, beyond, ignored, ignored_missing, refused, file_systems } = status;
     if files + folders + missing == 0 {
         return Vec::new();
     }
@@ -218,6 +218,10 @@ fn files(status: &FilesStatus, paint: Paint) -> Vec<String> {
         let places: Vec<String> = file_systems.iter().map(|place| escape(place)).collect();
         lines.push(format!("renames and removals of all files on {}", places.join(", ")));
     }
+    if *ignored > 0 {
+        lines.push(format!("nothing is told of {ignored} files and folders, and of what is below them (files.ignore)"));
+    }
+    lines.extend(ignored_missing.iter().map(|path| paint.yellow(&format!("{} of files.ignore is not there now", escape(path)))));
     if *beyond > 0 {
         lines.push(paint.yellow(&format!("no room for {beyond} more: name fewer folders")));
     }

@@ -147,6 +147,12 @@ pub struct FilesStatus {
     pub missing: u64,
     /// Files and folders for which there was no room.
     pub beyond: u64,
+    /// Files and folders of which nothing is told, as `files.ignore` says.
+    #[serde(default)]
+    pub ignored: u64,
+    /// Entries of `files.ignore` for which nothing is there now.
+    #[serde(default)]
+    pub ignored_missing: Vec<String>,
     /// What cannot be watched, with the reason; the first sixteen.
     pub refused: BTreeMap<String, String>,
     /// File systems on which fanotify tells every rename and removal.
