@@ -64,7 +64,7 @@ struct Entry {
 /// The entries and the kernel's maps of them.
 pub struct Ignoring {
     entries: Vec<Entry>,
-    /// `None` where nothing is left out.
+    /// Kept though nothing may be in them: the programs that are still to be loaded name them by their descriptors. `None` in tests.
     maps: Option<Maps>,
     exes: HashMap<WatchKey, u64>,
     cgroups: HashMap<u64, u64>,
@@ -119,8 +119,8 @@ impl Ignoring {
             maps.networks.insert(&Prefix::new(len, bytes), bits, 0).map_err(|error| ("IGNORE_NETWORKS", error))?;
         }
         let entries = compiled(entries);
-        let maps = (!entries.is_empty()).then_some(maps);
-        let mut ignoring = Self { entries, maps, exes: HashMap::new(), cgroups: HashMap::new(), root: None, report: Vec::new() };
+        let mut ignoring =
+            Self { entries, maps: Some(maps), exes: HashMap::new(), cgroups: HashMap::new(), root: None, report: Vec::new() };
         ignoring.refresh()?;
         Ok(ignoring)
     }
