@@ -10,6 +10,7 @@
 mod error;
 mod fields;
 pub mod files;
+pub mod ignore;
 pub mod nats;
 pub mod units;
 
@@ -24,8 +25,10 @@ use serde::Deserialize;
 
 pub use error::ConfigError;
 use files::FilesConfig;
+use ignore::IgnoreEntry;
 use nats::NatsConfig;
 
+use crate::capture::LoadConfig;
 use crate::enrich::environment;
 use crate::redact::RedactionConfig;
 
@@ -79,6 +82,12 @@ pub struct SensorConfig {
     /// Bytes of the ring for bulk records (network); a power of two.
     #[serde(deserialize_with = "fields::ring::<_, {64 << 10}, {1 << 30}>")]
     pub ring_bulk: u32,
+    /// After something was found in the rings, how long the next records are gathered before they are looked for; 0 looks at once.
+    #[serde(deserialize_with = "fields::duration_ms::<_, 0, 100>")]
+    pub ring_gather: Duration,
+    /// Percent of the bulk ring that waits before a record in it wakes Bartizan at once.
+    #[serde(deserialize_with = "fields::count::<_, 1, 90>")]
+    pub ring_bulk_wakeup: usize,
     /// Most processes that the process table holds.
     #[serde(deserialize_with = "fields::count::<_, 1024, 4194304>")]
     pub process_table: usize,
@@ -98,6 +107,8 @@ pub struct SensorConfig {
     /// Bytes of executables that are read in a second, at most.
     #[serde(deserialize_with = "fields::size::<_, {1 << 20}, {1 << 40}>")]
     pub hash_rate: u64,
+    /// What is left out before a record is made of it.
+    pub ignore: Vec<IgnoreEntry>,
 }
 
 /// `[streams]`: retention.
@@ -159,6 +170,8 @@ impl Default for SensorConfig {
             disable_hooks: Vec::new(),
             ring_priority: 8 << 20,
             ring_bulk: 16 << 20,
+            ring_gather: Duration::from_millis(1),
+            ring_bulk_wakeup: 25,
             process_table: 65_536,
             heartbeat: Duration::from_secs(10),
             cpu_limit: 100,
@@ -166,6 +179,23 @@ impl Default for SensorConfig {
             environment: environment::DEFAULT.iter().map(|name| (*name).to_owned()).collect(),
             hash_max: 64 << 20,
             hash_rate: 32 << 20,
+            ignore: Vec::new(),
+        }
+    }
+}
+
+impl SensorConfig {
+    /// What the kernel's side is to be.
+    pub fn load(&self, files: &FilesConfig) -> LoadConfig {
+        LoadConfig {
+            disabled: self.disable_hooks.clone(),
+            ring_priority: self.ring_priority,
+            ring_bulk: self.ring_bulk,
+            bulk_wakeup: self.ring_bulk_wakeup,
+            files_everywhere: files.everywhere,
+            files_ignored: !files.ignore.is_empty(),
+            ignore: self.ignore.clone(),
+            btf: None,
         }
     }
 }
@@ -241,6 +271,7 @@ impl Config {
         if !self.sensor.runtime_root.is_absolute() {
             return Err(format!("sensor.runtime_root {:?} is not an absolute path: begin it with /", self.sensor.runtime_root));
         }
+        ignore::validate(&self.sensor.ignore)?;
         self.files.validate()?;
         self.redaction.validate().map_err(|error| error.to_string())?;
         self.detectors.validate().map_err(|error| error.to_string())?;
@@ -343,8 +374,9 @@ mod tests {
     fn every_key_is_read() {
         let config = load(
             "data_dir = \"/srv/b\"\n[sensor]\ndisable_hooks = [\"exec\"]\nring_priority = \"8 MiB\"\nring_bulk = 1048576\n\
-             process_table = 2048\nheartbeat = \"30s\"\ncpu_limit = 25\nruntime_root = \"/host\"\nenvironment = [\"LD_*\", \"ENV\"]\n\
-             hash_max = 0\nhash_rate = \"1 MiB\"\n[streams.events]\nmax_age = \"1d\"\nmax_bytes = \"1 GiB\"\n\
+             ring_gather = \"5ms\"\nring_bulk_wakeup = 10\nprocess_table = 2048\nheartbeat = \"30s\"\ncpu_limit = 25\nruntime_root = \"/host\"\nenvironment = [\"LD_*\", \"ENV\"]\n\
+             hash_max = 0\nhash_rate = \"1 MiB\"\n[[sensor.ignore]]\nkinds = [\"network.*\"]\nexe = [\"/x\"]\nuid = [33]\n\
+             cgroup = [\"/a/b\"]\nnetwork = [\"10.0.0.0/8\"]\n[streams.events]\nmax_age = \"1d\"\nmax_bytes = \"1 GiB\"\n\
              sync_interval = \"250ms\"\n[streams.alerts]\nmax_age = \"90d\"\nmax_bytes = \"64 MiB\"\n\
              [[forward]]\nname = \"siem\"\ntype = \"syslog\"\naddress = \"siem:514\"\n",
         )
@@ -354,6 +386,8 @@ mod tests {
             disable_hooks: vec!["exec".into()],
             ring_priority: 8 << 20,
             ring_bulk: 1 << 20,
+            ring_gather: Duration::from_millis(5),
+            ring_bulk_wakeup: 10,
             process_table: 2048,
             heartbeat: Duration::from_secs(30),
             cpu_limit: 25,
@@ -361,6 +395,13 @@ mod tests {
             environment: vec!["LD_*".into(), "ENV".into()],
             hash_max: 0,
             hash_rate: 1 << 20,
+            ignore: vec![IgnoreEntry {
+                kinds: vec!["network.*".into()],
+                exe: vec!["/x".into()],
+                uid: vec![33],
+                cgroup: vec!["/a/b".into()],
+                network: vec!["10.0.0.0/8".parse().expect("a network")],
+            }],
         };
         assert_eq!(config.sensor, sensor);
         let bus = config.bus(&config.events_budget());
@@ -387,6 +428,12 @@ mod tests {
                 "line 2, column 13, key `sensor.ring_bulk`: 3 MiB is not a power of two, which the kernel's ring buffers must be: use 2 MiB or 4 MiB",
             ),
             ("[sensor]\nring_bulk = \"1 KiB\"", "64 KiB to 1 GiB are allowed"),
+            ("[sensor]\nring_gather = \"101ms\"", "key `sensor.ring_gather`: 101ms is out of range: 0ms to 100ms are allowed"),
+            ("[sensor]\nring_bulk_wakeup = 0", "key `sensor.ring_bulk_wakeup`: 0 is out of range: 1 to 90 are allowed"),
+            ("[sensor]\nring_bulk_wakeup = 91", "91 is out of range"),
+            ("[[sensor.ignore]]\nkinds = [\"process.exec\"]\nuid = [1]", "sensor.ignore: process.exec cannot be left out"),
+            ("[[sensor.ignore]]\nnetwork = [\"10.0.0.1/8\"]", "write 10.0.0.0/8"),
+            ("[[sensor.ignore]]\npath = \"/x\"", "unknown field `path`"),
             ("[sensor]\nring_bulk = -1", "a size such as \"2 GiB\""),
             ("[sensor]\nprocess_table = 3", "1024 to 4194304 are allowed"),
             ("[sensor]\nenvironment = [\"A=b\"]", "sensor.environment: \"A=b\" is not a name"),

@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use crate::capture::files::FileWatch;
 use crate::capture::loss::Losses;
 use crate::capture::rings::Rings;
-use crate::capture::{HookReport, HookState, LoadConfig, LoadError, Loaded, hook_names, is_hook_name, load, mounts, seed};
+use crate::capture::{HookReport, HookState, LoadError, Loaded, hook_names, is_hook_name, load, mounts, seed};
 use crate::config::{Config, SensorConfig};
 use crate::control;
 use crate::enrich::container::reader::Lookups;
@@ -142,13 +142,7 @@ pub fn run(config: Config, on_alert: OnAlert) -> Result<(), DaemonError> {
     if let Some(done) = mounts::ensure_tracefs() {
         tracing::info!("{done}");
     }
-    let loaded = load(&LoadConfig {
-        disabled: config.sensor.disable_hooks.clone(),
-        ring_priority: config.sensor.ring_priority,
-        ring_bulk: config.sensor.ring_bulk,
-        files_everywhere: config.files.everywhere,
-        btf: None,
-    })?;
+    let loaded = load(&config.sensor.load(&config.files))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("bartizan")
@@ -254,7 +248,8 @@ impl Judged {
 impl Daemon {
     fn start(runtime: &Runtime, config: Config, parts: Parts, started: Instant, on_alert: OnAlert) -> Result<Self, DaemonError> {
         let Parts { bus, budget, loaded, redactor } = parts;
-        let Loaded { ebpf, seeds, priority, bulk, counters, pending, probes, udp_flows, shed, libraries, watch, fanotify, hooks } = loaded;
+        let Loaded { ebpf, seeds, priority, bulk, counters, pending, probes, udp_flows, shed, libraries, watch, fanotify, ignoring, hooks } =
+            loaded;
         let start = start_event(&hooks);
         let seed_wanted = hooks.iter().any(|report| report.hook.name == "process_seed" && report.state == HookState::Active);
         let shared = Arc::new(Shared::new(counters, hooks));
@@ -277,7 +272,7 @@ impl Daemon {
             Vec::new()
         });
         let mut pipeline = Pipeline {
-            rings: Rings::new(priority, bulk),
+            rings: Rings::new(priority, bulk, config.sensor.ring_gather),
             sink: Intake::new(enricher, events, Arc::clone(&shared.tally), Some(logins)),
             users: Users::new(USERS),
             shared: Arc::clone(&shared),
@@ -290,6 +285,7 @@ impl Daemon {
             udp_flows,
             libraries,
             files: FileWatch::new(&config.files, fanotify, watch),
+            ignoring,
             shedding: false,
             files_read: None,
             governor: Governor::new(config.sensor.cpu_limit),

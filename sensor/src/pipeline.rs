@@ -11,6 +11,7 @@ use bartizan_bus::event::{EventId, ExecId, Gap, KindLoss, Start};
 use bartizan_sensor_ebpf::abi::Ring;
 
 use crate::capture::files::{FileWatch, FilesReport, Told};
+use crate::capture::ignore::{IgnoreReport, Ignoring};
 use crate::capture::libraries::{Libraries, LibraryReport};
 use crate::capture::load::{self, HookReport, PendingMap, PendingValue};
 use crate::capture::loss::{self, KernelCounts, Losses};
@@ -57,6 +58,10 @@ pub struct Counts {
     pub received: BTreeMap<&'static str, u64>,
     /// Records that Bartizan itself caused and that were left out, by kind.
     pub filtered_self: BTreeMap<&'static str, u64>,
+    /// Records that were left out as the configuration says (`sensor.ignore`), by kind.
+    pub filtered: BTreeMap<&'static str, u64>,
+    /// What the configuration leaves out.
+    pub ignore: Vec<IgnoreReport>,
     /// Connection attempts that were told at once without their result, because too many were pending.
     pub pending_full: u64,
     /// Losses since start, of kernel and user space.
@@ -89,6 +94,8 @@ pub struct Counts {
     pub containers: KnownReport,
     /// Hashes of executables.
     pub hashes: HashCounts,
+    /// Of [`Self::filtered`], those that user space left out: the kernel's programs do not see what fanotify tells.
+    own_filtered: BTreeMap<&'static str, u64>,
     /// Losses of user space alone.
     own: Losses,
     /// When how much was lost, within the window.
@@ -220,9 +227,12 @@ impl Counts {
 
     /// Brings the sums up to date with the kernel's counters.
     fn take(&mut self, kernel: KernelCounts) {
-        let KernelCounts { emitted: _, filtered_self, pending_full, mut lost } = kernel;
+        let KernelCounts { emitted: _, filtered_self, mut filtered, pending_full, mut lost } = kernel;
         for (key, count) in &self.own {
             *lost.entry(key.clone()).or_default() += count;
+        }
+        for (kind, count) in &self.own_filtered {
+            *filtered.entry(kind).or_default() += count;
         }
         let new = loss::since(&self.lost, &lost);
         if !new.is_empty() {
@@ -238,7 +248,7 @@ impl Counts {
                 *self.recent_skipped.entry(kind.clone()).or_default() += count;
             }
         }
-        (self.filtered_self, self.pending_full, self.lost) = (filtered_self, pending_full, lost);
+        (self.filtered_self, self.filtered, self.pending_full, self.lost) = (filtered_self, filtered, pending_full, lost);
     }
 }
 
@@ -270,6 +280,8 @@ pub struct Pipeline<S> {
     pub libraries: Libraries,
     /// Watched files.
     pub files: FileWatch,
+    /// What is left out before a record is made of it.
+    pub ignoring: Ignoring,
     /// Bulk kinds are left out now.
     pub shedding: bool,
     /// When fanotify was last asked.
@@ -300,7 +312,11 @@ pub struct Reseed {
 impl<S: Sink> Pipeline<S> {
     /// Tells what is known at the beginning: a gap since the last run, the start, logins that an earlier run left, the seeds.
     pub fn begin(&mut self, start: Start, gap: Option<Gap>, logins: Vec<(ExecId, EventId)>, seeds: Seeds) {
-        self.shared.lock().libraries = self.libraries.report();
+        {
+            let mut counts = self.shared.lock();
+            counts.libraries = self.libraries.report();
+            counts.ignore = self.ignoring.report().to_vec();
+        }
         self.sink.take(Input::Begin { now: clock::boot_now(), start, gap });
         self.refresh_users();
         self.sink.take(Input::Logins(logins));
@@ -318,7 +334,7 @@ impl<S: Sink> Pipeline<S> {
         while !self.shared.stop.load(Ordering::Acquire) && !self.sink.is_broken() {
             // In a storm of events the kernel merges those that wait.
             let patient = self.files_read.is_none_or(|read| read.elapsed() >= FILES_REST);
-            let wait = if patient { WAIT } else { FILES_REST };
+            let wait = if patient { WAIT.max(self.rings.gather()) } else { FILES_REST };
             self.rings.wait(wait, self.sink.waits(), self.files.wakes_by().filter(|_| patient));
             self.take_files();
             self.read(clock::boot_now());
@@ -404,6 +420,7 @@ impl<S: Sink> Pipeline<S> {
     fn tick(&mut self) {
         self.sink.take(Input::WallOffset(clock::wall_offset()));
         self.refresh_users();
+        self.refresh_ignored();
         self.take_gathered(false);
         self.take_writes(false);
         self.look_for_libraries(false);
@@ -451,6 +468,17 @@ impl<S: Sink> Pipeline<S> {
         }
     }
 
+    /// Follows executables and cgroups that were replaced.
+    fn refresh_ignored(&mut self) {
+        if let Err((map, error)) = self.ignoring.refresh() {
+            tracing::error!(map, %error, "what sensor.ignore leaves out cannot be brought up to date");
+        }
+        let mut counts = self.shared.lock();
+        if counts.ignore != self.ignoring.report() {
+            counts.ignore = self.ignoring.report().to_vec();
+        }
+    }
+
     /// Tells which processes there are, so that those whose exit was not seen can be given up.
     fn reconcile(&mut self) {
         match alive() {
@@ -486,12 +514,19 @@ impl<S: Sink> Pipeline<S> {
     /// Puts what fanotify says among the records, and keeps the list of watched files.
     fn take_files(&mut self) {
         self.refresh_files();
-        let Told { deeds, overflows, shed, unreadable } = self.files.take(clock::boot_now(), self.shedding);
+        let Told { deeds, ignored, overflows, shed, unreadable } = self.files.take(clock::boot_now(), self.shedding);
         if !deeds.is_empty() {
             self.files_read = Some(Instant::now());
         }
         for deed in deeds {
+            if self.ignoring.leaves_out(deed.body.kind(), deed.pid) {
+                *self.shared.lock().own_filtered.entry(deed.body.kind()).or_default() += 1;
+                continue;
+            }
             self.sink.take(Input::FileDeed(Box::new(deed)));
+        }
+        for (kind, count) in ignored {
+            *self.shared.lock().own_filtered.entry(kind).or_default() += count;
         }
         if overflows + shed + unreadable > 0 {
             let mut counts = self.shared.lock();

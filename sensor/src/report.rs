@@ -20,6 +20,7 @@ use serde_json::Value;
 
 use crate::capture::HookReport;
 use crate::capture::files::FilesReport;
+use crate::capture::ignore::IgnoreReport;
 use crate::capture::libraries::LibraryReport;
 use crate::capture::load::{self, program_counters};
 use crate::capture::loss::Losses;
@@ -33,8 +34,8 @@ use crate::metrics::Numbers;
 use crate::pipeline::{Counts, RingDelays, Shared};
 use crate::redact::Redactions;
 use crate::status::{
-    AuthStatus, Blind, BudgetStatus, ContainersStatus, CpuStatus, DelayStatus, FilesStatus, HashStatus, HookState, HookStatus, KindCount,
-    LibraryStatus, ProcessTable, RedactionStatus, SelfUsage, StatusReport,
+    AuthStatus, Blind, BudgetStatus, ContainersStatus, CpuStatus, DelayStatus, FilesStatus, HashStatus, HookState, HookStatus,
+    IgnoreStatus, KindCount, LibraryStatus, ProcessTable, RedactionStatus, SelfUsage, StatusReport,
 };
 
 /// Where the numbers come from.
@@ -96,6 +97,7 @@ impl Reporter {
             process_table: ProcessTable { entries: entries as u64, max: max as u64, evicted },
             containers: containers(&counts.containers),
             files: files(&counts.files),
+            ignore: counts.ignore.iter().map(ignored).collect(),
             auth: auth(&counts),
             hashes: hashes(counts.hashes),
             cpu: cpu(counts.governor),
@@ -139,7 +141,7 @@ impl Reporter {
 
 /// A row for each kind of event, and one for each other name that something was lost under.
 fn kinds(counts: &Counts) -> Vec<KindCount> {
-    let Counts { received, filtered_self, pending_full, lost, .. } = counts;
+    let Counts { received, filtered_self, filtered, pending_full, lost, .. } = counts;
     let mut rows: BTreeMap<&str, KindCount> = Body::KINDS.iter().map(|kind| (*kind, KindCount::new(kind))).collect();
     fn row<'r, 'k>(rows: &'r mut BTreeMap<&'k str, KindCount>, kind: &'k str) -> &'r mut KindCount {
         rows.entry(kind).or_insert_with_key(|kind| KindCount::new(kind))
@@ -149,6 +151,9 @@ fn kinds(counts: &Counts) -> Vec<KindCount> {
     }
     for (kind, count) in filtered_self {
         row(&mut rows, kind).filtered_self = *count;
+    }
+    for (kind, count) in filtered {
+        row(&mut rows, kind).filtered = *count;
     }
     for connect in KINDS.iter().filter(|info| info.kind == Kind::Connect) {
         row(&mut rows, connect.name).unknown_result = *pending_full;
@@ -224,8 +229,13 @@ fn library(report: &LibraryReport) -> LibraryStatus {
 }
 
 fn files(report: &FilesReport) -> FilesStatus {
-    let FilesReport { files, folders, missing, beyond, refused, file_systems } = report.clone();
-    FilesStatus { files, folders, missing, beyond, refused: refused.into_iter().collect(), file_systems }
+    let FilesReport { files, folders, missing, beyond, ignored, ignored_missing, refused, file_systems } = report.clone();
+    FilesStatus { files, folders, missing, beyond, ignored, ignored_missing, refused: refused.into_iter().collect(), file_systems }
+}
+
+fn ignored(report: &IgnoreReport) -> IgnoreStatus {
+    let IgnoreReport { kinds, conditions, missing } = report;
+    IgnoreStatus { kinds: kinds.iter().map(|kind| (*kind).to_owned()).collect(), conditions: conditions.clone(), missing: missing.clone() }
 }
 
 fn auth(counts: &Counts) -> AuthStatus {
@@ -344,6 +354,7 @@ mod tests {
         let counts = counted(|counts| {
             counts.received = BTreeMap::from([("process.exec", 7)]);
             counts.filtered_self = BTreeMap::from([("process.exec", 2), ("process.exit", 1)]);
+            counts.filtered = BTreeMap::from([("network.connect", 9)]);
             counts.pending_full = 4;
             counts.lost = Losses::from([(("process.exec".into(), "ring_full"), 5), (("unknown".into(), "decode"), 3)]);
         });
@@ -354,6 +365,7 @@ mod tests {
             KindCount { received: 7, filtered_self: 2, lost: BTreeMap::from([("ring_full".into(), 5)]), ..KindCount::new("process.exec") }
         );
         assert_eq!((row("process.exit").filtered_self, row("network.connect").unknown_result), (1, 4));
+        assert_eq!(row("network.connect").filtered, 9);
         assert_eq!(row("unknown").lost["decode"], 3);
         assert_eq!(rows.len(), Body::KINDS.len() + 1);
     }

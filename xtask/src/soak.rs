@@ -20,11 +20,19 @@ use crate::test::libtest::{Counts, Tally};
 /// libtest filter of the tests that load the machine: they have the word in their names.
 const STORMS: &str = "storm";
 
+/// The test that goes on for as long as its variable says.
+const CHURN: &str = "churn";
+const CHURN_MINUTES: &str = "BARTIZAN_CHURN_MINUTES";
+/// What it takes besides its minutes, at most: a sensor's start, and a round that has begun.
+const CHURN_MORE: Duration = Duration::from_secs(300);
+
 /// Options of `cargo xtask soak`.
 ///
 /// First every property test with many more cases than `test` takes; then the fuzz targets, two at a time; then the storm tests on this machine's kernel, again and again until
 /// the time is up (a round that has begun is finished); then, for as long again, the storms of `cargo xtask bench` against one sensor that
-/// lives on: what each did must be received or counted as lost, and the sensor's memory is shown after each round. It judges no throughput.
+/// lives on: what each did must be received or counted as lost, and the sensor's memory is shown after each round. It judges no throughput. Last
+/// comes churn: processes that come and go in masses (fork bombs, containers, pids given out again), none of whom may be mixed up with
+/// another, while tables stay bounded and memory does not grow.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Args {
     /// Minutes of the storm tests, and of the bench's storms; at least one round of each runs.
@@ -36,6 +44,9 @@ pub(crate) struct Args {
     /// Minutes for each fuzz target; 0 leaves them out.
     #[arg(long, default_value_t = 10)]
     fuzz_minutes: u64,
+    /// Minutes of churn; 0 leaves it out.
+    #[arg(long, default_value_t = 30)]
+    churn_minutes: u64,
     /// Run only the bench's storms of this name, and nothing else (repeatable).
     #[arg(long = "storm", value_name = "STORM")]
     storms: Vec<Storm>,
@@ -57,11 +68,35 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let root = Privilege::find("A storm on the kernel", "run `cargo xtask soak` as root")?;
     let built = build::build(&project, false, &mut Steps::new(build::STEPS))?;
     let named = !args.storms.is_empty();
-    let mut steps = Steps::new(if named { 1 } else { 4 });
+    let mut steps = Steps::new(if named { 1 } else { 5 });
     let mut total = if named { Counts::default() } else { tests(&project, args, root, &built.binary, &mut steps)? };
     let names = if named { &args.storms } else { Storm::TOLD.as_slice() };
     total.add(for_storms(&project, args, root, &built.binary, names, &mut steps)?);
+    if !named {
+        total.add(churn(&project, args.churn_minutes, root, &built.binary, &mut steps)?);
+    }
     Ok(verdict(total))
+}
+
+/// Churn on one sensor.
+fn churn(project: &Project, minutes: u64, root: Privilege, bartizan: &Path, steps: &mut Steps) -> Result<Counts> {
+    steps.step(&format!("Churn on one sensor for {minutes} min"), || {
+        if minutes == 0 {
+            return Ok((Counts::default(), "left out, as --churn-minutes 0 says".to_owned()));
+        }
+        let binaries = binaries::build(project)?;
+        let Some(binary) = binaries.iter().find(|binary| binary.name == CHURN) else {
+            bail!("there is no test binary {CHURN:?} to soak: tests/tests/{CHURN}.rs was renamed");
+        };
+        let longest = Duration::from_secs(minutes.saturating_mul(60)).saturating_add(CHURN_MORE);
+        let variable = format!("{CHURN_MINUTES}={minutes}");
+        let (mut counts, trouble) = binaries::run_for(project, binary, bartizan, root, &["--nocapture"], &[&variable], longest)?;
+        if trouble.is_some() {
+            counts.failed = counts.failed.max(1);
+        }
+        let said = trouble.unwrap_or_else(|| "nobody mixed up, nothing grew".to_owned());
+        Ok((counts, said))
+    })
 }
 
 fn verdict(total: Counts) -> ExitCode {

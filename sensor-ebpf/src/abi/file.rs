@@ -95,6 +95,9 @@ pub const SAMPLE: usize = 64;
 /// Files in the map `WRITES`.
 pub const WRITES_MAX: u32 = 8192;
 
+/// Files and folders of which nothing is told, at most: the size of the map `IGNORE_FOLDERS`.
+pub const IGNORE_FOLDERS_MAX: u32 = 1024;
+
 /// Words of the map that says at once that an inode is not watched: 65,536 bits.
 pub const WATCH_BITS: u32 = 1024;
 

@@ -6,6 +6,7 @@ mod decode;
 mod events;
 mod fd;
 mod file;
+mod ignore;
 mod module;
 mod packets;
 
@@ -23,15 +24,16 @@ pub use events::{
 };
 pub use fd::{EXE_ALONE, EXE_INTERPRETER_TRUNCATED, EXE_UPPER, Fd, FdKind, Image, Relay, STDIO};
 pub use file::{
-    FILE_SYSTEM_MAX, FileInfo, MOUNT_ATTACH, MOUNT_MOUNT, MOUNT_PIVOT, SAMPLE, WANT_CHANGE, WANT_ENTRIES, WANT_READ, WANT_TREE, WATCH_BITS,
-    WRITES_MAX, WatchKey, WriteGathered, WriteKey, XATTR_NAME_MAX, watch_bit,
+    FILE_SYSTEM_MAX, FileInfo, IGNORE_FOLDERS_MAX, MOUNT_ATTACH, MOUNT_MOUNT, MOUNT_PIVOT, SAMPLE, WANT_CHANGE, WANT_ENTRIES, WANT_READ,
+    WANT_TREE, WATCH_BITS, WRITES_MAX, WatchKey, WriteGathered, WriteKey, XATTR_NAME_MAX, watch_bit,
 };
+pub use ignore::{IGNORE_CGROUP_DEPTH, IGNORE_CONDITIONS_MAX, IGNORE_MAX, IGNORE_PREFIX_BITS, Ignore};
 pub use module::{KexecAct, MODULE_ARGS_MAX, MODULE_FROM_MEMORY, MODULE_NAME_MAX, MODULE_SIGNED, MODULE_UNSIGNED, ModuleAct};
 pub use packets::{PIECE_MAX, Piece, STREAM_MAX, STREAM_SEGMENTS, UDP_FLOW_NS, UdpGathered, UdpPeer};
 
 /// Raised whenever a record's layout changes. Kernel object and user space are built together; a mismatch (a stale
 /// object) is refused at load and counted at decode.
-pub const ABI_VERSION: u16 = 5;
+pub const ABI_VERSION: u16 = 6;
 
 /// Bytes of the tail of one record, at most. A power of two, so that the verifier can bound an offset with a mask.
 pub const TAIL_MAX: usize = 16384;
@@ -331,10 +333,12 @@ pub enum Count {
     TableFull = 5,
     /// Left out because Bartizan is at its CPU ceiling (`sensor.cpu_limit`).
     Shed = 6,
+    /// Left out because the configuration says so (`sensor.ignore`).
+    Filtered = 7,
 }
 
 /// Counters per kind.
-pub const COUNTS: usize = 7;
+pub const COUNTS: usize = 8;
 /// Kinds that the counter array has room for.
 pub const KINDS_MAX: usize = 128;
 /// Entries of the counter array: `kind * COUNTS + count`.

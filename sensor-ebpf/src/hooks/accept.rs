@@ -12,28 +12,33 @@ use bartizan_sensor_ebpf::abi::{Accept, Kind, Ring};
 
 use super::connect::{AF_INET, AF_INET6};
 use crate::kernel::call::at_exit;
-use crate::kernel::{emit, fd, field, flow, offset, task, zero};
+use crate::kernel::{emit, fd, field, flow, ignore, offset, task, zero};
 
 const S_IFMT: u16 = 0o170_000;
 const S_IFSOCK: u16 = 0o140_000;
 
-/// Sends one record about the accepted `sk`; `by_address` where its owner cannot be noted with the socket itself.
+/// Sends one record about the accepted `sk`. `met`: entries of `sensor.ignore` that ask for nothing else of processes.
 #[inline(always)]
-fn report(sk: u64, by_address: bool) {
-    let family: u16 = field!(sk, sock_family);
-    if family != AF_INET && family != AF_INET6 {
+fn report(sk: u64, family: u16, met: u64) {
+    let current = task::current();
+    let tgid: u32 = field!(current, task_tgid);
+    if emit::is_self(Kind::Accept, tgid) || emit::is_ignored_socket(Kind::Accept as u16, met, sk) || emit::is_shed(Kind::Accept) {
         return;
     }
     // SAFETY: every field is written.
     unsafe {
-        emit::fixed(Kind::Accept, Ring::Bulk, task::current(), |record: *mut Accept| {
+        emit::fixed_of_any(Kind::Accept, Ring::Bulk, current, |record: *mut Accept| {
             zero(&raw mut (*record).socket);
             fd::inet(&raw mut (*record).socket, sk, family);
-            if by_address {
-                flow::accepted_by_address(sk, &raw const (*record).header, (*record).socket.inode);
-            }
         });
     }
+}
+
+/// Family of the socket; `None` where it is no INET one.
+#[inline(always)]
+fn inet_family(sk: u64) -> Option<u16> {
+    let family: u16 = field!(sk, sock_family);
+    (family == AF_INET || family == AF_INET6).then_some(family)
 }
 
 /// The function returned `result` for the new `struct socket` in its second parameter.
@@ -44,8 +49,11 @@ fn accepted(ctx: &FExitContext, result: i32) -> i32 {
         // SAFETY: read by type: the verifier knows what comes of it as a socket, and checks that it is one.
         let sk = unsafe { socket.add(offset!(socket_sk) as usize).cast::<*mut c_void>().read() };
         if !sk.is_null() {
-            flow::accepted(sk, sk as u64);
-            report(sk as u64, false);
+            let met = ignore::met_by(task::current());
+            flow::accepted(sk, sk as u64, met);
+            if let Some(family) = inet_family(sk as u64) {
+                report(sk as u64, family, met);
+            }
         }
     }
     0
@@ -76,7 +84,12 @@ fn sys_exit_accept(ctx: TracePointContext) -> u32 {
     let inode: u64 = field!(file, file_inode);
     let mode: u16 = field!(inode, inode_mode);
     if mode & S_IFMT == S_IFSOCK {
-        report(fd::sock_of(file), true);
+        let sk = fd::sock_of(file);
+        if let Some(family) = inet_family(sk) {
+            let met = ignore::met_by(task::current());
+            flow::accepted_by_address(sk, met);
+            report(sk, family, met);
+        }
     }
     0
 }

@@ -19,7 +19,7 @@ use super::flow_end;
 use crate::kernel::call::{ERESTART_RESTARTBLOCK, ERESTARTSYS, at_exit};
 use crate::kernel::flow::{self, copy_header};
 use crate::kernel::maps::{BULK, PENDING, PENDING_CALLING, PENDING_CLOSED, PENDING_SENT, REPORTED, Reported};
-use crate::kernel::{emit, fd, field, task, zero};
+use crate::kernel::{emit, fd, field, ignore, task, zero};
 
 /// include/net/tcp_states.h.
 const TCP_ESTABLISHED: i32 = 1;
@@ -111,6 +111,35 @@ unsafe fn peer_from(socket: *mut Fd, address: u64, family: u16, user: bool) {
     }
 }
 
+/// Whether the configuration leaves an attempt of the running task towards this peer out; if so it is counted.
+#[inline(always)]
+fn is_ignored(sk: u64, peer: &Peer) -> bool {
+    let kind = Kind::Connect as u16;
+    if ignore::of_kind(kind) == 0 {
+        return false;
+    }
+    let met = ignore::met_by(task::current());
+    let (address, user) = match *peer {
+        Peer::Socket => return emit::is_ignored_socket(kind, met, sk),
+        Peer::Kernel(address) => (address, false),
+        Peer::Caller(address) => (address, true),
+    };
+    let family: u16 = field!(sk, sock_family);
+    // RFC 3493 §3.3: the address is at 8, that of `sockaddr_in` at 4.
+    let is_v6 = family == AF_INET6;
+    let (at, len) = if is_v6 { (address + 8, 16) } else { (address + 4, 4) };
+    let mut bytes = [0_u8; 16];
+    // SAFETY: as long as is said at most; zeros where it faults.
+    unsafe {
+        if user {
+            bpf_probe_read_user((&raw mut bytes).cast(), len, at as *const _);
+        } else {
+            bpf_probe_read_kernel((&raw mut bytes).cast(), len, at as *const _);
+        }
+    }
+    emit::is_ignored_peer(kind, met, &bytes, is_v6)
+}
+
 /// The running task as a record's subject.
 #[inline(always)]
 fn subject_now() -> Header {
@@ -153,11 +182,12 @@ fn attempt(socket: *mut c_void) {
     }
     let mut header = subject_now();
     let (own, inode) = (emit::is_self(Kind::Connect, header.tgid), fd::socket_inode(sk));
-    flow::connects(socket, &header, inode, own);
+    let met = ignore::met_by(task::current());
+    flow::connects(socket, &header, inode, own, met);
     if own {
         return;
     }
-    if emit::is_shed(Kind::Connect) {
+    if emit::is_ignored_socket(Kind::Connect as u16, met, sk) || emit::is_shed(Kind::Connect) {
         // Counted: the failure that connect(2) may return is no second attempt.
         remember_reported(sk, 0);
         return;
@@ -260,7 +290,7 @@ fn tcp_returned(sk: u64, result: i64, peer: Peer) {
         return;
     }
     let subject = subject_now();
-    if emit::is_self(Kind::Connect, subject.tgid) || emit::is_shed(Kind::Connect) {
+    if emit::is_self(Kind::Connect, subject.tgid) || is_ignored(sk, &peer) || emit::is_shed(Kind::Connect) {
         return;
     }
     // SAFETY: the helper takes nothing.
@@ -278,12 +308,12 @@ fn is_no_attempt(error: i64) -> bool {
 #[inline(always)]
 fn udp_returned(sk: u64, result: i64, peer: Peer) {
     let subject = subject_now();
-    if emit::is_self(Kind::Connect, subject.tgid) || emit::is_shed(Kind::Connect) {
+    let (error, peer) = if result < 0 { ((-result) as u32, peer) } else { (0, Peer::Socket) };
+    if emit::is_self(Kind::Connect, subject.tgid) || is_ignored(sk, &peer) || emit::is_shed(Kind::Connect) {
         return;
     }
     // SAFETY: the helper takes nothing.
     let now = unsafe { bpf_ktime_get_boot_ns() };
-    let (error, peer) = if result < 0 { ((-result) as u32, peer) } else { (0, Peer::Socket) };
     report(sk, &subject, now, error, 0, peer);
 }
 

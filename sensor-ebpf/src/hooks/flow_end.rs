@@ -7,7 +7,7 @@ use core::ffi::c_void;
 use bartizan_sensor_ebpf::abi::{Count, FlowEnd, Kind};
 
 use super::connect::IPPROTO_TCP;
-use crate::kernel::flow::{OWN, owner};
+use crate::kernel::flow::{self, OWN, owner};
 use crate::kernel::maps::{BULK, FLOWS};
 use crate::kernel::{emit, fd, field, offset, zero};
 
@@ -36,7 +36,9 @@ pub(super) fn closed(sk: *mut c_void, old: i32) {
         emit::count(Kind::FlowEnd, Count::FilteredSelf);
         return;
     }
-    if emit::is_shed(Kind::FlowEnd) {
+    // SAFETY: as above.
+    let met = unsafe { flow::met(flow, address) };
+    if emit::is_ignored_socket(Kind::FlowEnd as u16, met, address) || emit::is_shed(Kind::FlowEnd) {
         return;
     }
     let Some(mut entry) = BULK.reserve::<FlowEnd>(0) else {

@@ -27,7 +27,7 @@ fn inet_sock_set_state_listen(ctx: BtfTracePointContext) -> u32 {
     let tgid: u32 = field!(current, task_tgid);
     let own = emit::is_self(Kind::Listen, tgid);
     flow::listens(ctx.arg::<*const u8>(0).cast_mut().cast(), own);
-    if own {
+    if own || emit::is_ignored(Kind::Listen, current) {
         return 0;
     }
     let Some(mut entry) = BULK.reserve::<Listen>(0) else {

@@ -20,7 +20,7 @@ use bartizan_sensor_ebpf::abi::{
 use super::connect::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP};
 use crate::kernel::flow::{self, Flow, OWN, Stream, copy_header};
 use crate::kernel::maps::{BPF_NOEXIST, BULK, FLOWS, UDP_FLOWS};
-use crate::kernel::{bound, copy, emit, fd, field, zero};
+use crate::kernel::{bound, copy, emit, fd, field, ignore, zero};
 
 /// What a program of this type returns to let the packet go on.
 const PASS: i32 = 1;
@@ -215,10 +215,26 @@ unsafe fn begin(skb: *mut __sk_buff, sk: *mut bpf_sock, at: u32, len: u32, seque
                 return false;
             }
         };
+        if ignore::of_kind(kind as u16) != 0 && is_ignored(kind as u16, sk, flow) {
+            return false;
+        }
         (*stream).base = sequence;
         (*stream).wanted = wanted;
         (*stream).kind = kind as u16;
         true
+    }
+}
+
+/// Whether the configuration leaves out what this connection begins with.
+#[inline(always)]
+unsafe fn is_ignored(kind: u16, sk: *mut bpf_sock, flow: *mut Flow) -> bool {
+    // SAFETY: by the caller; every program writes the same number there.
+    unsafe {
+        // `<VERIFIER>` As in `take_into`.
+        let slot = &raw mut (*flow).address;
+        slot.cast::<*mut c_void>().write_volatile(sk.cast());
+        let address = slot.read_volatile();
+        emit::is_ignored_socket(kind, flow::met(flow, address), address)
     }
 }
 
@@ -280,8 +296,14 @@ unsafe fn udp(skb: *mut __sk_buff, sk: *mut bpf_sock, way: Way) {
         }
         let (at, len) = (header + UDP_HEADER, (*skb).len);
         let len = len.saturating_sub(at);
-        gather(skb, flow, &ends, len, way);
+        let (is_v6, met) = (ends.family == AF_INET6, if flow.is_null() { ignore::met_by_nobody() } else { (*flow).met });
+        if !emit::is_ignored_peer(Kind::UdpFlow as u16, met, &ends.peer, is_v6) {
+            gather(skb, flow, &ends, len, way);
+        }
         if len > 0 && (ends.peer_port == DNS || ends.peer_port == MDNS) {
+            if emit::is_ignored_peer(Kind::DnsBytes as u16, met, &ends.peer, is_v6) {
+                return;
+            }
             let part = if len < PIECE_MAX as u32 { len } else { PIECE_MAX as u32 };
             let piece = Taking { kind: Kind::DnsBytes as u16, at, part, offset: 0, whole: len, last: 1, way };
             take(skb, sk, flow, &piece, &ends);

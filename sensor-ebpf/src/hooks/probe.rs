@@ -15,7 +15,7 @@ use bartizan_sensor_ebpf::layout::ABSENT;
 
 use super::connect::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP};
 use crate::kernel::maps::{BPF_NOEXIST, BULK, PROBES};
-use crate::kernel::{bound, copy, emit, field, offset, read, zero};
+use crate::kernel::{bound, copy, emit, field, ignore, offset, read, zero};
 
 /// IPv6 extension headers that may stand before the transport header: hop-by-hop, routing, destination options, fragment (RFC 8200 §4).
 const HOP_BY_HOP: u8 = 0;
@@ -72,6 +72,9 @@ fn gather(network: u64, transport: u64) {
     }
     // SAFETY: the helper takes nothing.
     let now = unsafe { bpf_ktime_get_boot_ns() };
+    if emit::is_ignored_peer(Kind::Probe as u16, ignore::met_by_nobody(), &key.source, key.family == AF_INET6) {
+        return;
+    }
     if PROBES.get_ptr(&key).is_none() {
         let fresh = ProbeGathered { first: now, last: now, packets: 0, local, found: 0, pad: 0, ports: [0; PROBE_PORTS] };
         // Somebody else may have put it there meanwhile: as good.

@@ -8,7 +8,7 @@ use aya_ebpf::programs::SockContext;
 
 use super::raw_socket;
 use crate::kernel::maps::{FLOWS, SELF_TGID};
-use crate::kernel::{field, flow, task};
+use crate::kernel::{field, flow, ignore, task};
 
 /// What a program of this type returns to let the call go on.
 const ALLOW: i32 = 1;
@@ -34,6 +34,7 @@ fn sock_create(ctx: SockContext) -> i32 {
         // SAFETY: the kernel keeps the value while the program runs; `SELF_TGID` as in `offset!`.
         unsafe {
             task::subject(&raw mut (*entry).owner, current);
+            (*entry).met = ignore::met_by(current);
             let own = core::ptr::read_volatile(&raw const SELF_TGID);
             if own != 0 && own == tgid {
                 (*entry).state = flow::OWN;

@@ -4,8 +4,8 @@ use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_boot_
 use aya_ebpf::maps::RingBuf;
 use bartizan_sensor_ebpf::abi::{ABI_VERSION, COUNTS, Count, Header, Kind, Ring};
 
-use super::maps::{BULK, COUNTERS, PRIORITY, SCRATCH, SELF_TGID, SEQUENCE, SHED, Scratch};
-use super::{bound, field, task};
+use super::maps::{BULK, BULK_WAKEUP, COUNTERS, PRIORITY, SCRATCH, SELF_TGID, SEQUENCE, SHED, Scratch};
+use super::{bound, field, ignore, task};
 
 /// Counts one record of `kind`.
 #[inline(always)]
@@ -71,17 +71,58 @@ pub(crate) fn is_self(kind: Kind, tgid: u32) -> bool {
     filtered
 }
 
-/// Sends a record without a tail about `current` (an address), unless it is Bartizan itself, or a bulk record while those are left out.
-/// `fill` gets the record with its subject filled in and the rest not; it must write every field that is left.
+/// Whether the configuration leaves records of `kind` by the task at `current` out, whatever their peer; if so it is counted.
+#[inline(always)]
+pub(crate) fn is_ignored(kind: Kind, current: u64) -> bool {
+    let entries = ignore::without_peer(kind as u16);
+    entries != 0 && counted(kind as u16, entries & ignore::met_by(current))
+}
+
+/// Whether the configuration leaves a record of `kind` out whose owner met the conditions of `met`, and whose peer is the one of the socket at
+/// `sk`; if so it is counted.
+#[inline(always)]
+pub(crate) fn is_ignored_socket(kind: u16, met: u64, sk: u64) -> bool {
+    let entries = ignore::of_kind(kind) & met;
+    entries != 0 && counted(kind, ignore::with_socket(entries, sk))
+}
+
+/// Likewise, where the peer's address is at hand (IPv4 in the first four bytes).
+#[inline(always)]
+pub(crate) fn is_ignored_peer(kind: u16, met: u64, peer: &[u8; 16], is_v6: bool) -> bool {
+    let entries = ignore::of_kind(kind) & met;
+    entries != 0 && counted(kind, ignore::with_peer(entries, peer, is_v6))
+}
+
+/// Counts a record as filtered, when some entry says so.
+#[inline(always)]
+fn counted(kind: u16, entries: u64) -> bool {
+    if entries != 0 {
+        count_raw(kind, Count::Filtered);
+    }
+    entries != 0
+}
+
+/// Sends a record without a tail about `current` (an address), unless it is Bartizan itself, or left out by configuration, or a bulk record
+/// while those are left out. `fill` gets the record with its subject filled in and the rest not; it must write every field that is left.
 ///
 /// # Safety
 /// `fill` must initialise all of the record behind its header.
 #[inline(always)]
 pub(crate) unsafe fn fixed<T: 'static>(kind: Kind, ring: Ring, current: u64, fill: impl FnOnce(*mut T)) {
     let tgid: u32 = field!(current, task_tgid);
-    if is_self(kind, tgid) || (matches!(ring, Ring::Bulk) && is_shed(kind)) {
+    if is_self(kind, tgid) || is_ignored(kind, current) || (matches!(ring, Ring::Bulk) && is_shed(kind)) {
         return;
     }
+    // SAFETY: by contract.
+    unsafe { fixed_of_any(kind, ring, current, fill) };
+}
+
+/// [`fixed`], whoever acts.
+///
+/// # Safety
+/// As for [`fixed`].
+#[inline(always)]
+pub(crate) unsafe fn fixed_of_any<T: 'static>(kind: Kind, ring: Ring, current: u64, fill: impl FnOnce(*mut T)) {
     let (ring, flags) = match ring {
         Ring::Priority => (&PRIORITY, 0),
         Ring::Bulk => (&BULK, wakeup(&BULK)),
@@ -136,15 +177,15 @@ pub(crate) unsafe fn stamp_raw(header: *mut Header, kind: u16, len: u32) {
     }
 }
 
-/// Begins a record with a tail in `scratch`: zeroed, its subject filled in. False when there is none to make: Bartizan itself acts, or bulk
-/// records are left out. `must`: not this one.
+/// Begins a record with a tail in `scratch`: zeroed, its subject filled in. False when there is none to make: Bartizan itself acts, the
+/// configuration leaves it out, or bulk records are left out. `must`: not this one, of the last.
 ///
 /// # Safety
 /// `scratch` must be the program's own.
 #[inline(always)]
 pub(crate) unsafe fn begin<T: 'static>(scratch: *mut Scratch, kind: Kind, current: u64, must: bool) -> bool {
     let tgid: u32 = field!(current, task_tgid);
-    if is_self(kind, tgid) || (!must && is_shed(kind)) {
+    if is_self(kind, tgid) || is_ignored(kind, current) || (!must && is_shed(kind)) {
         return false;
     }
     // SAFETY: by contract; every record is smaller than a scratch and begins with its header.
@@ -187,16 +228,17 @@ fn send_with(ring: &RingBuf, scratch: *mut Scratch, kind: Kind, len: u64, flags:
 
 /// include/uapi/linux/bpf.h.
 const BPF_RB_AVAIL_DATA: u64 = 0;
-const BPF_RB_RING_SIZE: u64 = 1;
 const BPF_RB_NO_WAKEUP: u64 = 1;
 const BPF_RB_FORCE_WAKEUP: u64 = 2;
 
-/// How a bulk record is handed over: silently, unless a quarter of the ring waits.
+/// How a bulk record is handed over: silently, unless [`BULK_WAKEUP`] bytes of the ring wait.
 ///
 /// A wake-up is an interrupt on this CPU, right inside the program, and what is pending in softirq runs at its end: state
 /// changes of other sockets, whose program runs the kernel would skip because this one still runs. User space looks at the
 /// rings often enough by itself.
 #[inline(always)]
 pub(crate) fn wakeup(ring: &RingBuf) -> u64 {
-    if ring.query(BPF_RB_AVAIL_DATA) > ring.query(BPF_RB_RING_SIZE) / 4 { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP }
+    // SAFETY: as in `offset!`.
+    let enough = unsafe { core::ptr::read_volatile(&raw const BULK_WAKEUP) };
+    if ring.query(BPF_RB_AVAIL_DATA) > enough { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP }
 }

@@ -12,7 +12,7 @@ use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_sk_storage_get};
 use bartizan_sensor_ebpf::abi::{FLOW_IN, FLOW_OUT, Header};
 
 use super::maps::{ACCEPTED, FLOWS};
-use super::{fd, task};
+use super::{fd, ignore, task};
 
 /// [`Flow::state`]: the connection is Bartizan's own.
 pub(crate) const OWN: u32 = 1 << 0;
@@ -31,6 +31,10 @@ pub(crate) struct Flow {
     pub(crate) started: u64,
     /// Inode of the socket's file; 0 where that is not known.
     pub(crate) inode: u64,
+    /// Entries of `sensor.ignore` whose conditions on processes the owner met (`kernel/ignore.rs`).
+    pub(crate) met: u64,
+    /// Address of the socket, where a program needed it as a number.
+    pub(crate) address: u64,
     /// [`FLOW_OUT`], [`FLOW_IN`] or 0.
     pub(crate) direction: u32,
     /// [`OWN`], [`LISTENS`], [`NOT_ACCEPTED`].
@@ -84,6 +88,8 @@ impl Flow {
 #[derive(Clone, Copy)]
 pub(crate) struct Accepted {
     pub(crate) owner: Header,
+    /// As [`Flow::met`].
+    pub(crate) met: u64,
     /// Tells another socket at the same address.
     pub(crate) inode: u64,
 }
@@ -127,9 +133,9 @@ impl FlowMap {
     }
 }
 
-/// The running task begins to connect `sk`.
+/// The running task begins to connect `sk`. `met`: as [`Flow::met`].
 #[inline(always)]
-pub(crate) fn connects(sk: *mut c_void, subject: &Header, inode: u64, own: bool) {
+pub(crate) fn connects(sk: *mut c_void, subject: &Header, inode: u64, own: bool, met: u64) {
     let flow = FLOWS.get_or_begin(sk);
     if flow.is_null() {
         return;
@@ -139,6 +145,7 @@ pub(crate) fn connects(sk: *mut c_void, subject: &Header, inode: u64, own: bool)
         copy_header(&raw mut (*flow).owner, subject);
         Flow::begin(flow);
         (*flow).inode = inode;
+        (*flow).met = met;
         (*flow).direction = FLOW_OUT;
         (*flow).state = if own { OWN } else { 0 };
     }
@@ -156,6 +163,7 @@ pub(crate) fn listens(sk: *mut c_void, own: bool) {
         task::subject(&raw mut (*flow).owner, task::current());
         Flow::begin(flow);
         (*flow).inode = 0;
+        (*flow).met = ignore::met_by(task::current());
         (*flow).direction = FLOW_IN;
         (*flow).state = LISTENS | NOT_ACCEPTED | if own { OWN } else { 0 };
     }
@@ -175,9 +183,9 @@ pub(crate) fn established(sk: *mut c_void) {
     }
 }
 
-/// The running task took the connection `sk` from its listening socket.
+/// The running task took the connection `sk` from its listening socket. `met`: as [`Flow::met`].
 #[inline(always)]
-pub(crate) fn accepted(sk: *mut c_void, address: u64) {
+pub(crate) fn accepted(sk: *mut c_void, address: u64, met: u64) {
     let flow = FLOWS.get_or_begin(sk);
     if flow.is_null() {
         return;
@@ -186,22 +194,22 @@ pub(crate) fn accepted(sk: *mut c_void, address: u64) {
     unsafe {
         task::subject(&raw mut (*flow).owner, task::current());
         (*flow).inode = fd::socket_inode(address);
+        (*flow).met = met;
         (*flow).direction = FLOW_IN;
         (*flow).state &= OWN;
     }
 }
 
-/// The same, from a program that cannot reach the socket itself; `owner` is the record's.
-///
-/// # Safety
-/// `owner` must be valid.
+/// The same, from a program that cannot reach the socket itself.
 #[inline(always)]
-pub(crate) unsafe fn accepted_by_address(address: u64, owner: *const Header, inode: u64) {
+pub(crate) fn accepted_by_address(address: u64, met: u64) {
     let mut accepted = core::mem::MaybeUninit::<Accepted>::uninit();
     // SAFETY: all bytes are written before they are read.
     let accepted = unsafe {
-        copy_header(&raw mut (*accepted.as_mut_ptr()).owner, owner);
-        (*accepted.as_mut_ptr()).inode = inode;
+        super::zero(accepted.as_mut_ptr());
+        task::subject(&raw mut (*accepted.as_mut_ptr()).owner, task::current());
+        (*accepted.as_mut_ptr()).met = met;
+        (*accepted.as_mut_ptr()).inode = fd::socket_inode(address);
         accepted.assume_init_ref()
     };
     let _ = ACCEPTED.insert(&address, accepted, 0);
@@ -231,6 +239,32 @@ pub(crate) unsafe fn owner(header: *mut Header, inode: *mut u64, flow: *const Fl
                 let _ = ACCEPTED.remove(&address);
             }
         }
+    }
+}
+
+/// Entries of `sensor.ignore` whose conditions on processes the owner of `flow` met, of the socket at `address`. `flow` may be null: then those
+/// that have none.
+///
+/// # Safety
+/// `flow` must be null or valid.
+#[inline(always)]
+pub(crate) unsafe fn met(flow: *const Flow, address: u64) -> u64 {
+    // SAFETY: by contract; the maps are preallocated, or the kernel keeps the value while the program runs.
+    unsafe {
+        if flow.is_null() {
+            return ignore::met_by_nobody();
+        }
+        if (*flow).direction == FLOW_IN
+            && (*flow).state & NOT_ACCEPTED != 0
+            && let Some(accepted) = ACCEPTED.get_ptr(&address)
+        {
+            // As in `owner`.
+            let inode = fd::socket_inode(address);
+            if inode == 0 || inode == (*accepted).inode {
+                return (*accepted).met;
+            }
+        }
+        (*flow).met
     }
 }
 

@@ -2,10 +2,10 @@
 
 use super::flow::{Accepted, FlowMap};
 use aya_ebpf::macros::{btf_map, map};
-use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use bartizan_sensor_ebpf::abi::{
-    COUNTER_SLOTS, CapabilitySets, NamespaceIds, Pending, ProbeGathered, ProbeSource, TaskIds, UdpGathered, UdpPeer, WATCH_BITS,
-    WRITES_MAX, WatchKey, WriteGathered, WriteKey,
+    COUNTER_SLOTS, CapabilitySets, IGNORE_CONDITIONS_MAX, IGNORE_FOLDERS_MAX, Ignore, NamespaceIds, Pending, ProbeGathered, ProbeSource,
+    TaskIds, UdpGathered, UdpPeer, WATCH_BITS, WRITES_MAX, WatchKey, WriteGathered, WriteKey,
 };
 use bartizan_sensor_ebpf::layout::KernelOffsets;
 
@@ -16,6 +16,30 @@ pub(crate) static OFFSETS: KernelOffsets = KernelOffsets::UNRESOLVED;
 /// Thread-group id of Bartizan itself, set by user space before load; 0 excludes nobody.
 #[unsafe(no_mangle)]
 pub(crate) static SELF_TGID: u32 = 0;
+
+/// Bytes that wait in [`BULK`] before a record wakes user space, set by user space before load; 0 wakes with each.
+#[unsafe(no_mangle)]
+pub(crate) static BULK_WAKEUP: u64 = 2 << 20;
+
+/// What is left out by configuration, set by user space before load.
+#[unsafe(no_mangle)]
+pub(crate) static IGNORE: Ignore = Ignore::NOTHING;
+
+/// Executables of [`IGNORE`], with the entries that name them. User space keeps it.
+#[map]
+pub(crate) static IGNORE_EXES: HashMap<WatchKey, u64> = HashMap::with_max_entries(IGNORE_CONDITIONS_MAX, 0);
+
+/// User ids, likewise.
+#[map]
+pub(crate) static IGNORE_UIDS: HashMap<u32, u64> = HashMap::with_max_entries(IGNORE_CONDITIONS_MAX, 0);
+
+/// Ids of cgroups at the top of what is named, likewise.
+#[map]
+pub(crate) static IGNORE_CGROUPS: HashMap<u64, u64> = HashMap::with_max_entries(IGNORE_CONDITIONS_MAX, 0);
+
+/// Prefixes of peers, likewise; each has the entries of the shorter ones that hold it too.
+#[map]
+pub(crate) static IGNORE_NETWORKS: LpmTrie<[u8; 16], u64> = LpmTrie::with_max_entries(IGNORE_CONDITIONS_MAX + 1, 0);
 
 /// For what must not be lost. User space sets the size.
 #[map]
@@ -188,6 +212,7 @@ pub(crate) struct KernelRead {
     /// The module's name, once it has one.
     pub(crate) name: [u64; 7],
 }
+
 /// Watched files and folders, with what is wanted of them (`WANT_*`). User space keeps it.
 #[map]
 pub(crate) static WATCH: HashMap<WatchKey, u32> = HashMap::with_max_entries(16384, 0);
@@ -206,6 +231,14 @@ pub(crate) const FILE_PROGRAMS: u32 = 16;
 /// Whether renames, removals and hard links of files that are not watched are told, set by user space before load.
 #[unsafe(no_mangle)]
 pub(crate) static FILES_EVERYWHERE: u32 = 0;
+
+/// Whether there is anything in [`IGNORE_FOLDERS`], set by user space before load.
+#[unsafe(no_mangle)]
+pub(crate) static FILES_IGNORED: u32 = 0;
+
+/// Files and folders of which nothing is told, nor of what is below them. User space keeps it.
+#[map]
+pub(crate) static IGNORE_FOLDERS: HashMap<WatchKey, u32> = HashMap::with_max_entries(IGNORE_FOLDERS_MAX, 0);
 
 /// What processes write, by process and file. User space empties it once a second.
 #[map]

@@ -4,6 +4,7 @@ pub(crate) mod call;
 pub(crate) mod emit;
 pub(crate) mod fd;
 pub(crate) mod flow;
+pub(crate) mod ignore;
 pub(crate) mod image;
 pub(crate) mod maps;
 pub(crate) mod path;

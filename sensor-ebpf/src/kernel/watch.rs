@@ -1,9 +1,9 @@
 //! Which files are watched, and what records say of a file.
 
-use bartizan_sensor_ebpf::abi::{FileInfo, WANT_TREE, WatchKey, watch_bit};
+use bartizan_sensor_ebpf::abi::{Count, FileInfo, Kind, PATH_COMPONENTS, WANT_TREE, WatchKey, watch_bit};
 
-use super::maps::{FILES_EVERYWHERE, WATCH, WATCH_MASK};
-use super::{field, read};
+use super::maps::{FILES_EVERYWHERE, FILES_IGNORED, IGNORE_FOLDERS, WATCH, WATCH_MASK};
+use super::{emit, field, read};
 
 /// Folders above a file that are looked at for a watched one.
 const ANCESTORS: usize = 8;
@@ -57,6 +57,45 @@ pub(crate) fn of_ancestors(dentry: u64) -> u64 {
 pub(crate) fn everywhere() -> bool {
     // SAFETY: a global that user space sets before load.
     unsafe { core::ptr::read_volatile(&raw const FILES_EVERYWHERE) != 0 }
+}
+
+/// Whether nothing is told of the file at this dentry: it, or a folder above it in its file system, is one of `files.ignore`. If so it is counted.
+#[inline(always)]
+pub(crate) fn is_ignored(kind: Kind, dentry: u64) -> bool {
+    let ignored = is_below_ignored(dentry);
+    if ignored {
+        emit::count(kind, Count::Filtered);
+    }
+    ignored
+}
+
+/// The same, uncounted.
+#[inline(always)]
+pub(crate) fn is_below_ignored(dentry: u64) -> bool {
+    // SAFETY: a global that user space sets before load.
+    unsafe { core::ptr::read_volatile(&raw const FILES_IGNORED) != 0 && climb(dentry) != 0 }
+}
+
+#[inline(never)]
+fn climb(dentry: u64) -> u64 {
+    let mut dentry = dentry;
+    for _ in 0..PATH_COMPONENTS {
+        let inode: u64 = field!(dentry, dentry_inode);
+        // A name that is not there yet has none.
+        if inode != 0 {
+            let sb: u64 = field!(inode, inode_sb);
+            let key = WatchKey { inode: field!(inode, inode_ino), device: field!(sb, sb_dev), pad: 0 };
+            if IGNORE_FOLDERS.get_ptr(&key).is_some() {
+                return 1;
+            }
+        }
+        let parent: u64 = field!(dentry, dentry_parent);
+        if parent == dentry || parent == 0 {
+            return 0;
+        }
+        dentry = parent;
+    }
+    0
 }
 
 /// Fills `info` from the inode at this address.

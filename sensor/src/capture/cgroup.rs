@@ -23,14 +23,22 @@ pub(super) enum RootError {
     Open(PathBuf, #[source] io::Error),
 }
 
-/// The root folder: `/sys/fs/cgroup`, or below it where version 1 has that place.
+/// Where the root folder is: `/sys/fs/cgroup`, or below it where version 1 has that place.
+///
+/// # Errors
+/// [`RootError`].
+pub(super) fn place() -> Result<PathBuf, RootError> {
+    let mounts = procfs::process::Process::myself()?.mountinfo()?;
+    let place = mounts.into_iter().filter(|mount| mount.fs_type == "cgroup2" && Path::new(&mount.root) == Path::new("/"));
+    place.map(|mount| mount.mount_point).next().ok_or(RootError::NotMounted)
+}
+
+/// The root folder.
 ///
 /// # Errors
 /// [`RootError`].
 pub(super) fn root() -> Result<File, RootError> {
-    let mounts = procfs::process::Process::myself()?.mountinfo()?;
-    let place = mounts.into_iter().filter(|mount| mount.fs_type == "cgroup2" && Path::new(&mount.root) == Path::new("/"));
-    let place = place.map(|mount| mount.mount_point).next().ok_or(RootError::NotMounted)?;
+    let place = place()?;
     File::open(&place).map_err(|error| RootError::Open(place, error))
 }
 

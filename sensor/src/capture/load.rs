@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::iter::IterLink;
 use aya::programs::{BtfTracePoint, FEntry, FExit, Iter, ProgramError, TracePoint, UProbe};
 use aya::{Ebpf, EbpfLoader};
@@ -14,8 +14,10 @@ use super::btf::{Btf, BtfError, VMLINUX};
 use super::cgroup;
 use super::files::{self, group::Group};
 use super::hooks::{Attach, Hook, ProgramSpec, Tier, absent, hooks, refused_by_types};
+use super::ignore::{self, Ignoring};
 use super::libraries::Libraries;
 use super::offsets::{self, OffsetsError};
+use crate::config::ignore::IgnoreEntry;
 
 /// The kernel object that `cargo xtask build` made; empty in a build without it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bartizan-ebpf.o"));
@@ -61,8 +63,14 @@ pub struct LoadConfig {
     pub ring_priority: u32,
     /// Bytes of the bulk ring; a power of two.
     pub ring_bulk: u32,
+    /// Percent of the bulk ring that waits before a record wakes user space.
+    pub bulk_wakeup: usize,
+    /// What is left out before a record is made of it.
+    pub ignore: Vec<IgnoreEntry>,
     /// Whether renames, removals and hard links of files that are not watched are told.
     pub files_everywhere: bool,
+    /// Whether there are files of which nothing is told.
+    pub files_ignored: bool,
     /// Type information to use instead of the kernel's own file.
     pub btf: Option<PathBuf>,
 }
@@ -146,6 +154,8 @@ pub struct Loaded {
     pub watch: files::Maps,
     /// Where some hook is carried by fanotify.
     pub fanotify: Option<Group>,
+    /// What is left out before a record is made of it.
+    pub ignoring: Ignoring,
     /// Every hook, in the order of [`hooks`].
     pub hooks: Vec<HookReport>,
 }
@@ -167,11 +177,17 @@ pub fn load(config: &LoadConfig) -> Result<Loaded, LoadError> {
     let own = std::process::id();
     let btf = aya::Btf::parse_file(path, aya::Endianness::default())?;
     let everywhere = u32::from(config.files_everywhere);
+    let files_ignored = u32::from(config.files_ignored);
+    let wakeup = wakeup_bytes(config.ring_bulk, config.bulk_wakeup);
+    let left_out = ignore::global(&config.ignore);
     let mut ebpf = EbpfLoader::new()
         .btf(Some(&btf))
         .override_global("OFFSETS", &offsets, true)
         .override_global("SELF_TGID", &own, true)
         .override_global("FILES_EVERYWHERE", &everywhere, true)
+        .override_global("FILES_IGNORED", &files_ignored, true)
+        .override_global("BULK_WAKEUP", &wakeup, true)
+        .override_global("IGNORE", &left_out, true)
         .map_max_entries("PRIORITY", config.ring_priority)
         .map_max_entries("BULK", config.ring_bulk)
         .load(OBJECT)
@@ -190,7 +206,10 @@ pub fn load(config: &LoadConfig) -> Result<Loaded, LoadError> {
     let watch = HashMap::try_from(take(&mut ebpf, "WATCH")?).map_err(|error| LoadError::Map("WATCH", error))?;
     let bits = Array::try_from(take(&mut ebpf, "WATCH_MASK")?).map_err(|error| LoadError::Map("WATCH_MASK", error))?;
     let Map::HashMap(writes) = take(&mut ebpf, "WRITES")? else { return Err(LoadError::NoMap("WRITES")) };
-    let watch = files::Maps { watch, bits, writes };
+    let ignored = HashMap::try_from(take(&mut ebpf, "IGNORE_FOLDERS")?).map_err(|error| LoadError::Map("IGNORE_FOLDERS", error))?;
+    let watch = files::Maps { watch, bits, writes, ignored };
+    // Before anything is attached, so that nothing that is left out slips through.
+    let ignoring = ignoring(&mut ebpf, &config.ignore)?;
 
     let mut attacher = Attacher {
         ebpf: &mut ebpf,
@@ -208,7 +227,23 @@ pub fn load(config: &LoadConfig) -> Result<Loaded, LoadError> {
         let reasons: Vec<String> = hooks.iter().flat_map(|report| report.reasons.iter().cloned()).take(3).collect();
         return Err(LoadError::NoHook(reasons.join("; ")));
     }
-    Ok(Loaded { ebpf, seeds, priority, bulk, counters, pending, probes, udp_flows, shed, libraries, watch, fanotify, hooks })
+    Ok(Loaded { ebpf, seeds, priority, bulk, counters, pending, probes, udp_flows, shed, libraries, watch, fanotify, ignoring, hooks })
+}
+
+/// Bytes that `percent` of a ring of `ring` bytes are.
+fn wakeup_bytes(ring: u32, percent: usize) -> u64 {
+    u64::from(ring) * percent as u64 / 100
+}
+
+/// What is left out, with its maps filled.
+fn ignoring(ebpf: &mut Ebpf, entries: &[IgnoreEntry]) -> Result<Ignoring, LoadError> {
+    let maps = ignore::Maps {
+        exes: HashMap::try_from(take(ebpf, "IGNORE_EXES")?).map_err(|error| LoadError::Map("IGNORE_EXES", error))?,
+        uids: HashMap::try_from(take(ebpf, "IGNORE_UIDS")?).map_err(|error| LoadError::Map("IGNORE_UIDS", error))?,
+        cgroups: HashMap::try_from(take(ebpf, "IGNORE_CGROUPS")?).map_err(|error| LoadError::Map("IGNORE_CGROUPS", error))?,
+        networks: LpmTrie::try_from(take(ebpf, "IGNORE_NETWORKS")?).map_err(|error| LoadError::Map("IGNORE_NETWORKS", error))?,
+    };
+    Ignoring::new(entries, maps).map_err(|(map, error)| LoadError::Map(map, error))
 }
 
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, LoadError> {

@@ -18,6 +18,8 @@ pub struct KernelCounts {
     pub emitted: BTreeMap<&'static str, u64>,
     /// Records that Bartizan itself caused and that were left out, by kind.
     pub filtered_self: BTreeMap<&'static str, u64>,
+    /// Records that were left out as the configuration says, by kind.
+    pub filtered: BTreeMap<&'static str, u64>,
     /// Attempts that were told at once without their result, because too many were pending.
     pub pending_full: u64,
     /// Losses.
@@ -37,6 +39,7 @@ pub fn read(counters: &PerCpuArray<MapData, u64>, hooks: &[HookReport]) -> Resul
         let kind = info.kind as usize;
         *counts.emitted.entry(info.name).or_default() += sum(kind, Count::Emitted)?;
         *counts.filtered_self.entry(info.name).or_default() += sum(kind, Count::FilteredSelf)?;
+        *counts.filtered.entry(info.name).or_default() += sum(kind, Count::Filtered)?;
         counts.pending_full += sum(kind, Count::PendingFull)?;
         for (count, reason) in
             [(Count::RingFull, "ring_full"), (Count::NoResult, "no_result"), (Count::TableFull, "table_full"), (Count::Shed, "shed")]

@@ -13,6 +13,7 @@ mod cgroup;
 mod drain;
 pub mod files;
 pub mod hooks;
+pub mod ignore;
 pub mod libraries;
 pub mod load;
 pub mod loss;

@@ -5,7 +5,7 @@
 //! which the reading began. A ring that is not empty (it goes on filling, or a record in it is not finished) is trusted up to the last
 //! record it gave; behind an unfinished one, records are held for at most [`HOLD`].
 //!
-//! Records that come close together are taken together ([`GATHER`]): a wake-up and an append cost more than what one record needs.
+//! Records that come close together are taken together (`sensor.ring_gather`): a wake-up and an append cost more than what one record needs.
 
 use std::mem::offset_of;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -23,10 +23,10 @@ pub const HOLD: Duration = Duration::from_millis(2);
 /// Longest time between a program's reservation and its clock that is reckoned with where a ring goes on filling.
 const RESERVED: Duration = Duration::from_micros(100);
 
-/// After something was found, how long the next records are gathered before they are looked for.
-const GATHER: Duration = Duration::from_millis(1);
+/// Between two looks for bulk records at least, where nothing else wakes: without it, gathering for no time would be a loop without a rest.
+const LOOK_AT_LEAST: Duration = Duration::from_millis(1);
 
-/// For so long after a bulk record, which wakes nobody, others are looked for every [`GATHER`].
+/// For so long after a bulk record, which wakes nobody, others are looked for as often as records are gathered.
 const BUSY: Duration = Duration::from_millis(250);
 
 /// Records taken from one ring before the other gets its turn.
@@ -36,6 +36,8 @@ const BATCH: usize = 4096;
 pub struct Rings {
     priority: RingBuf<MapData>,
     bulk: RingBuf<MapData>,
+    /// After something was found, how long the next records are gathered before they are looked for.
+    gather: Duration,
     /// The last reading found something.
     found: bool,
     /// When the last bulk record was read.
@@ -52,19 +54,24 @@ pub struct Reading {
 }
 
 impl Rings {
-    /// A reader of both.
-    pub fn new(priority: RingBuf<MapData>, bulk: RingBuf<MapData>) -> Self {
-        Self { priority, bulk, found: false, last_bulk: None }
+    /// A reader of both, that gathers for so long.
+    pub fn new(priority: RingBuf<MapData>, bulk: RingBuf<MapData>, gather: Duration) -> Self {
+        Self { priority, bulk, gather, found: false, last_bulk: None }
+    }
+
+    /// How long records are gathered.
+    pub fn gather(&self) -> Duration {
+        self.gather
     }
 
     /// Waits until something is there (in `other` too), or `timeout` has passed, or bulk records may have come, or what is `held` may be due.
     pub fn wait(&self, timeout: Duration, held: bool, other: Option<BorrowedFd<'_>>) {
         if self.found {
-            std::thread::sleep(GATHER.min(timeout));
+            std::thread::sleep(self.gather.min(timeout));
             return;
         }
-        let busy = held || self.last_bulk.is_some_and(|last| last.elapsed() < BUSY);
-        let timeout = if busy { GATHER.min(timeout) } else { timeout };
+        let busy = self.last_bulk.is_some_and(|last| last.elapsed() < BUSY);
+        let timeout = rest(self.gather, busy, held).map_or(timeout, |rest| rest.min(timeout));
         self.poll(PollTimeout::try_from(timeout).unwrap_or(PollTimeout::ZERO), other);
     }
 
@@ -104,6 +111,13 @@ impl Rings {
         }
         Reading { taken, due: limit(now, &given) }
     }
+}
+
+/// How long is waited at most where nothing was found: not at all limited where nothing is expected. `busy`: bulk records may come; `held`:
+/// some wait for their turn.
+fn rest(gather: Duration, busy: bool, held: bool) -> Option<Duration> {
+    let looks = gather.max(LOOK_AT_LEAST);
+    if held { Some(looks.min(HOLD)) } else { busy.then_some(looks) }
 }
 
 /// Boot clock of a record, nanoseconds; `None` where the bytes are too short for it.
@@ -224,6 +238,16 @@ mod tests {
         let full = Given { taken: BATCH, ..filling(NOW - 9 * hold) };
         assert_eq!(limit(NOW, &[full, empty]), NOW - 9 * hold, "more of it waits");
         assert_eq!(limit(u64::MAX, &[filling(NOW), empty]), u64::MAX - hold, "at the end all is due");
+    }
+
+    #[test]
+    fn it_rests_as_long_as_it_gathers_and_never_spins() {
+        let ms = Duration::from_millis;
+        assert_eq!(rest(ms(10), false, false), None, "nothing is expected");
+        assert_eq!(rest(ms(10), true, false), Some(ms(10)));
+        assert_eq!(rest(ms(0), true, false), Some(LOOK_AT_LEAST));
+        assert_eq!(rest(ms(100), true, true), Some(HOLD), "what is held may be due");
+        assert_eq!(rest(ms(1), false, true), Some(ms(1)));
     }
 
     proptest! {

@@ -16,8 +16,8 @@ use super::escape::escape;
 use super::paint::Paint;
 use crate::config::units::about_bytes as about;
 use crate::status::{
-    AuthStatus, Blind, ConsumerStatus, ContainersStatus, CpuStatus, FilesStatus, HashStatus, HookState, HookStatus, KindCount,
-    LibraryStatus, ProcessTable, RedactionStatus, StatusReport, StreamStatus, SubscriptionStatus, Verdict, skipped_runs,
+    AuthStatus, Blind, ConsumerStatus, ContainersStatus, CpuStatus, FilesStatus, HashStatus, HookState, HookStatus, IgnoreStatus,
+    KindCount, LibraryStatus, ProcessTable, RedactionStatus, StatusReport, StreamStatus, SubscriptionStatus, Verdict, skipped_runs,
 };
 
 /// The report with `verdict` (`working` or `degraded`) and `reasons` beside its own fields, on one line.
@@ -46,6 +46,7 @@ pub(crate) fn render(report: &StatusReport, verdict: &Verdict, paint: Paint) -> 
     page.list("Records", lines(&kinds(&report.kinds), paint).into_iter().chain(skipped));
     page.list("Libraries", report.libraries.iter().map(|library| self::library(library, paint)));
     page.list("Watched files", files(&report.files, paint));
+    page.list("Left out by configuration (sensor.ignore)", report.ignore.iter().flat_map(|entry| ignored(entry, paint)));
     page.section("Streams", streams(&report.streams));
     page.text.extend(report.budget.iter().map(|budget| format!("\n  {}", budget::budget(budget))));
     page.section("Consumers", consumers(&report.consumers));
@@ -206,7 +207,7 @@ fn hashes(hashes: HashStatus) -> String {
 
 /// Nothing where nothing is watched.
 fn files(status: &FilesStatus, paint: Paint) -> Vec<String> {
-    let FilesStatus { files, folders, missing, beyond, refused, file_systems } = status;
+    let FilesStatus { files, folders, missing, beyond, ignored, ignored_missing, refused, file_systems } = status;
     if files + folders + missing == 0 {
         return Vec::new();
     }
@@ -217,10 +218,22 @@ fn files(status: &FilesStatus, paint: Paint) -> Vec<String> {
         let places: Vec<String> = file_systems.iter().map(|place| escape(place)).collect();
         lines.push(format!("renames and removals of all files on {}", places.join(", ")));
     }
+    if *ignored > 0 {
+        lines.push(format!("nothing is told of {ignored} files and folders, and of what is below them (files.ignore)"));
+    }
+    lines.extend(ignored_missing.iter().map(|path| paint.yellow(&format!("{} of files.ignore is not there now", escape(path)))));
     if *beyond > 0 {
         lines.push(paint.yellow(&format!("no room for {beyond} more: name fewer folders")));
     }
     lines.extend(refused.iter().map(|(path, reason)| paint.yellow(&format!("{}: {}", escape(path), escape(reason)))));
+    lines
+}
+
+fn ignored(entry: &IgnoreStatus, paint: Paint) -> Vec<String> {
+    let IgnoreStatus { kinds, conditions, missing } = entry;
+    let kinds: Vec<String> = kinds.iter().map(|kind| escape(kind)).collect();
+    let mut lines = vec![format!("{}: {}", escape(conditions), kinds.join(", "))];
+    lines.extend(missing.iter().map(|missing| paint.yellow(&format!("matches nothing now: {}", escape(missing)))));
     lines
 }
 
@@ -247,7 +260,7 @@ fn ceiling(cpu: CpuStatus) -> String {
 fn kinds(kinds: &[KindCount]) -> Vec<Row> {
     let mut rows = vec![heading(["kind", "received", "lost", ""])];
     for count in kinds {
-        let KindCount { kind, received, lost: _, filtered_self, unknown_result } = count;
+        let KindCount { kind, received, lost: _, filtered_self, filtered, unknown_result } = count;
         let total: u64 = count.lost_records().map(|(_, lost)| lost).sum();
         if count.skipped() > 0 && total + received == 0 {
             // A program, which has a line of its own below.
@@ -256,6 +269,7 @@ fn kinds(kinds: &[KindCount]) -> Vec<Row> {
         let mut notes: Vec<String> = count.lost_records().map(|(reason, lost)| format!("{}: {lost}", escape(reason))).collect();
         notes.extend((*unknown_result > 0).then(|| format!("told without a result: {unknown_result}")));
         notes.extend((*filtered_self > 0).then(|| format!("Bartizan's own, left out: {filtered_self}")));
+        notes.extend((*filtered > 0).then(|| format!("left out by sensor.ignore: {filtered}")));
         rows.push(row([escape(kind), received.to_string(), total.to_string(), notes.join(", ")]).colour_if(total > 0, Paint::red));
     }
     rows
@@ -384,6 +398,12 @@ mod tests {
         let mut report = report();
         report.kinds[0].filtered_self = 2;
         report.kinds[0].unknown_result = 4;
+        report.kinds[0].filtered = 8;
+        report.ignore = vec![IgnoreStatus {
+            kinds: vec!["network.connect".into(), "network.tls".into()],
+            conditions: "exe /x; uid 33".into(),
+            missing: vec!["exe /x: No such file or directory".into()],
+        }];
         report.problems = vec!["3 records could not be decoded; the first: kind 99 is not known.".into()];
         let page = page(&report);
         assert!(page.starts_with("Bartizan works as well as this kernel allows."), "{page}");
@@ -391,7 +411,14 @@ mod tests {
             page.contains("\n\nProblems since the start\n  3 records could not be decoded; the first: kind 99 is not known.\n"),
             "{page}"
         );
-        assert!(page.contains("\n  process.exec  1000      0     told without a result: 4, Bartizan's own, left out: 2\n"), "{page}");
+        assert!(
+            page.contains(
+                "\n  process.exec  1000      0     told without a result: 4, Bartizan's own, left out: 2, left out by sensor.ignore: 8\n"
+            ),
+            "{page}"
+        );
+        let expected = "\n\nLeft out by configuration (sensor.ignore)\n  exe /x; uid 33: network.connect, network.tls\n  matches nothing now: exe /x: No such";
+        assert!(page.contains(expected), "{page}");
     }
 
     #[test]
@@ -429,6 +456,7 @@ mod tests {
         evil.detectors = serde_json::json!({ text: [text], "detectors": [detector], "first_undecodable": text });
         evil.correlation = serde_json::json!({ text: [text], "first_undecodable": text, "state": { "tables": [{ "name": text }] } });
         evil.problems = vec![text.into()];
+        evil.ignore = vec![IgnoreStatus { kinds: vec![text.into()], conditions: text.into(), missing: vec![text.into()] }];
         evil.containers.last_failure = Some(text.into());
         evil.kinds.push(KindCount { lost: [("recursion".into(), 3)].into(), ..KindCount::new(text) });
         evil.blind[0].hook = text.into();

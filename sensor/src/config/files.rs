@@ -126,6 +126,8 @@ pub struct FilesConfig {
     pub read: Vec<String>,
     /// Further ones, besides `read`.
     pub extra_read: Vec<String>,
+    /// Nothing is told of these, nor of what is below them, whatever the other lists say.
+    pub ignore: Vec<String>,
     /// Renames and removals of every other file are told too.
     pub everywhere: bool,
 }
@@ -133,7 +135,14 @@ pub struct FilesConfig {
 impl Default for FilesConfig {
     fn default() -> Self {
         let owned = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect();
-        Self { watch: owned(WATCH), extra_watch: Vec::new(), read: owned(READ), extra_read: Vec::new(), everywhere: true }
+        Self {
+            watch: owned(WATCH),
+            extra_watch: Vec::new(),
+            read: owned(READ),
+            extra_read: Vec::new(),
+            ignore: Vec::new(),
+            everywhere: true,
+        }
     }
 }
 
@@ -146,14 +155,15 @@ impl FilesConfig {
     /// # Errors
     /// An entry is no absolute path without `.` and `..`, or there are too many.
     pub fn validate(&self) -> Result<(), String> {
-        let Self { watch, extra_watch, read, extra_read, everywhere: _ } = self;
-        for (key, paths) in [("watch", watch), ("extra_watch", extra_watch), ("read", read), ("extra_read", extra_read)] {
+        let Self { watch, extra_watch, read, extra_read, ignore, everywhere: _ } = self;
+        for (key, paths) in [("watch", watch), ("extra_watch", extra_watch), ("read", read), ("extra_read", extra_read), ("ignore", ignore)]
+        {
             for path in paths {
                 let Some(relative) = path.strip_prefix('/') else {
                     return Err(format!("files.{key}: {path:?} is not an absolute path: begin it with /"));
                 };
                 if relative.is_empty() {
-                    return Err(format!("files.{key}: \"/\" would watch everything: name folders below it"));
+                    return Err(format!("files.{key}: \"/\" would name everything: name folders below it"));
                 }
                 if relative.split('/').any(|component| matches!(component, "" | "." | "..")) {
                     return Err(format!("files.{key}: {path:?} has an empty component, `.` or `..`: write the path without them"));
@@ -163,7 +173,7 @@ impl FilesConfig {
                 }
             }
         }
-        let entries = watch.len() + extra_watch.len() + read.len() + extra_read.len();
+        let entries = watch.len() + extra_watch.len() + read.len() + extra_read.len() + ignore.len();
         if entries > ENTRIES_MAX {
             return Err(format!("[files] names {entries} paths and {ENTRIES_MAX} are allowed: name the folders above them"));
         }
@@ -190,7 +200,7 @@ mod tests {
     #[test]
     fn what_cannot_be_watched_is_refused_by_its_key() {
         for (path, expected) in
-            [("etc/passwd", "not an absolute path"), ("/", "watch everything"), ("/etc/../x", "`..`"), ("/a//b", "empty")]
+            [("etc/passwd", "not an absolute path"), ("/", "name everything"), ("/etc/../x", "`..`"), ("/a//b", "empty")]
         {
             let config = FilesConfig { extra_read: vec![path.to_owned()], ..FilesConfig::default() };
             let error = config.validate().unwrap_err();

@@ -98,13 +98,7 @@ fn hooks(config: &Config, root: bool, running: Result<StatusReport, ClientError>
 /// Attaches every hook and detaches it again.
 fn try_hooks(config: &Config) -> Hooks {
     // The rings only fill until they are dropped: the smallest will do.
-    let loaded = load(&LoadConfig {
-        disabled: config.sensor.disable_hooks.clone(),
-        ring_priority: 64 << 10,
-        ring_bulk: 64 << 10,
-        files_everywhere: config.files.everywhere,
-        btf: None,
-    });
+    let loaded = load(&LoadConfig { ring_priority: 64 << 10, ring_bulk: 64 << 10, ..config.sensor.load(&config.files) });
     match loaded {
         Ok(loaded) => {
             let libraries = loaded.libraries.report();

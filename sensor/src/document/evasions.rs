@@ -1,5 +1,12 @@
 //! How each kind is evaded, and what covers that.
 
+/// How every kind that can be left out by configuration is evaded, in the form of [`EVASIONS`].
+pub(super) const LEFT_OUT: (&str, &str, &str) = (
+    "",
+    "being, or running inside of, what an entry of `sensor.ignore` names for this kind",
+    "the exec and the identity of the process are always told; `status` counts what is left out",
+);
+
 /// Kind, how it is evaded, and what still tells of it.
 pub(super) const EVASIONS: &[(&str, &str, &str)] = &[
     (

@@ -13,7 +13,8 @@ use schemars::{Schema, SchemaGenerator};
 use serde_json::{Map, Value};
 
 use crate::capture::hooks::{Attach, CgroupPlace, Hook, Tier, hooks};
-use evasions::EVASIONS;
+use crate::config::ignore::can_be_left_out;
+use evasions::{EVASIONS, LEFT_OUT};
 
 /// Where the schema puts the types that several others use.
 const DEFINITIONS: &str = "#/$defs/";
@@ -91,7 +92,8 @@ fn kind(out: &mut String, kind: &KindDescription) {
             line(out, format_args!("| `{}` | `{name}` | {places} | {} |", hook.name, blind.unwrap_or("")));
         }
     }
-    let evasions: Vec<_> = EVASIONS.iter().filter(|(kind, _, _)| kind == name).collect();
+    let configured = can_be_left_out(name).then_some(LEFT_OUT);
+    let evasions: Vec<_> = EVASIONS.iter().filter(|(kind, _, _)| kind == name).copied().chain(configured).collect();
     if !evasions.is_empty() {
         line(out, format_args!("\n| evaded by | covered by |\n|---|---|"));
         evasions.iter().for_each(|(_, how, cover)| line(out, format_args!("| {how} | {cover} |")));

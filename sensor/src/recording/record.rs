@@ -17,7 +17,7 @@ use crate::capture::files::FileWatch;
 use crate::capture::load::Loaded;
 use crate::capture::loss::Losses;
 use crate::capture::rings::Rings;
-use crate::capture::{HookState, LoadConfig, LoadError, load, mounts, seed};
+use crate::capture::{HookState, LoadError, load, mounts, seed};
 use crate::config::Config;
 use crate::daemon::{DaemonError, USERS, lookups, may_capture, start_event};
 use crate::enrich::clock;
@@ -98,14 +98,7 @@ pub fn record(config: &Config, path: &Path, limit: Option<Duration>, ready: impl
         let listen = |kind| signal(kind).map_err(system("cannot listen for signals"));
         (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?)
     };
-    let loaded = load(&LoadConfig {
-        disabled: config.sensor.disable_hooks.clone(),
-        ring_priority: config.sensor.ring_priority,
-        ring_bulk: config.sensor.ring_bulk,
-        files_everywhere: config.files.everywhere,
-        btf: None,
-    })
-    .map_err(|error: LoadError| RecordError::Capture(error.into()))?;
+    let loaded = load(&config.sensor.load(&config.files)).map_err(|error: LoadError| RecordError::Capture(error.into()))?;
     let file = create(path)?;
     let started = Instant::now();
     let (pipeline, shared) = pipeline(config, loaded, path, file)?;
@@ -144,7 +137,8 @@ pub fn record(config: &Config, path: &Path, limit: Option<Duration>, ready: impl
 
 /// Everything that captures, with the file behind it; the seeds are in the file.
 fn pipeline(config: &Config, loaded: Loaded, path: &Path, file: File) -> Result<(Pipeline<Writer<File>>, Arc<Shared>), RecordError> {
-    let Loaded { ebpf, seeds, priority, bulk, counters, pending, probes, udp_flows, shed, libraries, watch, fanotify, hooks } = loaded;
+    let Loaded { ebpf, seeds, priority, bulk, counters, pending, probes, udp_flows, shed, libraries, watch, fanotify, ignoring, hooks } =
+        loaded;
     let start = start_event(&hooks);
     let seed_wanted = hooks.iter().any(|report| report.hook.name == "process_seed" && report.state == HookState::Active);
     let shared = Arc::new(Shared::new(counters, hooks));
@@ -167,7 +161,7 @@ fn pipeline(config: &Config, loaded: Loaded, path: &Path, file: File) -> Result<
     let sink = Writer::new(file, &header).map_err(|source| RecordError::Write { path: path.to_owned(), source })?;
     let sink = sink.keeping(Listed::new(&config.sensor.environment));
     let mut pipeline = Pipeline {
-        rings: Rings::new(priority, bulk),
+        rings: Rings::new(priority, bulk, config.sensor.ring_gather),
         sink,
         users: Users::new(USERS),
         shared: Arc::clone(&shared),
@@ -180,6 +174,7 @@ fn pipeline(config: &Config, loaded: Loaded, path: &Path, file: File) -> Result<
         udp_flows,
         libraries,
         files: FileWatch::new(&config.files, fanotify, watch),
+        ignoring,
         shedding: false,
         files_read: None,
         governor: Governor::new(config.sensor.cpu_limit),

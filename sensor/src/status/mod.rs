@@ -92,6 +92,9 @@ pub struct StatusReport {
     /// Watched files.
     #[serde(default)]
     pub files: FilesStatus,
+    /// What the configuration leaves out (`sensor.ignore`), entry by entry.
+    #[serde(default)]
+    pub ignore: Vec<IgnoreStatus>,
     /// Authentications.
     #[serde(default)]
     pub auth: AuthStatus,
@@ -144,10 +147,27 @@ pub struct FilesStatus {
     pub missing: u64,
     /// Files and folders for which there was no room.
     pub beyond: u64,
+    /// Files and folders of which nothing is told, as `files.ignore` says.
+    #[serde(default)]
+    pub ignored: u64,
+    /// Entries of `files.ignore` for which nothing is there now.
+    #[serde(default)]
+    pub ignored_missing: Vec<String>,
     /// What cannot be watched, with the reason; the first sixteen.
     pub refused: BTreeMap<String, String>,
     /// File systems on which fanotify tells every rename and removal.
     pub file_systems: Vec<String>,
+}
+
+/// An entry of `sensor.ignore`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct IgnoreStatus {
+    /// Kinds that it leaves out.
+    pub kinds: Vec<String>,
+    /// Under which conditions, for reading.
+    pub conditions: String,
+    /// Executables and cgroups for which nothing is there now, or that cannot be looked at, with the reason.
+    pub missing: Vec<String>,
 }
 
 /// What is known of authentications that are under way.
@@ -275,6 +295,9 @@ pub struct KindCount {
     /// Records that Bartizan itself caused and that were left out. They are neither received nor lost.
     #[serde(default)]
     pub filtered_self: u64,
+    /// Records that were left out as the configuration says (`sensor.ignore`). They are neither received nor lost.
+    #[serde(default)]
+    pub filtered: u64,
     /// Records that were told before their result was known, because too many attempts were pending. They are received.
     #[serde(default)]
     pub unknown_result: u64,
@@ -627,6 +650,7 @@ pub(crate) mod tests {
             containers: ContainersStatus { entries: 3, max: 4096, known: 2, ..ContainersStatus::default() },
             libraries: Vec::new(),
             files: FilesStatus::default(),
+            ignore: Vec::new(),
             auth: AuthStatus::default(),
             hashes: HashStatus::default(),
             cpu: CpuStatus::default(),
@@ -642,7 +666,7 @@ pub(crate) mod tests {
         for key in ["problems", "recent_skipped", "correlation", "redaction", "budget", "containers"] {
             value.as_object_mut().and_then(|map| map.remove(key)).expect(key);
         }
-        for key in ["filtered_self", "unknown_result"] {
+        for key in ["filtered_self", "filtered", "unknown_result"] {
             value["kinds"][0].as_object_mut().and_then(|map| map.remove(key)).expect(key);
         }
         value["blind"][0].as_object_mut().and_then(|map| map.remove("hook")).expect("hook");

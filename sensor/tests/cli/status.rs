@@ -48,6 +48,7 @@ fn report(state: HookState) -> StatusReport {
         containers: Default::default(),
         libraries: Vec::new(),
         files: Default::default(),
+        ignore: Default::default(),
         auth: Default::default(),
         hashes: Default::default(),
         cpu: Default::default(),

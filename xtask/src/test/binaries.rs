@@ -75,12 +75,28 @@ pub(crate) fn run(
     root: Privilege,
     filter: &[&str],
 ) -> Result<(Counts, Option<String>)> {
+    run_for(project, binary, bartizan, root, filter, &[], LONGEST)
+}
+
+/// [`run`], with these variables (`NAME=value`), and killed after `longest`.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn run_for(
+    project: &Project,
+    binary: &TestBinary,
+    bartizan: &Path,
+    root: Privilege,
+    filter: &[&str],
+    variables: &[&str],
+    longest: Duration,
+) -> Result<(Counts, Option<String>)> {
     let mut variable = std::ffi::OsString::from("BARTIZAN_BIN=");
     variable.push(bartizan);
     let mut test = root.command("env");
-    test.arg(variable).arg("RUST_BACKTRACE=1");
+    test.arg(variable).arg("RUST_BACKTRACE=1").args(variables);
     // In the foreground, so that Ctrl-C reaches the tests. As root itself, because a user may not signal what sudo started.
-    test.args(["timeout", "--foreground", "--kill-after=10", &LONGEST.as_secs().to_string()]);
+    test.args(["timeout", "--foreground", "--kill-after=10", &longest.as_secs().to_string()]);
     test.arg(&binary.path).arg("--test-threads=1").args(filter).current_dir(project.root.join("tests"));
     let mut tally = Tally::default();
     let end = stream(&mut test, None, "run `apt-get install coreutils`", |piece| {
@@ -91,7 +107,7 @@ pub(crate) fn run(
     let trouble = match end {
         End::Exited(status) if status.success() => None,
         End::Exited(status) if status.code() == Some(TIMEOUT_CODE) => {
-            Some(format!("{} did not end within {} s and was killed: its last line above names the test", binary.name, LONGEST.as_secs()))
+            Some(format!("{} did not end within {} s and was killed: its last line above names the test", binary.name, longest.as_secs()))
         }
         End::Exited(status) => Some(format!("{} failed ({status})", binary.name)),
         End::Stopped | End::TimedOut => bail!("{} was stopped without a deadline of ours", binary.name),

@@ -47,6 +47,9 @@ fn fexit_inode_setattr(ctx: FExitContext) -> i32 {
     if wanted == 0 && (valid & ATTR_MODE == 0 || before & S_IFMT != S_IFREG || gains == 0) {
         return 0;
     }
+    if watch::is_ignored(Kind::FileAttributes, dentry) {
+        return 0;
+    }
     let Some(scratch) = scratch(Program::Attributes) else { return 0 };
     let record = scratch.cast::<FileAttributes>();
     // SAFETY: `record` is the beginning of the program's own scratch, which is larger; every offset into the tail is masked.
@@ -75,7 +78,7 @@ fn xattr(program: Program, dentry: u64, name: u64, size: u64, removed: u32) {
     let telling = begins == u64::from_le_bytes(*b"security")
         || begins == u64::from_le_bytes(*b"system.p")
         || begins == u64::from_le_bytes(*b"trusted.");
-    if wanted == 0 && !telling {
+    if (wanted == 0 && !telling) || watch::is_ignored(Kind::FileXattr, dentry) {
         return;
     }
     let Some(scratch) = scratch(program) else { return };

@@ -32,6 +32,10 @@ fn fexit_inode_rename(ctx: FExitContext) -> i32 {
     if inode == 0 || (wanted == 0 && !watch::everywhere()) {
         return 0;
     }
+    // Out of what is ignored, or into it, is told.
+    if watch::is_below_ignored(new) && watch::is_ignored(Kind::FileRename, old) {
+        return 0;
+    }
     let Some(scratch) = scratch(Program::Rename) else { return 0 };
     let record = scratch.cast::<FileRename>();
     let fixed = size_of::<FileRename>();
@@ -59,7 +63,7 @@ fn removed(ctx: &FExitContext, program: Program, folder: u32) -> i32 {
     let dentry = ctx.arg::<*const u8>(1) as u64;
     let inode: u64 = field!(dentry, dentry_inode);
     let wanted = wanted(inode, dentry);
-    if inode == 0 || (wanted == 0 && !watch::everywhere()) {
+    if inode == 0 || (wanted == 0 && !watch::everywhere()) || watch::is_ignored(Kind::FileUnlink, dentry) {
         return 0;
     }
     let Some(scratch) = scratch(program) else { return 0 };
@@ -101,6 +105,9 @@ fn fexit_inode_link(ctx: FExitContext) -> i32 {
     if inode == 0 || (wanted == 0 && !watch::everywhere()) {
         return 0;
     }
+    if watch::is_below_ignored(old) && watch::is_ignored(Kind::FileLink, new) {
+        return 0;
+    }
     let Some(scratch) = scratch(Program::Link) else { return 0 };
     let record = scratch.cast::<FileLink>();
     let fixed = size_of::<FileLink>();
@@ -123,7 +130,7 @@ fn fexit_inode_link(ctx: FExitContext) -> i32 {
 fn fexit_inode_symlink(ctx: FExitContext) -> i32 {
     let dentry = ctx.arg::<*const u8>(1) as u64;
     let wanted = if ctx.arg::<i32>(3) == 0 { wanted(0, dentry) } else { 0 };
-    if wanted == 0 {
+    if wanted == 0 || watch::is_ignored(Kind::FileLink, dentry) {
         return 0;
     }
     let Some(scratch) = scratch(Program::Symlink) else { return 0 };
@@ -149,7 +156,7 @@ fn fexit_inode_symlink(ctx: FExitContext) -> i32 {
 fn made(folder: u64, dentry: u64, program: Program, mode: u32, node: u32) -> i32 {
     let wanted = wanted(0, dentry);
     let format = mode as u16 & S_IFMT;
-    if wanted == 0 && format != S_IFBLK && format != S_IFCHR {
+    if (wanted == 0 && format != S_IFBLK && format != S_IFCHR) || watch::is_ignored(Kind::FileCreate, dentry) {
         return 0;
     }
     let Some(scratch) = scratch(program) else { return 0 };

@@ -90,7 +90,9 @@ fn fexit_file_open(ctx: FExitContext) -> i32 {
             }
         }
     }
-    tell(file, inode, wanted);
+    if !watch::is_ignored(Kind::FileOpen, dentry) {
+        tell(file, inode, wanted);
+    }
     0
 }
 

@@ -53,7 +53,11 @@ fn writeback_dirty_folio(ctx: BtfTracePointContext) -> u32 {
     let gathered = match WRITES.get_ptr_mut(&key) {
         Some(gathered) => gathered,
         None => {
-            if emit::is_self(Kind::FileWrite, key.tgid) || emit::is_shed(Kind::FileWrite) {
+            if is_ignored(inode)
+                || emit::is_self(Kind::FileWrite, key.tgid)
+                || emit::is_ignored(Kind::FileWrite, current)
+                || emit::is_shed(Kind::FileWrite)
+            {
                 return 0;
             }
             // SAFETY: the helper takes nothing.
@@ -97,6 +101,13 @@ fn writeback_dirty_folio(ctx: BtfTracePointContext) -> u32 {
         }
     }
     0
+}
+
+/// Whether the inode at this address has a name of which nothing is told.
+#[inline(always)]
+fn is_ignored(inode: u64) -> bool {
+    let alias: u64 = field!(inode, inode_dentry);
+    alias != 0 && watch::is_ignored(Kind::FileWrite, alias - offset!(dentry_alias))
 }
 
 /// Pages of a folio.

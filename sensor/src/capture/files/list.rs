@@ -24,7 +24,9 @@ pub(super) struct Found {
 
 /// Everything to watch.
 #[derive(Debug, Default)]
-pub(super) struct Listing {
+pub(super) struct Listing<'a> {
+    /// What is left out.
+    ignored: Option<(&'a Rules, &'a Path)>,
     /// By path.
     pub(super) found: BTreeMap<PathBuf, Found>,
     /// Rules for which nothing is there now.
@@ -35,9 +37,32 @@ pub(super) struct Listing {
     pub(super) refused: BTreeMap<PathBuf, String>,
 }
 
-/// Looks for what the rules name, below `root` (`/`, but for tests).
-pub(super) fn list(rules: &Rules, root: &Path) -> Listing {
-    let mut listing = Listing::default();
+/// Files and folders that are there now and that the rules name, each with its rule's place, and without what is below them.
+pub(super) fn places(rules: &Rules, root: &Path) -> Vec<(usize, PathBuf)> {
+    let mut places = Vec::new();
+    for (index, rule) in rules.iter().enumerate() {
+        let mut now = vec![root.to_owned()];
+        for component in rule.components() {
+            let below = |at: PathBuf| -> Vec<PathBuf> {
+                if !component.contains('*') {
+                    return vec![at.join(component)];
+                }
+                let names = fs::read_dir(at).into_iter().flatten().flatten();
+                names
+                    .filter(|entry| entry.file_name().to_str().is_some_and(|name| matches(component, name)))
+                    .map(|entry| entry.path())
+                    .collect()
+            };
+            now = now.into_iter().flat_map(below).filter(|path| path.exists()).collect();
+        }
+        places.extend(now.into_iter().map(|path| (index, path)));
+    }
+    places
+}
+
+/// Looks for what the rules name, below `root` (`/`, but for tests), but for what is `ignored`.
+pub(super) fn list<'a>(rules: &Rules, ignored: &'a Rules, root: &'a Path) -> Listing<'a> {
+    let mut listing = Listing { ignored: (!ignored.is_empty()).then_some((ignored, root)), ..Listing::default() };
     for rule in rules.iter() {
         let components: Vec<&str> = rule.components().collect();
         if !listing.descend(rule, root, &components) {
@@ -47,7 +72,7 @@ pub(super) fn list(rules: &Rules, root: &Path) -> Listing {
     listing
 }
 
-impl Listing {
+impl Listing<'_> {
     /// Follows the components below `at`, noting each folder on the way. Returns whether anything is there.
     fn descend(&mut self, rule: &Rule, at: &Path, components: &[&str]) -> bool {
         let Some((first, rest)) = components.split_first() else {
@@ -76,6 +101,11 @@ impl Listing {
         found
     }
 
+    fn is_ignored(&self, path: &Path) -> bool {
+        let Some((ignored, root)) = self.ignored else { return false };
+        path.strip_prefix(root).ok().and_then(Path::to_str).is_some_and(|path| ignored.covering(path).is_some())
+    }
+
     fn entries(&mut self, folder: &Path) -> Vec<fs::DirEntry> {
         match fs::read_dir(folder) {
             Ok(entries) => entries.flatten().collect(),
@@ -95,6 +125,9 @@ impl Listing {
 
     /// What a rule names, and all below it: each file by itself, because other names may lead to it.
     fn take(&mut self, rule: &Rule, path: &Path, depth: usize) {
+        if self.is_ignored(path) {
+            return;
+        }
         if !path.is_dir() {
             self.put(path, &rule.text, rule.want);
             return;
@@ -144,7 +177,8 @@ mod tests {
         std::os::unix::fs::symlink("/etc/passwd", at("home/a/.ssh/link")).unwrap();
         let own = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect();
         let config = FilesConfig { watch: own(&["/etc/passwd", "/etc/none/x"]), read: own(&["/home/*/.ssh"]), ..FilesConfig::default() };
-        let listing = list(&Rules::new(&config), temp.path());
+        let (rules, nothing) = (Rules::new(&config), Rules::default());
+        let listing = list(&rules, &nothing, temp.path());
         let want = |path: &str| listing.found.get(&at(path)).map(|found| (found.rule.as_str(), found.want));
         let secret = WANT_CHANGE | WANT_READ | WANT_TREE | WANT_ENTRIES;
         assert_eq!(want("etc/passwd"), Some(("/etc/passwd", WANT_CHANGE)));
@@ -159,13 +193,33 @@ mod tests {
     }
 
     #[test]
+    fn what_is_ignored_is_on_no_list() {
+        let temp = tempfile::tempdir().unwrap();
+        let at = |path: &str| temp.path().join(path);
+        fs::create_dir_all(at("etc/a/cache/deep")).unwrap();
+        fs::create_dir_all(at("etc/b/cache")).unwrap();
+        fs::write(at("etc/a/file"), "").unwrap();
+        fs::write(at("etc/a/cache/deep/file"), "").unwrap();
+        let config = FilesConfig { watch: vec!["/etc".to_owned()], read: Vec::new(), ..FilesConfig::default() };
+        let ignored = Rules::named(&["/etc/*/cache".to_owned(), "/none".to_owned()]);
+        let rules = Rules::new(&config);
+        let listing = list(&rules, &ignored, temp.path());
+        let found: Vec<&Path> = listing.found.keys().filter_map(|path| path.strip_prefix(temp.path()).ok()).collect();
+        assert_eq!(found, ["", "etc", "etc/a", "etc/a/file", "etc/b"].map(Path::new));
+        let mut places = places(&ignored, temp.path());
+        places.sort();
+        assert_eq!(places, [(0, at("etc/a/cache")), (0, at("etc/b/cache"))]);
+    }
+
+    #[test]
     fn what_has_no_room_is_counted() {
         let temp = tempfile::tempdir().unwrap();
         for folder in 0..WATCHED_MAX + 10 {
             fs::create_dir_all(temp.path().join(format!("a/{folder}"))).unwrap();
         }
         let config = FilesConfig { watch: vec!["/a".to_owned()], read: Vec::new(), ..FilesConfig::default() };
-        let listing = list(&Rules::new(&config), temp.path());
+        let (rules, nothing) = (Rules::new(&config), Rules::default());
+        let listing = list(&rules, &nothing, temp.path());
         // The folder above `a`, `a` itself, and those in it.
         assert_eq!((listing.found.len(), listing.beyond), (WATCHED_MAX, 12));
     }

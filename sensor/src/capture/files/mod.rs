@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use aya::maps::{Array, HashMap as KernelMap, MapData};
-use bartizan_bus::event::{Body, FileCreate, FileLink, FileOpen, FileRename, FileUnlink};
+use bartizan_bus::event::{Body, FileAttributes, FileCreate, FileLink, FileOpen, FileRename, FileUnlink, FileXattr};
 use bartizan_sensor_ebpf::abi::{
     Header, Kind, WANT_ENTRIES, WANT_READ, WANT_TREE, WATCH_BITS, WRITES_MAX, WatchKey, WriteGathered, WriteKey, watch_bit,
 };
@@ -44,6 +44,7 @@ use judge::complete;
 pub use judge::{Judge, WatchList};
 pub use list::WATCHED_MAX;
 use rules::Rules;
+pub(crate) use rules::matches;
 use state::State;
 
 /// Between two looks for watched files that came or went unseen.
@@ -73,6 +74,8 @@ pub struct Maps {
     pub bits: Array<MapData, u64>,
     /// What is written, by process and file.
     pub writes: MapData,
+    /// Of which nothing is told.
+    pub ignored: KernelMap<MapData, Key, u32>,
 }
 
 /// A watched file or folder.
@@ -99,6 +102,10 @@ pub struct FilesReport {
     pub missing: u64,
     /// Files and folders for which there was no room.
     pub beyond: u64,
+    /// Files and folders of which nothing is told.
+    pub ignored: u64,
+    /// Entries of `files.ignore` for which nothing is there now.
+    pub ignored_missing: Vec<String>,
     /// What could not be watched, with the reason; at most [`REFUSED_TOLD`].
     pub refused: Vec<(String, String)>,
     /// File systems all of whose renames and removals fanotify tells.
@@ -128,6 +135,8 @@ pub struct Told {
     pub deeds: Vec<FileDeed>,
     /// Times that the kernel's queue was full: each stands for any number of events.
     pub overflows: u64,
+    /// Events left out because the configuration says so, by kind.
+    pub ignored: BTreeMap<&'static str, u64>,
     /// Events left out because Bartizan is at its CPU ceiling.
     pub shed: u64,
     /// Buffers with something in them that is no event; what stood behind it is lost.
@@ -137,6 +146,10 @@ pub struct Told {
 /// The watched files.
 pub struct FileWatch {
     rules: Rules,
+    /// What nothing is told of.
+    ignored: Rules,
+    /// As the kernel's map has it.
+    ignored_now: HashSet<WatchKey>,
     everywhere: bool,
     group: Option<Group>,
     maps: Maps,
@@ -167,6 +180,8 @@ impl FileWatch {
     pub fn new(config: &FilesConfig, group: Option<Group>, maps: Maps) -> Self {
         Self {
             rules: Rules::new(config),
+            ignored: Rules::named(&config.ignore),
+            ignored_now: HashSet::new(),
             everywhere: config.everywhere,
             group,
             maps,
@@ -215,7 +230,9 @@ impl FileWatch {
         let begun = Instant::now();
         self.stale = false;
         self.mark_file_systems();
-        let list::Listing { found, missing, beyond, refused } = list::list(&self.rules, Path::new("/"));
+        let left_out = self.refresh_ignored();
+        let list::Listing { found, missing, beyond, refused, .. } = list::list(&self.rules, &self.ignored, Path::new("/"));
+        let beyond = beyond + left_out;
         self.refused.extend(refused);
         self.refused.retain(|path, _| path.exists());
         let mut before = std::mem::take(&mut self.watched);
@@ -247,6 +264,45 @@ impl FileWatch {
         self.report.refused =
             self.refused.iter().take(REFUSED_TOLD).map(|(path, why)| (path.to_string_lossy().into_owned(), why.clone())).collect();
         true
+    }
+
+    /// Tells the kernel of which files and folders nothing is told. Returns for how many there was no room.
+    fn refresh_ignored(&mut self) -> u64 {
+        if self.ignored.is_empty() {
+            return 0;
+        }
+        let places = list::places(&self.ignored, Path::new("/"));
+        let missing = self.ignored.iter().enumerate().filter(|(index, _)| !places.iter().any(|(rule, _)| rule == index));
+        self.report.ignored_missing = missing.map(|(_, rule)| rule.text.clone()).collect();
+        let key = |path: &Path| {
+            let meta = std::fs::metadata(path).ok()?;
+            Some(WatchKey { inode: meta.ino(), device: kernel_device(meta.dev()), pad: 0 })
+        };
+        let wanted: HashSet<WatchKey> = places.iter().filter_map(|(_, path)| key(path)).collect();
+        for gone in self.ignored_now.difference(&wanted) {
+            // One that is gone is as good.
+            let _ = self.maps.ignored.remove(&Key(*gone));
+        }
+        self.ignored_now.retain(|key| wanted.contains(key));
+        let mut beyond = 0;
+        for key in wanted {
+            if self.ignored_now.contains(&key) || self.maps.ignored.insert(Key(key), 1, 0).is_ok() {
+                self.ignored_now.insert(key);
+            } else {
+                beyond += 1;
+            }
+        }
+        self.report.ignored = self.ignored_now.len() as u64;
+        beyond
+    }
+
+    /// Whether nothing is told of what `body` is about: all of its paths are ignored.
+    fn is_ignored(&self, body: &Body) -> bool {
+        if self.ignored.is_empty() {
+            return false;
+        }
+        let mut paths = about(body).peekable();
+        paths.peek().is_some() && paths.all(|path| self.ignored.covering(path).is_some())
     }
 
     /// Puts one file or folder on the list, in the kernel first.
@@ -433,8 +489,23 @@ fn names(body: &Body) -> impl Iterator<Item = &str> {
     [path, old].into_iter().flatten()
 }
 
+/// Paths of the file that `body` is about.
+fn about(body: &Body) -> impl Iterator<Item = &str> {
+    let (path, old) = match body {
+        Body::FileOpen(FileOpen { file, .. })
+        | Body::FileCreate(FileCreate { file, .. })
+        | Body::FileLink(FileLink { file, .. })
+        | Body::FileUnlink(FileUnlink { file, .. })
+        | Body::FileAttributes(FileAttributes { file, .. })
+        | Body::FileXattr(FileXattr { file, .. }) => (file.path.as_deref(), None),
+        Body::FileRename(FileRename { file, old_path, .. }) => (file.path.as_deref(), old_path.as_deref()),
+        _ => (None, None),
+    };
+    [path, old].into_iter().flatten()
+}
+
 /// `st_dev` as the kernel keeps it: major << 20 | minor (include/linux/kdev_t.h).
-fn kernel_device(device: u64) -> u32 {
+pub(crate) fn kernel_device(device: u64) -> u32 {
     let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
     (major as u32) << 20 | minor as u32
 }

@@ -27,7 +27,7 @@ pub(super) struct Rules(Vec<Rule>);
 impl Rules {
     /// Those of the configuration.
     pub(super) fn new(config: &FilesConfig) -> Self {
-        let FilesConfig { watch, extra_watch, read, extra_read, everywhere: _ } = config;
+        let FilesConfig { watch, extra_watch, read, extra_read, ignore: _, everywhere: _ } = config;
         let rules = |paths: &[String], want| paths.iter().map(|text| Rule { text: text.clone(), want }).collect::<Vec<_>>();
         // Secrets first: a path in both lists belongs to them.
         let (secret, change) = (WANT_CHANGE | WANT_READ, WANT_CHANGE);
@@ -37,6 +37,11 @@ impl Rules {
     /// Ones of which nothing but their paths matters.
     pub(super) fn named(paths: &[String]) -> Self {
         Self(paths.iter().map(|text| Rule { text: text.clone(), want: WANT_CHANGE }).collect())
+    }
+
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Where the rule with this text stands.
@@ -71,7 +76,7 @@ fn components(path: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Whether `name` is what `pattern` says: `*` stands for any characters, none included.
-pub(super) fn matches(pattern: &str, name: &str) -> bool {
+pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     let Some((first, rest)) = pattern.split_once('*') else { return pattern == name };
     let Some(mut name) = name.strip_prefix(first) else { return false };
     let mut parts: Vec<&str> = rest.split('*').collect();

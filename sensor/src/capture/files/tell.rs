@@ -54,6 +54,10 @@ impl FileWatch {
             deeds.extend(self.removed(event));
         }
         for body in deeds {
+            if self.is_ignored(&body) {
+                *told.ignored.entry(body.kind()).or_default() += 1;
+                continue;
+            }
             if let (Body::FileOpen(FileOpen { created: Some(true), .. }), Some(target)) = (&body, target) {
                 self.born.insert(target.clone(), told.deeds.len());
             }
