@@ -54,7 +54,7 @@ pub use file::{Change, File, FileAttributes, FileCreate, FileLink, FileOpen, Fil
 pub use flow::{Bind, Direction, FlowEnd, RawSocket};
 pub use hardening::{Health, Helper, KernelProbe, Lockdown, LockdownAct, ProbeAct};
 pub use ids::{AlertId, BootId, EventId, ExecId, MatchId, NS_PER_TICK, ParseIdError};
-pub use inbound::{Accept, Listen, PROBE_PORTS, Probe};
+pub use inbound::{Accept, Listen, PROBE_PORTS, Probe, SYN_PORTS, Syn};
 pub use io_uring::{IoUring, IoUringOp};
 pub use isolation::{CgroupMove, Chroot, NamespaceChange, NamespaceKind, Namespaces, Seccomp, SeccompMode};
 pub use memory::{Memfd, MemoryExec};

@@ -3,7 +3,7 @@
 use super::{
     ACT_NAME_MAX, BPF_PLACE_MAX, BpfProgram, CapabilitySets, FAILED_NAME_MAX, FILE_SYSTEM_MAX, Fd, FileInfo, HELPER_ARG_MAX, HELPER_ARGS,
     HELPER_PATH_MAX, Header, Image, KERNEL_PROBE_NAME_MAX, MODULE_ARGS_MAX, MODULE_NAME_MAX, NamespaceIds, PAM_ITEM_MAX, PAM_NAME_MAX,
-    PROBE_PORTS, Piece, Relay, STDIO, SYSCTL_MAX, SYSLOG_MAX, Span, Target, TaskIds, UdpGathered, UdpPeer, XATTR_NAME_MAX,
+    PROBE_PORTS, Piece, Relay, STDIO, SYSCTL_MAX, SYSLOG_MAX, Span, SynGathered, SynSource, Target, TaskIds, UdpGathered, UdpPeer, XATTR_NAME_MAX,
 };
 
 /// Which ring a kind travels in.
@@ -722,6 +722,14 @@ events! {
         key: UdpPeer,
         /// What they were.
         gathered: UdpGathered,
+    }
+
+    /// Attempts of one source to connect to ports that listen. (The kernel sends none: they are taken out of the map.)
+    68 => Syn as "network.syn" in Bulk {
+        /// Whose attempts.
+        source: SynSource,
+        /// What they were.
+        gathered: SynGathered,
     }
 
     /// A process writes a sysctl. Those that the owner of a user or network namespace may write (`net.*`, `user.*`) go to the bulk ring.

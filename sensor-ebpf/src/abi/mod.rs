@@ -19,7 +19,7 @@ pub use events::{
     ExecFailed, Exit, FileAttributes, FileCreate, FileLink, FileOpen, FileRename, FileUnlink, FileWrite, FileXattr, FlowEnd, Fork, Helper,
     HttpBytes, IoUring, IoUringOp, KINDS, KernelProbe, Kexec, Kind, KindInfo, Listen, Lockdown, Memfd, MemoryExec, Module, Mount,
     Namespaces, PamAccount, PamAuthenticate, PamEnd, PamItem, PamSessionClose, PamSessionOpen, PamStart, Prctl, Probe, RawSocket, Rename,
-    Ring, Seccomp, Seed, Signal, SshBytes, SshdLog, Sysctl, TlsBytes, UdpFlow, Umount,
+    Ring, Seccomp, Seed, Signal, SshBytes, SshdLog, Syn, Sysctl, TlsBytes, UdpFlow, Umount,
 };
 pub use fd::{EXE_ALONE, EXE_INTERPRETER_TRUNCATED, EXE_UPPER, Fd, FdKind, Image, Relay, STDIO};
 pub use file::{
@@ -27,11 +27,13 @@ pub use file::{
     WRITES_MAX, WatchKey, WriteGathered, WriteKey, XATTR_NAME_MAX, watch_bit,
 };
 pub use module::{KexecAct, MODULE_ARGS_MAX, MODULE_FROM_MEMORY, MODULE_NAME_MAX, MODULE_SIGNED, MODULE_UNSIGNED, ModuleAct};
-pub use packets::{PIECE_MAX, Piece, STREAM_MAX, STREAM_SEGMENTS, UDP_FLOW_NS, UdpGathered, UdpPeer};
+pub use packets::{
+    PIECE_MAX, Piece, STREAM_MAX, STREAM_SEGMENTS, SYN_PORTS, SynGathered, SynSource, UDP_FLOW_NS, UdpGathered, UdpPeer,
+};
 
 /// Raised whenever a record's layout changes. Kernel object and user space are built together; a mismatch (a stale
 /// object) is refused at load and counted at decode.
-pub const ABI_VERSION: u16 = 5;
+pub const ABI_VERSION: u16 = 6;
 
 /// Bytes of the tail of one record, at most. A power of two, so that the verifier can bound an offset with a mask.
 pub const TAIL_MAX: usize = 16384;

@@ -15,7 +15,7 @@ use aya_ebpf::macros::{btf_tracepoint, fexit, tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, FExitContext, TracePointContext};
 use bartizan_sensor_ebpf::abi::{Connect, Count, FLAG_FROM_CALLER, FLAG_RESULT_UNKNOWN, Fd, FdKind, Header, Kind, Pending};
 
-use super::flow_end;
+use super::{flow_end, syn};
 use crate::kernel::call::{ERESTART_RESTARTBLOCK, ERESTARTSYS, at_exit};
 use crate::kernel::flow::{self, copy_header};
 use crate::kernel::maps::{BULK, PENDING, PENDING_CALLING, PENDING_CLOSED, PENDING_SENT, REPORTED, Reported};
@@ -134,6 +134,9 @@ fn inet_sock_set_state(ctx: BtfTracePointContext) -> u32 {
     } else if old == TCP_SYN_SENT || old == TCP_SYN_RECV {
         if new == TCP_ESTABLISHED {
             flow::established(socket);
+            if old == TCP_SYN_RECV {
+                syn::completed(sk);
+            }
         }
         result(sk, old, new);
     } else if new == TCP_CLOSE {

@@ -36,4 +36,5 @@ mod seed;
 mod signal;
 mod sock_create;
 mod sshd_log;
+mod syn;
 mod sysctl;

@@ -4,7 +4,7 @@ use super::flow::{Accepted, FlowMap};
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use bartizan_sensor_ebpf::abi::{
-    COUNTER_SLOTS, CapabilitySets, NamespaceIds, Pending, ProbeGathered, ProbeSource, TaskIds, UdpGathered, UdpPeer, WATCH_BITS,
+    COUNTER_SLOTS, CapabilitySets, NamespaceIds, Pending, ProbeGathered, ProbeSource, SynGathered, SynSource, TaskIds, UdpGathered, UdpPeer, WATCH_BITS,
     WRITES_MAX, WatchKey, WriteGathered, WriteKey,
 };
 use bartizan_sensor_ebpf::layout::KernelOffsets;
@@ -109,6 +109,14 @@ pub(crate) static ACCEPTED: LruHashMap<u64, Accepted> = LruHashMap::with_max_ent
 /// UDP packets, by process and peer. User space empties it of those that have ended.
 #[map]
 pub(crate) static UDP_FLOWS: HashMap<UdpPeer, UdpGathered> = HashMap::with_max_entries(16384, 0);
+
+/// Attempts to connect to ports that listen, by source. User space empties it of those that are over.
+#[map]
+pub(crate) static SYNS: HashMap<SynSource, SynGathered> = HashMap::with_max_entries(4096, 0);
+
+/// The attempts of all sources for whom [`SYNS`] has no room, under a key of zeros.
+#[map]
+pub(crate) static SYN_OTHERS: HashMap<SynSource, SynGathered> = HashMap::with_max_entries(1, 0);
 
 /// Ids of threads inside a call of the setuid family. LRU: a thread that is killed in it leaves its entry behind.
 #[map]

@@ -16,6 +16,7 @@ use super::files::{self, group::Group};
 use super::hooks::{Attach, Hook, ProgramSpec, Tier, absent, hooks, refused_by_types};
 use super::libraries::Libraries;
 use super::offsets::{self, OffsetsError};
+use super::syns;
 
 /// The kernel object that `cargo xtask build` made; empty in a build without it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bartizan-ebpf.o"));
@@ -138,6 +139,8 @@ pub struct Loaded {
     pub probes: MapData,
     /// UDP packets, gathered by process and peer.
     pub udp_flows: MapData,
+    /// Attempts to connect, gathered by source.
+    pub syns: syns::Maps,
     /// One word: not 0 while bulk kinds are to be left out.
     pub shed: Array<MapData, u32>,
     /// Files of libraries with programs on them.
@@ -185,6 +188,9 @@ pub fn load(config: &LoadConfig) -> Result<Loaded, LoadError> {
 
     let Map::HashMap(probes) = take(&mut ebpf, "PROBES")? else { return Err(LoadError::NoMap("PROBES")) };
     let Map::HashMap(udp_flows) = take(&mut ebpf, "UDP_FLOWS")? else { return Err(LoadError::NoMap("UDP_FLOWS")) };
+    let Map::HashMap(sources) = take(&mut ebpf, "SYNS")? else { return Err(LoadError::NoMap("SYNS")) };
+    let Map::HashMap(others) = take(&mut ebpf, "SYN_OTHERS")? else { return Err(LoadError::NoMap("SYN_OTHERS")) };
+    let syns = syns::Maps { sources, others };
     let shed = Array::try_from(take(&mut ebpf, "SHED")?).map_err(|error| LoadError::Map("SHED", error))?;
 
     let watch = HashMap::try_from(take(&mut ebpf, "WATCH")?).map_err(|error| LoadError::Map("WATCH", error))?;
@@ -208,7 +214,7 @@ pub fn load(config: &LoadConfig) -> Result<Loaded, LoadError> {
         let reasons: Vec<String> = hooks.iter().flat_map(|report| report.reasons.iter().cloned()).take(3).collect();
         return Err(LoadError::NoHook(reasons.join("; ")));
     }
-    Ok(Loaded { ebpf, seeds, priority, bulk, counters, pending, probes, udp_flows, shed, libraries, watch, fanotify, hooks })
+    Ok(Loaded { ebpf, seeds, priority, bulk, counters, pending, probes, udp_flows, syns, shed, libraries, watch, fanotify, hooks })
 }
 
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, LoadError> {

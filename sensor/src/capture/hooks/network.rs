@@ -12,7 +12,7 @@ pub(super) const HOOKS: &[Hook] = &[
             programs: &[program("inet_sock_set_state", Attach::TpBtf("inet_sock_set_state", &[SOCK, "int", "int"]))],
             blind: None,
         }],
-        without: "TCP connections, their results and how they end",
+        without: "TCP connections, their results and how they end (and every attempt of network.syn counts as unfinished)",
         costs: &["runtime_watcher.reverse_shell (direction of the socket, relays by a sibling process)"],
     },
     Hook {
@@ -103,7 +103,7 @@ pub(super) const HOOKS: &[Hook] = &[
     },
     Hook {
         name: "network_packets",
-        kinds: &["network.dns", "network.tls", "network.http", "network.ssh", "network.udp_flow"],
+        kinds: &["network.dns", "network.tls", "network.http", "network.ssh", "network.udp_flow", "network.syn"],
         tiers: &[Tier {
             name: "cgroup",
             programs: &[
@@ -112,7 +112,7 @@ pub(super) const HOOKS: &[Hook] = &[
             ],
             blind: None,
         }],
-        without: "DNS, the names and fingerprints of TLS, requests of HTTP, banners of SSH, and UDP traffic",
+        without: "DNS, the names and fingerprints of TLS, requests of HTTP, banners of SSH, UDP traffic, and attempts to connect that nobody completes",
         costs: &[],
     },
     Hook {
