@@ -31,6 +31,7 @@ mod isolation;
 mod memory;
 mod module;
 mod pattern_match;
+mod peer;
 mod process;
 mod signal;
 mod sysctl;
@@ -60,6 +61,7 @@ pub use isolation::{CgroupMove, Chroot, NamespaceChange, NamespaceKind, Namespac
 pub use memory::{Memfd, MemoryExec};
 pub use module::{Kexec, KexecAct, Module, ModuleAct};
 pub use pattern_match::{MatchStep, PatternMatch, PatternMatchJson};
+pub use peer::{UnixConnect, VsockAccept, VsockConnect, VsockSocket};
 pub use process::{Cgroup, ExeFile, Process};
 pub use signal::{Signal, SignalResult};
 pub use sysctl::Sysctl;

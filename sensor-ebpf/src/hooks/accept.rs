@@ -66,6 +66,16 @@ fn fexit_inet_accept_flags(ctx: FExitContext) -> i32 {
 #[tracepoint]
 fn sys_exit_accept(ctx: TracePointContext) -> u32 {
     let (_, result) = at_exit(&ctx);
+    let sk = taken(result);
+    if sk != 0 {
+        report(sk, true);
+    }
+    0
+}
+
+/// Address of the socket that accept(2) returned; 0 where it failed.
+#[inline(always)]
+pub(super) fn taken(result: i64) -> u64 {
     if result < 0 {
         return 0;
     }
@@ -75,8 +85,5 @@ fn sys_exit_accept(ctx: TracePointContext) -> u32 {
     }
     let inode: u64 = field!(file, file_inode);
     let mode: u16 = field!(inode, inode_mode);
-    if mode & S_IFMT == S_IFSOCK {
-        report(fd::sock_of(file), true);
-    }
-    0
+    if mode & S_IFMT == S_IFSOCK { fd::sock_of(file) } else { 0 }
 }

@@ -273,7 +273,7 @@ fn tcp_returned(sk: u64, result: i64, peer: Peer) {
 
 /// Errors of a connect() that tried nothing new.
 #[inline(always)]
-fn is_no_attempt(error: i64) -> bool {
+pub(super) fn is_no_attempt(error: i64) -> bool {
     matches!(error, EINTR | EBADF | ENOTSOCK | EISCONN | EALREADY | EINPROGRESS) || (ERESTARTSYS..=ERESTART_RESTARTBLOCK).contains(&error)
 }
 
@@ -359,9 +359,9 @@ fn fexit_ip6_datagram_connect(ctx: FExitContext) -> i32 {
     0
 }
 
-/// Socket, caller's address and result at the exit of connect(2); 0 when it was not an INET socket.
+/// Address of the socket, registers and result at the exit of connect(2); the address is 0 when it was no socket.
 #[inline(always)]
-fn at_connect_exit(ctx: &TracePointContext) -> (u64, u64, i64) {
+pub(super) fn socket_at_exit(ctx: &TracePointContext) -> (u64, u64, i64) {
     let (regs, result) = at_exit(ctx);
     let number: u64 = field!(regs, regs_di);
     let file = fd::file_of(task::current(), number as u32);
@@ -373,7 +373,16 @@ fn at_connect_exit(ctx: &TracePointContext) -> (u64, u64, i64) {
     if mode & 0o170_000 != 0o140_000 {
         return (0, 0, 0);
     }
-    let sk = fd::sock_of(file);
+    (fd::sock_of(file), regs, result)
+}
+
+/// Socket, caller's address and result at the exit of connect(2); 0 when it was not an INET socket.
+#[inline(always)]
+fn at_connect_exit(ctx: &TracePointContext) -> (u64, u64, i64) {
+    let (sk, regs, result) = socket_at_exit(ctx);
+    if sk == 0 {
+        return (0, 0, 0);
+    }
     let family: u16 = field!(sk, sock_family);
     if family != AF_INET && family != AF_INET6 {
         return (0, 0, 0);

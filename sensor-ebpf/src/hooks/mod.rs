@@ -38,3 +38,5 @@ mod sock_create;
 mod sshd_log;
 mod syn;
 mod sysctl;
+mod unix_connect;
+mod vsock;

@@ -20,6 +20,7 @@ mod isolation;
 mod memory;
 mod module;
 pub mod pam;
+mod peer;
 pub mod probe;
 mod seed;
 mod signal;
@@ -498,6 +499,9 @@ pub fn project(bytes: &[u8]) -> Result<Observation, DecodeError> {
         Record::SshBytes(fixed, bytes) => wire::piece(&fixed.piece, bytes),
         Record::UdpFlow(fixed, _) => wire::udp_flow(&fixed.key, &fixed.gathered).into(),
         Record::Syn(fixed, _) => What::Syn(syn::gather(&fixed.source, &fixed.gathered)),
+        Record::UnixConnect(fixed, _) => peer::unix_connect(fixed),
+        Record::VsockConnect(fixed, _) => peer::vsock_connect(fixed),
+        Record::VsockAccept(fixed, _) => peer::vsock_accept(fixed),
         Record::Sysctl(fixed, _) => sysctl::project(fixed),
         Record::BpfLoad(fixed, _) => bpf::project_load(fixed),
         Record::BpfUnload(fixed, _) => bpf::project_unload(fixed),

@@ -175,6 +175,10 @@ impl Redactor {
                 self.optional(&mut body.target);
             }
             Body::Umount(body) => self.optional(&mut body.target),
+            Body::UnixConnect(body) => {
+                self.optional(&mut body.path);
+                self.optional(&mut body.abstract_name);
+            }
             _ => {}
         }
     }

@@ -1,6 +1,6 @@
 //! Connections and packets.
 
-use super::{ADDRESS, Attach, CgroupPlace, Hook, SOCK, SOCKET, SOCKET_CREATED, Tier, optional, program, syscall};
+use super::{ADDRESS, Attach, CgroupPlace, Hook, SOCK, SOCKET, SOCKET_ADDRESS, SOCKET_CREATED, Tier, optional, program, syscall};
 
 /// In the order of the status page.
 pub(super) const HOOKS: &[Hook] = &[
@@ -152,6 +152,53 @@ pub(super) const HOOKS: &[Hook] = &[
             },
         ],
         without: "packet, netlink, vsock and crypto sockets",
+        costs: &[],
+    },
+    Hook {
+        name: "network_unix_connect",
+        kinds: &["network.unix_connect"],
+        tiers: &[
+            Tier {
+                name: "fexit",
+                programs: &[program("fexit_unix_stream_connect", Attach::Fexit("unix_stream_connect", SOCKET_ADDRESS))],
+                blind: None,
+            },
+            Tier {
+                name: "syscall_tracepoint",
+                programs: &[syscall("sys_exit_connect_unix", "sys_exit_connect")],
+                blind: Some("UNIX connections by io_uring or 32-bit (int 0x80) callers"),
+            },
+        ],
+        without: "connections to UNIX stream sockets and who listens there",
+        costs: &[],
+    },
+    Hook {
+        name: "network_vsock",
+        kinds: &["network.vsock_connect", "network.vsock_accept"],
+        tiers: &[
+            Tier {
+                name: "fexit",
+                // One of the last two: Linux 6.10 put the last two parameters into one.
+                programs: &[
+                    program("fexit_vsock_connect", Attach::Fexit("vsock_connect", SOCKET_ADDRESS)),
+                    optional("fexit_vsock_accept", Attach::Fexit("vsock_accept", &[SOCKET, SOCKET, "struct proto_accept_arg *"])),
+                    optional("fexit_vsock_accept_flags", Attach::Fexit("vsock_accept", &[SOCKET, SOCKET, "int", "bool"])),
+                ],
+                blind: None,
+            },
+            Tier {
+                name: "syscall_tracepoint",
+                programs: &[
+                    syscall("sys_exit_connect_vsock", "sys_exit_connect"),
+                    syscall("sys_exit_accept_vsock", "sys_exit_accept"),
+                    syscall("sys_exit_accept_vsock", "sys_exit_accept4"),
+                ],
+                blind: Some(
+                    "VM socket connections by io_uring or 32-bit (int 0x80) callers; where VM sockets are a module, this side's address and the peer's of accepted ones",
+                ),
+            },
+        ],
+        without: "connections over VM sockets",
         costs: &[],
     },
 ];
