@@ -254,7 +254,8 @@ impl Judged {
 impl Daemon {
     fn start(runtime: &Runtime, config: Config, parts: Parts, started: Instant, on_alert: OnAlert) -> Result<Self, DaemonError> {
         let Parts { bus, budget, loaded, redactor } = parts;
-        let Loaded { ebpf, seeds, priority, bulk, counters, pending, probes, udp_flows, syns, shed, libraries, watch, fanotify, hooks } = loaded;
+        let Loaded { ebpf, seeds, priority, bulk, counters, pending, probes, udp_flows, syns, shed, libraries, watch, fanotify, hooks } =
+            loaded;
         let start = start_event(&hooks);
         let seed_wanted = hooks.iter().any(|report| report.hook.name == "process_seed" && report.state == HookState::Active);
         let shared = Arc::new(Shared::new(counters, hooks));

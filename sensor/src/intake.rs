@@ -11,7 +11,9 @@ use std::sync::Arc;
 
 use bartizan_bus::event::{Body, EventId, ExecId, Gap, Heartbeat, KindLoss, Loss, SecurityEvent, Severity, Start, Stop};
 use bartizan_bus::{PublishError, Stream};
-use bartizan_sensor_ebpf::abi::{Kind, ProbeGathered, ProbeSource, Ring, SynGathered, SynSource, UdpGathered, UdpPeer, WriteGathered, WriteKey};
+use bartizan_sensor_ebpf::abi::{
+    Kind, ProbeGathered, ProbeSource, Ring, SynGathered, SynSource, UdpGathered, UdpPeer, WriteGathered, WriteKey,
+};
 
 use crate::capture::files::{FileDeed, Judge, WatchList};
 use crate::capture::rings::{Aligned, Merge};

@@ -3,7 +3,8 @@
 use super::{
     ACT_NAME_MAX, BPF_PLACE_MAX, BpfProgram, CapabilitySets, FAILED_NAME_MAX, FILE_SYSTEM_MAX, Fd, FileInfo, HELPER_ARG_MAX, HELPER_ARGS,
     HELPER_PATH_MAX, Header, Image, KERNEL_PROBE_NAME_MAX, MODULE_ARGS_MAX, MODULE_NAME_MAX, NamespaceIds, PAM_ITEM_MAX, PAM_NAME_MAX,
-    PROBE_PORTS, Piece, Relay, STDIO, SYSCTL_MAX, SYSLOG_MAX, Span, SynGathered, SynSource, Target, TaskIds, UNIX_NAME_MAX, UdpGathered, UdpPeer, Vsock, XATTR_NAME_MAX,
+    PROBE_PORTS, Piece, Relay, STDIO, SYSCTL_MAX, SYSLOG_MAX, Span, SynGathered, SynSource, Target, TaskIds, UNIX_NAME_MAX, UdpGathered,
+    UdpPeer, Vsock, XATTR_NAME_MAX,
 };
 
 /// Which ring a kind travels in.

@@ -28,9 +28,7 @@ pub use file::{
     WRITES_MAX, WatchKey, WriteGathered, WriteKey, XATTR_NAME_MAX, watch_bit,
 };
 pub use module::{KexecAct, MODULE_ARGS_MAX, MODULE_FROM_MEMORY, MODULE_NAME_MAX, MODULE_SIGNED, MODULE_UNSIGNED, ModuleAct};
-pub use packets::{
-    PIECE_MAX, Piece, STREAM_MAX, STREAM_SEGMENTS, SYN_PORTS, SynGathered, SynSource, UDP_FLOW_NS, UdpGathered, UdpPeer,
-};
+pub use packets::{PIECE_MAX, Piece, STREAM_MAX, STREAM_SEGMENTS, SYN_PORTS, SynGathered, SynSource, UDP_FLOW_NS, UdpGathered, UdpPeer};
 pub use peer::{UNIX_NAME_MAX, VSOCK_ANY, Vsock};
 
 /// Raised whenever a record's layout changes. Kernel object and user space are built together; a mismatch (a stale

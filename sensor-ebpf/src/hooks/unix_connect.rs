@@ -7,9 +7,7 @@
 //! each program, user, address and outcome: all else that succeeds. Once for each program, user and errno: all else that fails. What is told
 //! once is told again at every power of two, with its number.
 
-use aya_ebpf::helpers::generated::{
-    bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user, bpf_probe_read_user_str,
-};
+use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user, bpf_probe_read_user_str};
 use aya_ebpf::macros::{fexit, tracepoint};
 use aya_ebpf::programs::{FExitContext, TracePointContext};
 use bartizan_sensor_ebpf::abi::{FLAG_FROM_CALLER, Kind, Ring, Target, UNIX_NAME_MAX, UnixConnect};

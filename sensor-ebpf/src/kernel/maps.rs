@@ -4,8 +4,8 @@ use super::flow::{Accepted, FlowMap};
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use bartizan_sensor_ebpf::abi::{
-    COUNTER_SLOTS, CapabilitySets, NamespaceIds, Pending, ProbeGathered, ProbeSource, SynGathered, SynSource, TaskIds, UNIX_NAME_MAX, UdpGathered, UdpPeer, WATCH_BITS,
-    WRITES_MAX, WatchKey, WriteGathered, WriteKey,
+    COUNTER_SLOTS, CapabilitySets, NamespaceIds, Pending, ProbeGathered, ProbeSource, SynGathered, SynSource, TaskIds, UNIX_NAME_MAX,
+    UdpGathered, UdpPeer, WATCH_BITS, WRITES_MAX, WatchKey, WriteGathered, WriteKey,
 };
 use bartizan_sensor_ebpf::layout::KernelOffsets;
 

@@ -62,11 +62,8 @@ fn socket(socket: &Vsock, kind: u32) -> VsockSocket {
 
 pub(super) fn vsock_connect(record: &VsockConnect) -> What {
     let VsockConnect { header, socket: ends, socket_type: kind, error } = record;
-    let body = event::VsockConnect {
-        socket: socket(ends, *kind),
-        error: errno(*error),
-        peer_from_caller: header.flags & FLAG_FROM_CALLER != 0,
-    };
+    let body =
+        event::VsockConnect { socket: socket(ends, *kind), error: errno(*error), peer_from_caller: header.flags & FLAG_FROM_CALLER != 0 };
     Act::ended(Body::VsockConnect(body), -i64::from(*error)).into()
 }
 
@@ -126,7 +123,10 @@ mod tests {
         let mut failed = named(b"/run/a", 6);
         failed.error = 13;
         let (failed, body) = act(unix_connect(&failed));
-        assert_eq!((failed.outcome, body.error.map(|error| error.0), body.peer_uid, body.other_user), (Outcome::Failure, Some(13), None, false));
+        assert_eq!(
+            (failed.outcome, body.error.map(|error| error.0), body.peer_uid, body.other_user),
+            (Outcome::Failure, Some(13), None, false)
+        );
     }
 
     #[test]

@@ -43,9 +43,13 @@ mod tests {
         source[..4].copy_from_slice(&[192, 0, 2, 7]);
         let mut ports = [0; SYN_PORTS];
         ports[..4].copy_from_slice(&[22, 80, 22, 9]);
-        let value = SynGathered { first: 5, last: 9, attempts: 4, completed: 1, sources: 1, local: source, family: 2, found: 3, more: 1, ports };
+        let value =
+            SynGathered { first: 5, last: 9, attempts: 4, completed: 1, sources: 1, local: source, family: 2, found: 3, more: 1, ports };
         let syn = gather(&SynSource { source, family: 2, pad: 0 }, &value);
-        assert_eq!((syn.source_ip.map(|ip| ip.to_string()).as_deref(), syn.local_ip.to_string().as_str()), (Some("192.0.2.7"), "192.0.2.7"));
+        assert_eq!(
+            (syn.source_ip.map(|ip| ip.to_string()).as_deref(), syn.local_ip.to_string().as_str()),
+            (Some("192.0.2.7"), "192.0.2.7")
+        );
         assert_eq!((&syn.ports[..], syn.more_ports, syn.attempts, syn.completed, syn.span_ns), (&[22, 80][..], true, 4, 1, 4));
         let together = gather(&SynSource { source: [0; 16], family: 0, pad: 0 }, &SynGathered { sources: 44, ..value });
         assert_eq!((together.source_ip, together.sources), (None, 44));

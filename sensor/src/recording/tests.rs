@@ -7,7 +7,8 @@ use bartizan_bus::event::{
 };
 use bartizan_bus::{LogReader, StreamName};
 use bartizan_sensor_ebpf::abi::{
-    ABI_VERSION, Exec, Exit, Kind, PROBE_PORTS, ProbeGathered, ProbeSource, Span, SynGathered, SynSource, UdpGathered, UdpPeer, WriteGathered, WriteKey,
+    ABI_VERSION, Exec, Exit, Kind, PROBE_PORTS, ProbeGathered, ProbeSource, Span, SynGathered, SynSource, UdpGathered, UdpPeer,
+    WriteGathered, WriteKey,
 };
 use proptest::prelude::*;
 use zerocopy::{FromZeros, IntoBytes};
@@ -184,7 +185,10 @@ fn what_is_written_is_read() {
     let expected = Totals { last: 5_000, ..totals.clone() };
     assert_eq!(*reader.totals(), expected, "the latest time is the beginning at least");
     assert_eq!((totals.seeds, totals.last, totals.all_records(), totals.all_lost()), (2, 60, 6, 2));
-    assert_eq!(totals.records, [("file.umount", 1), ("network.probe", 1), ("network.syn", 1), ("network.udp_flow", 1), ("process.exit", 2)].into());
+    assert_eq!(
+        totals.records,
+        [("file.umount", 1), ("network.probe", 1), ("network.syn", 1), ("network.udp_flow", 1), ("process.exit", 2)].into()
+    );
 }
 
 #[test]

@@ -52,7 +52,11 @@ pub(super) fn syn(syn: &Syn) -> String {
     let more = if *more_ports || ports.len() > PORTS_SHOWN { " ..." } else { "" };
     let (a, p) = (if *attempts == 1 { "" } else { "s" }, if ports.len() == 1 { "" } else { "s" });
     let many = if *more_ports { "more than " } else { "" };
-    format!("{source} at {local_ip}, {attempts} attempt{a}, {completed} completed, {many}{} port{p}: {}{more}", ports.len(), shown.join(" "))
+    format!(
+        "{source} at {local_ip}, {attempts} attempt{a}, {completed} completed, {many}{} port{p}: {}{more}",
+        ports.len(),
+        shown.join(" ")
+    )
 }
 
 pub(super) fn protocol(transport: Transport) -> &'static str {

@@ -103,8 +103,14 @@ mod tests {
             ..connect
         };
         assert_eq!(unix_connect(&refused), "@x ECONNREFUSED");
-        let socket =
-            VsockSocket { local_cid: Some(3), local_port: None, peer_cid: Some(2), peer_port: Some(9), socket_type: String::new(), inode: None };
+        let socket = VsockSocket {
+            local_cid: Some(3),
+            local_port: None,
+            peer_cid: Some(2),
+            peer_port: Some(9),
+            socket_type: String::new(),
+            inode: None,
+        };
         let told = VsockConnect { socket: socket.clone(), error: Some(Errno(19)), peer_from_caller: true };
         assert_eq!(vsock_connect(&told), "vsock 3:? → 2:9 ENODEV (peer as the caller said it)");
         assert_eq!(vsock_accept(&VsockAccept { socket }), "vsock 3:? ← 2:9");
