@@ -14,8 +14,8 @@ use super::connect::{AF_INET, AF_INET6};
 use crate::kernel::call::at_exit;
 use crate::kernel::{emit, fd, field, flow, offset, task, zero};
 
-const S_IFMT: u16 = 0o170_000;
-const S_IFSOCK: u16 = 0o140_000;
+pub(super) const S_IFMT: u16 = 0o170_000;
+pub(super) const S_IFSOCK: u16 = 0o140_000;
 
 /// Sends one record about the accepted `sk`; `by_address` where its owner cannot be noted with the socket itself.
 #[inline(always)]

@@ -1,8 +1,9 @@
 //! Connections over VM sockets, between a virtual machine and its host: made, and taken.
 //!
-//! Best tier: fexit on `vsock_connect` and `vsock_accept`, where they are no module. Fallback: the exits of connect(2) and accept(2), where the
-//! descriptor names the socket. Where they are a module, the kernel's types do not say where the socket has its addresses: then only the one
-//! that connect(2) was given is told.
+//! Best tier: fexit on what every connect() goes through, `__sys_connect_file`, and on `security_sock_graft`, which ties an accepted socket to
+//! its file: VM sockets themselves may be a module, which is loaded later. Fallback: the exits of connect(2) and accept(2), where the descriptor
+//! names the socket. Where they are a module, the kernel's types do not say where the socket has its addresses: then only the one that
+//! connect() was given is told.
 
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_user};
 use aya_ebpf::macros::{fexit, tracepoint};
@@ -10,7 +11,7 @@ use aya_ebpf::programs::{FExitContext, TracePointContext};
 use bartizan_sensor_ebpf::abi::{FLAG_FROM_CALLER, Kind, Ring, VSOCK_ANY, Vsock, VsockAccept, VsockConnect};
 use bartizan_sensor_ebpf::layout::ABSENT;
 
-use super::accept::taken;
+use super::accept::{S_IFMT, S_IFSOCK, taken};
 use super::connect::{is_no_attempt, socket_at_exit};
 use crate::kernel::call::{at_exit, errno};
 use crate::kernel::{emit, fd, field, offset, read, task};
@@ -86,31 +87,27 @@ fn accepted(sk: u64) {
     }
 }
 
-/// (struct socket *sock, struct sockaddr *addr, int addr_len, int flags), then the result.
+/// (struct file *file, struct sockaddr_storage *address, int addrlen, int file_flags), then the result.
 #[fexit]
-fn fexit_vsock_connect(ctx: FExitContext) -> i32 {
-    let socket = ctx.arg::<*const u8>(0) as u64;
-    connected(field!(socket, socket_sk), i64::from(ctx.arg::<i32>(4)), ctx.arg::<*const u8>(1) as u64, false);
-    0
-}
-
-/// (struct socket *sock, struct socket *newsock, struct proto_accept_arg *arg), then the result.
-#[fexit]
-fn fexit_vsock_accept(ctx: FExitContext) -> i32 {
-    if ctx.arg::<i32>(3) == 0 {
-        let socket = ctx.arg::<*const u8>(1) as u64;
-        accepted(field!(socket, socket_sk));
+fn fexit_sys_connect_file(ctx: FExitContext) -> i32 {
+    let file = ctx.arg::<*const u8>(0) as u64;
+    let inode: u64 = field!(file, file_inode);
+    let mode: u16 = field!(inode, inode_mode);
+    if mode & S_IFMT != S_IFSOCK {
+        return 0;
+    }
+    let sk = fd::sock_of(file);
+    let family: u16 = field!(sk, sock_family);
+    if family == AF_VSOCK {
+        connected(sk, i64::from(ctx.arg::<i32>(4)), ctx.arg::<*const u8>(1) as u64, false);
     }
     0
 }
 
-/// (struct socket *sock, struct socket *newsock, int flags, bool kern), then the result: before Linux 6.10.
+/// (struct sock *sk, struct socket *parent): the accepted socket got its file.
 #[fexit]
-fn fexit_vsock_accept_flags(ctx: FExitContext) -> i32 {
-    if ctx.arg::<i32>(4) == 0 {
-        let socket = ctx.arg::<*const u8>(1) as u64;
-        accepted(field!(socket, socket_sk));
-    }
+fn fexit_sock_graft(ctx: FExitContext) -> i32 {
+    accepted(ctx.arg::<*const u8>(0) as u64);
     0
 }
 

@@ -1,6 +1,8 @@
 //! Connections and packets.
 
-use super::{ADDRESS, Attach, CgroupPlace, Hook, SOCK, SOCKET, SOCKET_ADDRESS, SOCKET_CREATED, Tier, optional, program, syscall};
+use super::{
+    ADDRESS, Attach, CgroupPlace, FILE_ADDRESS, Hook, SOCK, SOCKET, SOCKET_ADDRESS, SOCKET_CREATED, Tier, optional, program, syscall,
+};
 
 /// In the order of the status page.
 pub(super) const HOOKS: &[Hook] = &[
@@ -178,11 +180,9 @@ pub(super) const HOOKS: &[Hook] = &[
         tiers: &[
             Tier {
                 name: "fexit",
-                // One of the last two: Linux 6.10 put the last two parameters into one.
                 programs: &[
-                    program("fexit_vsock_connect", Attach::Fexit("vsock_connect", SOCKET_ADDRESS)),
-                    optional("fexit_vsock_accept", Attach::Fexit("vsock_accept", &[SOCKET, SOCKET, "struct proto_accept_arg *"])),
-                    optional("fexit_vsock_accept_flags", Attach::Fexit("vsock_accept", &[SOCKET, SOCKET, "int", "bool"])),
+                    program("fexit_sys_connect_file", Attach::Fexit("__sys_connect_file", FILE_ADDRESS)),
+                    program("fexit_sock_graft", Attach::Fexit("security_sock_graft", &[SOCK, SOCKET])),
                 ],
                 blind: None,
             },
@@ -193,9 +193,7 @@ pub(super) const HOOKS: &[Hook] = &[
                     syscall("sys_exit_accept_vsock", "sys_exit_accept"),
                     syscall("sys_exit_accept_vsock", "sys_exit_accept4"),
                 ],
-                blind: Some(
-                    "VM socket connections by io_uring or 32-bit (int 0x80) callers; where VM sockets are a module, this side's address and the peer's of accepted ones",
-                ),
+                blind: Some("VM socket connections by io_uring or 32-bit (int 0x80) callers"),
             },
         ],
         without: "connections over VM sockets",
