@@ -14,11 +14,11 @@ use nix::libc;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, VsockAddr, accept, bind, connect, listen, socket};
 use serde_json::{Value, json};
 
+/// What needs no tier: the programs at packets and at state changes.
+const ATTEMPTS: &[(&str, Scene)] = scenes![attempts_that_come_to_no_connection_are_told_by_source];
+
 /// What every tier must tell.
-const SCENES: &[(&str, Scene)] = scenes![
-    a_half_open_scan_is_told_by_source_and_connections_are_not,
-    half_open_and_whole_ones_of_one_source_are_counted_apart,
-    a_flood_of_sources_is_told_by_the_worst_and_the_rest_together,
+const PEERS: &[(&str, Scene)] = scenes![
     a_unix_connection_tells_who_listens_and_repeats_are_counted,
     names_without_a_file_and_sequenced_packets_are_told_too,
     a_listener_in_another_pid_namespace_is_told_for_each_process,
@@ -27,29 +27,19 @@ const SCENES: &[(&str, Scene)] = scenes![
     vm_sockets_tell_both_ends,
 ];
 
+/// An emulated machine is slow: nothing is to be left out for that.
+const NEVER_SHED: &str = "[sensor]\ncpu_limit = 0\n";
+
 #[test]
 fn in_the_best_tiers_of_this_kernel() {
-    play(Sensor::start(), SCENES);
+    play(Sensor::with().config(NEVER_SHED).start(), &[ATTEMPTS, PEERS].concat());
 }
 
 #[test]
 fn in_the_fallback_tiers() {
     let without = ["network_unix_connect:fexit", "network_vsock:fexit"];
-    play(without.iter().fold(Sensor::with(), |sensor, tier| sensor.arg("--disable-hook").arg(tier)).start(), SCENES);
-}
-
-/// Events of one kind since `seq`.
-fn since(sensor: &Sensor, seq: u64, kind: &str) -> Vec<Value> {
-    let mut events = sensor.events_json(&["--kind", kind]);
-    events.retain(|event| event["seq"].as_u64() > Some(seq));
-    events
-}
-
-/// Two seconds of the sensor's are over: what was gathered of those who pause is told.
-fn gathered(sensor: &mut Sensor) {
-    let before = sensor.settle();
-    wait_for("three heartbeats", || (since(sensor, before, "sensor.heartbeat").len() >= 3).then_some(()));
-    sensor.settle();
+    let sensor = Sensor::with().config(NEVER_SHED);
+    play(without.iter().fold(sensor, |sensor, tier| sensor.arg("--disable-hook").arg(tier)).start(), PEERS);
 }
 
 /// A raw socket that sends TCP segments; IPv4 headers are ours.
@@ -71,6 +61,9 @@ fn raw(family: libc::c_int) -> OwnedFd {
     }
 }
 
+/// RFC 9293 §3.1.
+const SYN: u8 = 2;
+
 /// RFC 1071.
 fn checksum(bytes: &[u8]) -> u16 {
     let mut sum: u32 = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0))).sum();
@@ -87,7 +80,7 @@ fn syn(from: u16, to: u16, flags: u8) -> Vec<u8> {
 
 /// Sends one SYN and no more: the kernel, which has no socket for it, resets what is answered.
 fn half_open(socket: &OwnedFd, source: Ipv4Addr, to: SocketAddrV4, from: u16) {
-    let mut segment = syn(from, to.port(), 2);
+    let mut segment = syn(from, to.port(), SYN);
     let ends = [source.octets(), to.ip().octets()].concat();
     let sum = checksum(&[&ends[..], &[0, 6, 0, 20], &segment].concat());
     segment[16..18].copy_from_slice(&sum.to_be_bytes());
@@ -111,98 +104,96 @@ fn connect_from(source: Ipv4Addr, listener: &TcpListener, port: u16) {
     listener.accept().unwrap();
 }
 
-/// What was told of one source since `seq`.
-fn of_source(sensor: &Sensor, seq: u64, source: IpAddr) -> Vec<Value> {
-    let mut events = since(sensor, seq, "network.syn");
-    events.retain(|event| event["body"]["source_ip"] == json!(source));
-    events
-}
-
 fn port_of(listener: &TcpListener) -> u16 {
     listener.local_addr().unwrap().port()
 }
 
-fn a_half_open_scan_is_told_by_source_and_connections_are_not(sensor: &mut Sensor) {
-    let seq = sensor.settle();
+/// The one event about a source.
+fn of_source(events: &[Value], source: IpAddr) -> Value {
+    let found: Vec<&Value> = events.iter().filter(|event| event["body"]["source_ip"] == json!(source)).collect();
+    let [event] = found[..] else { panic!("one event of {source}, not {found:#?}") };
+    event.clone()
+}
+
+/// Some fields of its body.
+fn fields<const N: usize>(event: &Value, names: [&str; N]) -> [Value; N] {
+    names.map(|name| event["body"][name].clone())
+}
+
+/// So many that the kernel's table has no room for all.
+const SOURCES: u16 = 4500;
+
+fn attempts_that_come_to_no_connection_are_told_by_source(sensor: &mut Sensor) {
+    let address = |number| Ipv4Addr::new(127, 66, 0, number);
+    let at = |port| SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
     let listeners: Vec<TcpListener> = (0..20).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).collect();
     let ports: Vec<u16> = listeners.iter().map(port_of).collect();
     let closed = port_of(&TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
-    let socket = raw(libc::AF_INET);
-    let [scanner, few, whole, shut] = [1, 2, 3, 4].map(|number| Ipv4Addr::new(127, 66, 0, number));
-    for (port, from) in ports.iter().zip(40_000..) {
-        half_open(&socket, scanner, SocketAddrV4::new(Ipv4Addr::LOCALHOST, *port), from);
-    }
-    for from in 40_000..40_003 {
-        half_open(&socket, few, SocketAddrV4::new(Ipv4Addr::LOCALHOST, ports[0]), from);
-        half_open(&socket, shut, SocketAddrV4::new(Ipv4Addr::LOCALHOST, closed), from);
-    }
-    for (listener, port) in listeners.iter().zip(&ports) {
-        connect_from(whole, listener, *port);
-    }
-    gathered(sensor);
-    let told = |source: Ipv4Addr| of_source(sensor, seq, source.into());
-    let [event] = &told(scanner)[..] else { panic!("one event, not {:#?}", told(scanner)) };
-    let body = &event["body"];
-    let fields = ["sources", "local_ip", "ports", "more_ports", "attempts", "completed"].map(|field| body[field].clone());
-    assert_eq!(fields, [json!(1), json!("127.0.0.1"), json!(&ports[..16]), json!(true), json!(20), json!(0)], "{event:#}");
-    assert!(body["span_ns"].as_u64() > Some(0), "{event:#}");
-    assert_eq!((&event["process"], &event["no_subject"]), (&json!(null), &json!("softirq")), "{event:#}");
-    let [event] = &told(few)[..] else { panic!("one event, not {:#?}", told(few)) };
-    let body = &event["body"];
-    let fields = ["ports", "more_ports", "attempts", "completed"].map(|field| body[field].clone());
-    assert_eq!(fields, [json!([ports[0]]), json!(false), json!(3), json!(0)], "{event:#}");
-    assert_eq!((told(whole), told(shut)), (vec![], vec![]), "connections, and ports that do not listen, are told by other kinds");
-}
-
-fn half_open_and_whole_ones_of_one_source_are_counted_apart(sensor: &mut Sensor) {
-    let seq = sensor.settle();
     // Takes IPv4 as well.
     let both = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap();
-    let port = port_of(&both);
-    let four = Ipv4Addr::new(127, 66, 0, 9);
+    let dual = port_of(&both);
     let (raw4, raw6) = (raw(libc::AF_INET), raw(libc::AF_INET6));
-    half_open(&raw4, four, SocketAddrV4::new(Ipv4Addr::LOCALHOST, port), 40_000);
-    // No attempt, though it has the flag.
-    for flags in [2 | 16, 2 | 1, 2 | 4] {
-        send(&raw6, &syn(40_001, port, flags), SocketAddrV6::new(Ipv6Addr::LOCALHOST, 0, 0, 0).into());
+    let [scanner, few, whole, shut, mixed] = [1, 2, 3, 4, 5].map(address);
+    // The same attempts, once with what follows and once without.
+    for ((listener, port), from) in listeners.iter().zip(&ports).zip(40_000..) {
+        connect_from(whole, listener, *port);
+        half_open(&raw4, scanner, at(*port), from);
     }
-    for from in [40_002, 40_003, 40_004] {
-        send(&raw6, &syn(from, port, 2), SocketAddrV6::new(Ipv6Addr::LOCALHOST, 0, 0, 0).into());
+    // The same packets, to a port that listens and to one that does not.
+    for from in 40_000..40_003 {
+        half_open(&raw4, shut, at(closed), from);
+        half_open(&raw4, few, at(ports[0]), from);
+    }
+    // Of one source some and some, by both protocols.
+    let six = SocketAddrV6::new(Ipv6Addr::LOCALHOST, 0, 0, 0).into();
+    half_open(&raw4, mixed, at(dual), 40_000);
+    for from in 40_002..40_005 {
+        send(&raw6, &syn(from, dual, SYN), six);
     }
     for _ in 0..2 {
-        connect_from(four, &both, port);
-        let _client = TcpStream::connect((Ipv6Addr::LOCALHOST, port)).unwrap();
+        connect_from(mixed, &both, dual);
+        let _client = TcpStream::connect((Ipv6Addr::LOCALHOST, dual)).unwrap();
         both.accept().unwrap();
     }
-    gathered(sensor);
-    for (source, local, attempts) in [(IpAddr::from(four), "127.0.0.1", 3), (Ipv6Addr::LOCALHOST.into(), "::1", 5)] {
-        let told = of_source(sensor, seq, source);
-        let [event] = &told[..] else { panic!("one event of {source}, not {told:#?}") };
-        let fields = ["local_ip", "ports", "attempts", "completed"].map(|field| event["body"][field].clone());
-        assert_eq!(fields, [json!(local), json!([port]), json!(attempts), json!(2)], "{event:#}");
+    // No attempt, though it has the flag.
+    for flags in [SYN | 16, SYN | 1, SYN | 4] {
+        send(&raw6, &syn(40_001, dual, flags), six);
     }
-}
-
-fn a_flood_of_sources_is_told_by_the_worst_and_the_rest_together(sensor: &mut Sensor) {
-    let seq = sensor.settle();
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let to = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port_of(&listener));
-    let socket = raw(libc::AF_INET);
-    let sources = 6000_u16;
-    let address = |number: u16| Ipv4Addr::new(127, 67, (number >> 8) as u8, number as u8);
-    for number in 1..=sources {
-        half_open(&socket, address(number), to, 40_000);
+    // More sources than are told by themselves.
+    let flooded = ports[19];
+    for number in 1..=SOURCES {
+        half_open(&raw4, Ipv4Addr::new(127, 67, (number >> 8) as u8, number as u8), at(flooded), 40_000);
     }
-    half_open(&socket, address(1), to, 40_001);
-    gathered(sensor);
-    let mut events = since(sensor, seq, "network.syn");
-    events.retain(|event| event["body"]["ports"] == json!([to.port()]));
-    let sum = |field: &str| events.iter().filter_map(|event| event["body"][field].as_u64()).sum::<u64>();
-    assert_eq!((sum("attempts"), sum("completed")), (u64::from(sources) + 1, 0));
+    let sum = |events: &[&Value], field: &str| events.iter().filter_map(|event| event["body"][field].as_u64()).sum::<u64>();
+    // Who came first is told first, or has no more to tell.
+    let events = wait_for("all of the flood", || {
+        let events = sensor.events_json(&["--kind", "network.syn"]);
+        let flood: Vec<&Value> = events.iter().filter(|event| event["body"]["ports"] == json!([flooded])).collect();
+        (sum(&flood, "attempts") >= u64::from(SOURCES)).then_some(events)
+    });
+    let event = of_source(&events, scanner.into());
+    let expected = [json!(1), json!("127.0.0.1"), json!(&ports[..16]), json!(true), json!(20), json!(0)];
+    assert_eq!(fields(&event, ["sources", "local_ip", "ports", "more_ports", "attempts", "completed"]), expected, "{event:#}");
+    assert!(event["body"]["span_ns"].as_u64() > Some(0), "{event:#}");
+    assert_eq!((&event["process"], &event["no_subject"]), (&json!(null), &json!("softirq")), "{event:#}");
+    let event = of_source(&events, few.into());
+    let expected = [json!([ports[0]]), json!(false), json!(3), json!(0)];
+    assert_eq!(fields(&event, ["ports", "more_ports", "attempts", "completed"]), expected, "{event:#}");
+    for (source, local, attempts) in [(IpAddr::from(mixed), "127.0.0.1", 3), (Ipv6Addr::LOCALHOST.into(), "::1", 5)] {
+        let event = of_source(&events, source);
+        let expected = [json!(local), json!([dual]), json!(attempts), json!(2)];
+        assert_eq!(fields(&event, ["local_ip", "ports", "attempts", "completed"]), expected, "{event:#}");
+    }
+    let others = [whole, shut].map(|source| json!(source));
+    assert!(
+        !events.iter().any(|event| others.contains(&event["body"]["source_ip"])),
+        "connections and closed ports are told by other kinds"
+    );
     // The seconds of the sensor may cut the flood in pieces.
-    let together = events.iter().filter(|event| event["body"]["source_ip"].is_null()).count();
-    assert!((1..=8).contains(&together) && events.len() <= together * 257 + 256, "{} events, {together} of them of many", events.len());
-    assert!(sum("sources") >= 4096, "{}", sum("sources"));
+    let flood: Vec<&Value> = events.iter().filter(|event| event["body"]["ports"] == json!([flooded])).collect();
+    let together = flood.iter().filter(|event| event["body"]["source_ip"].is_null()).count();
+    assert!((1..=12).contains(&together) && flood.len() <= together * 257 + 256, "{} events, {together} of many", flood.len());
+    assert_eq!((sum(&flood, "attempts"), sum(&flood, "completed")), (u64::from(SOURCES), 0));
 }
 
 /// A child that listens on a socket until its owner goes.
@@ -265,12 +256,16 @@ fn connect_in_child(kind: SockType, address: &UnixAddr, uid: u32) -> u32 {
     })
 }
 
-/// What was told of this address since `seq`, by path or name.
-fn to(sensor: &mut Sensor, seq: u64, field: &str, address: &str) -> Vec<Value> {
+/// All that was told of UNIX connections.
+fn unix(sensor: &mut Sensor) -> Vec<Value> {
     sensor.settle();
-    let mut events = since(sensor, seq, "network.unix_connect");
-    events.retain(|event| event["body"][field] == address);
-    events
+    sensor.events_json(&["--kind", "network.unix_connect"])
+}
+
+/// What was told of a path.
+fn to(events: &[Value], path: impl AsRef<Path>) -> Vec<Value> {
+    let path = json!(path.as_ref());
+    events.iter().filter(|event| event["body"]["path"] == path).cloned().collect()
 }
 
 /// Who did it and how often by then.
@@ -287,7 +282,6 @@ fn in_best_tier(sensor: &Sensor, hook: &str) -> bool {
 }
 
 fn a_unix_connection_tells_who_listens_and_repeats_are_counted(sensor: &mut Sensor) {
-    let seq = sensor.settle();
     let (others, own) = (sensor.folder().join("others"), sensor.folder().join("own"));
     let socket = bound(SockType::Stream, &UnixAddr::new(&others).unwrap());
     let child = Listening::start(&socket, 0, 1234);
@@ -295,7 +289,13 @@ fn a_unix_connection_tells_who_listens_and_repeats_are_counted(sensor: &mut Sens
     let streams: Vec<UnixStream> = (0..5).map(|_| UnixStream::connect(&others).unwrap()).collect();
     let stream = UnixStream::connect(&own).unwrap();
     let inode = |stream: &UnixStream| std::fs::metadata(format!("/proc/self/fd/{}", stream.as_raw_fd())).unwrap().ino();
-    let told = to(sensor, seq, "path", &others.to_string_lossy());
+    // Who listened has ended, and another process holds the socket: its number is known, and nothing else of it.
+    let left = sensor.folder().join("left");
+    let socket = bound(SockType::Stream, &UnixAddr::new(&left).unwrap());
+    let gone = Listening::start(&socket, 0, 1234).pid();
+    UnixStream::connect(&left).unwrap();
+    let events = unix(sensor);
+    let told = to(&events, &others);
     let pid = u64::from(std::process::id());
     assert_eq!(who(&told), [(pid, 1), (pid, 2), (pid, 4)], "{told:#?}");
     for (event, stream) in told.iter().zip([&streams[0], &streams[1], &streams[3]]) {
@@ -309,26 +309,18 @@ fn a_unix_connection_tells_who_listens_and_repeats_are_counted(sensor: &mut Sens
         assert_eq!((body, &event["outcome"]), (expected, &json!("success")));
         assert_eq!((&event["target"]["pid"], &event["target"]["uid"]), (&json!(child.pid()), &json!(1234)), "{event:#}");
     }
-    let told = to(sensor, seq, "path", &own.to_string_lossy());
+    let told = to(&events, &own);
     let [event] = &told[..] else { panic!("one event, not {told:#?}") };
-    let fields = ["peer_pid", "peer_uid", "other_user", "inode"].map(|field| event["body"][field].clone());
-    assert_eq!(fields, [json!(pid), json!(0), json!(false), json!(inode(&stream))], "{event:#}");
+    let expected = [json!(pid), json!(0), json!(false), json!(inode(&stream))];
+    assert_eq!(fields(event, ["peer_pid", "peer_uid", "other_user", "inode"]), expected, "{event:#}");
     assert_eq!(event["target"]["pid"], pid);
-    // Who listened has ended, and another process holds the socket: its number is known, and nothing else of it.
-    drop(child);
-    let folder = sensor.folder().join("gone");
-    let socket = bound(SockType::Stream, &UnixAddr::new(&folder).unwrap());
-    let child = Listening::start(&socket, 0, 1234);
-    let gone = child.pid();
-    drop(child);
-    UnixStream::connect(&folder).unwrap();
-    let told = to(sensor, seq, "path", &folder.to_string_lossy());
-    assert_eq!((told.len(), &told[0]["target"], &told[0]["body"]["peer_pid"]), (1, &json!(null), &json!(gone)), "{told:#?}");
+    let told = to(&events, &left);
+    let [event] = &told[..] else { panic!("one event, not {told:#?}") };
+    assert_eq!((&event["target"], &event["body"]["peer_pid"]), (&json!(null), &json!(gone)), "{event:#}");
 }
 
 fn names_without_a_file_and_sequenced_packets_are_told_too(sensor: &mut Sensor) {
-    let seq = sensor.settle();
-    let name = format!("bz-peers-{}-{seq}", std::process::id());
+    let name = format!("bz-peers-{}-{}", std::process::id(), sensor.pid());
     let address = UnixAddr::new_abstract(name.as_bytes()).unwrap();
     let server = bound(SockType::SeqPacket, &address);
     listen(&server, nix::sys::socket::Backlog::new(4).unwrap()).unwrap();
@@ -339,35 +331,34 @@ fn names_without_a_file_and_sequenced_packets_are_told_too(sensor: &mut Sensor) 
     let receiver = bound(SockType::Datagram, &UnixAddr::new(&path).unwrap());
     let sender = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).unwrap();
     connect(sender.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
-    let told = to(sensor, seq, "abstract_name", &name);
+    let events = unix(sensor);
+    let told: Vec<&Value> = events.iter().filter(|event| event["body"]["abstract_name"] == name).collect();
     let [event] = &told[..] else { panic!("one event, not {told:#?}") };
     assert_eq!((&event["body"]["path"], &event["body"]["socket_type"]), (&json!(null), &json!("SOCK_SEQPACKET")), "{event:#}");
-    assert_eq!(to(sensor, seq, "path", &path.to_string_lossy()), Vec::<Value>::new());
+    assert_eq!(to(&events, &path), Vec::<Value>::new());
     drop(receiver);
 }
 
 fn a_listener_in_another_pid_namespace_is_told_for_each_process(sensor: &mut Sensor) {
-    let seq = sensor.settle();
     let (inside, outside) = (sensor.folder().join("inside"), sensor.folder().join("outside"));
     let addresses = [&inside, &outside].map(|path| UnixAddr::new(path).unwrap());
     let sockets = addresses.map(|address| bound(SockType::Stream, &address));
     let children = [Listening::start(&sockets[0], libc::CLONE_NEWPID, 0), Listening::start(&sockets[1], 0, 0)];
     let pids = addresses.map(|address| [(); 3].map(|()| u64::from(connect_in_child(SockType::Stream, &address, 0))));
-    let told = to(sensor, seq, "path", &inside.to_string_lossy());
+    let events = unix(sensor);
+    let told = to(&events, &inside);
     assert_eq!(who(&told), pids[0].map(|pid| (pid, 1)), "{told:#?}");
     for event in &told {
-        let body = &event["body"];
-        let fields = ["other_pid_namespace", "other_user", "peer_pid"].map(|field| body[field].clone());
-        assert_eq!(fields, [json!(true), json!(false), json!(children[0].pid())], "{event:#}");
+        let expected = [json!(true), json!(false), json!(children[0].pid())];
+        assert_eq!(fields(event, ["other_pid_namespace", "other_user", "peer_pid"]), expected, "{event:#}");
         assert_eq!(event["target"]["pid"], children[0].pid(), "{event:#}");
     }
-    let told = to(sensor, seq, "path", &outside.to_string_lossy());
+    let told = to(&events, &outside);
     assert_eq!(who(&told), [(pids[1][0], 1), (pids[1][1], 2)], "{told:#?}");
     assert!(told.iter().all(|event| event["body"]["other_pid_namespace"] == false), "{told:#?}");
 }
 
 fn the_socket_of_a_container_engine_is_told_for_each_process(sensor: &mut Sensor) {
-    let seq = sensor.settle();
     let [engine, other] = ["/run/docker.sock", "/run/locker.sock"];
     // In a mount namespace of its own, where `/run` is empty.
     in_child(|| {
@@ -386,17 +377,17 @@ fn the_socket_of_a_container_engine_is_told_for_each_process(sensor: &mut Sensor
         }
     });
     let times = |events: &[Value]| who(events).into_iter().map(|(_, times)| times).collect::<Vec<_>>();
-    let told = to(sensor, seq, "path", engine);
+    let events = unix(sensor);
+    let told = to(&events, engine);
     assert_eq!(times(&told), [1, 1, 1], "{told:#?}");
-    let told = to(sensor, seq, "path", other);
+    let told = to(&events, other);
     assert_eq!(times(&told), [1, 2], "{told:#?}");
 }
 
 fn a_refusal_is_told_for_each_process_and_other_failures_once(sensor: &mut Sensor) {
-    let seq = sensor.settle();
     let best = in_best_tier(sensor, "network_unix_connect");
     // Where everybody may go.
-    let folder = std::env::temp_dir().join(format!("bz-peers-{}-{seq}", std::process::id()));
+    let folder = std::env::temp_dir().join(format!("bz-peers-{}-{}", std::process::id(), sensor.pid()));
     std::fs::create_dir(&folder).unwrap();
     std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o755)).unwrap();
     let [closed, open, stale] = ["closed", "open", "stale"].map(|name| folder.join(name));
@@ -411,22 +402,23 @@ fn a_refusal_is_told_for_each_process_and_other_failures_once(sensor: &mut Senso
     let allowed = connect(&open);
     let absent: Vec<_> = ["a", "b", "c"].map(|name| folder.join(name)).into_iter().map(|path| (connect(&path), path)).collect();
     let dead = connect(&stale);
-    let told = |sensor: &mut Sensor, path: &Path| to(sensor, seq, "path", &path.to_string_lossy());
+    let events = unix(sensor);
+    let told = |path: &Path| to(&events, path);
     let error = |events: &[Value]| events.iter().map(|event| event["body"]["error"].clone()).collect::<Vec<_>>();
-    let events = told(sensor, &closed);
-    assert_eq!((who(&events), error(&events)), (refused.map(|pid| (pid, 1)).to_vec(), vec![json!(13), json!(13)]), "{events:#?}");
-    for event in &events {
-        let fields = ["address_from_caller", "peer_pid", "peer_uid", "other_user"].map(|field| event["body"][field].clone());
-        assert_eq!(fields, [json!(!best), json!(null), json!(null), json!(false)], "{event:#}");
+    let found = told(&closed);
+    assert_eq!((who(&found), error(&found)), (refused.map(|pid| (pid, 1)).to_vec(), vec![json!(13), json!(13)]), "{found:#?}");
+    for event in &found {
+        let expected = [json!(!best), json!(null), json!(null), json!(false)];
+        assert_eq!(fields(event, ["address_from_caller", "peer_pid", "peer_uid", "other_user"]), expected, "{event:#}");
         assert_eq!((&event["outcome"], &event["target"], &event["process"]["uid"]), (&json!("failure"), &json!(null), &json!(uid)));
     }
-    let events = told(sensor, &open);
-    assert_eq!((who(&events), error(&events)), (vec![(allowed, 1)], vec![json!(null)]), "{events:#?}");
-    let counts: Vec<_> = absent.iter().map(|(_, path)| told(sensor, path)).collect();
+    let found = told(&open);
+    assert_eq!((who(&found), error(&found)), (vec![(allowed, 1)], vec![json!(null)]), "{found:#?}");
+    let counts: Vec<_> = absent.iter().map(|(_, path)| told(path)).collect();
     assert_eq!(counts.iter().map(|events| error(events)).collect::<Vec<_>>(), [vec![json!(2)], vec![json!(2)], vec![]]);
     assert_eq!([who(&counts[0]), who(&counts[1])], [vec![(absent[0].0, 1)], vec![(absent[1].0, 2)]]);
-    let events = told(sensor, &stale);
-    assert_eq!((who(&events), error(&events)), (vec![(dead, 1)], vec![json!(111)]), "{events:#?}");
+    let found = told(&stale);
+    assert_eq!((who(&found), error(&found)), (vec![(dead, 1)], vec![json!(111)]), "{found:#?}");
     std::fs::remove_dir_all(folder).unwrap();
 }
 
@@ -446,12 +438,11 @@ fn vm_sockets_tell_both_ends(sensor: &mut Sensor) {
     }
     let modules = std::fs::exists("/sys/module/vsock_loopback").unwrap();
     let best = in_best_tier(sensor, "network_vsock");
-    let seq = sensor.settle();
     let new = || socket(AddressFamily::Vsock, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).expect("this kernel has VM sockets");
     let pid = u64::from(std::process::id());
     let port = 7_000_000 + std::process::id();
     let own = |sensor: &Sensor, kind: &str| {
-        let mut events = since(sensor, seq, kind);
+        let mut events = sensor.events_json(&["--kind", kind]);
         events.retain(|event| event["process"]["pid"] == pid);
         events
     };
