@@ -108,12 +108,14 @@ mod tests {
 
     #[test]
     fn a_source_is_due_when_it_pauses_when_it_floods_or_after_long() {
-        let (_, value) = of(1, 10, 9);
-        let late = |last: u64| SynGathered { last, ..value };
-        assert!(!is_due(&value, S + S / 2) && is_due(&value, 2 * S));
-        assert!(!is_due(&late(3 * S), 3 * S) && is_due(&late(11 * S), 11 * S));
-        assert!(is_due(&SynGathered { completed: 4, ..late(2 * S) }, 2 * S));
-        assert!(!is_due(&SynGathered { completed: 5, ..late(2 * S) }, 2 * S));
+        let at = |last: u64, completed: u64, now: u64| {
+            let (_, mut value) = of(1, 10, completed);
+            value.last = last;
+            is_due(&value, now)
+        };
+        assert!(!at(S, 9, S + S / 2) && at(S, 9, 2 * S), "it pauses");
+        assert!(!at(3 * S, 9, 3 * S) && at(11 * S, 9, 11 * S), "it goes on");
+        assert!(at(2 * S, 4, 2 * S) && !at(2 * S, 5, 2 * S), "most are unfinished");
     }
 
     #[test]
