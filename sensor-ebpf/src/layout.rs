@@ -181,6 +181,13 @@ layout! {
     skb_network_header(optional) = Member("sk_buff", "network_header");
     skb_transport_header(optional) = Member("sk_buff", "transport_header");
     drop_no_socket(optional) = Enumerator("SKB_DROP_REASON_NO_SOCKET");
+    sock_peer_pid = Member("sock", "sk_peer_pid");
+    sock_peer_cred = Member("sock", "sk_peer_cred");
+    unix_addr = Member("unix_sock", "addr");
+    unix_address_len = Member("unix_address", "len");
+    unix_address_name = Member("unix_address", "name");
+    vsock_local(optional) = Member("vsock_sock", "local_addr");
+    vsock_remote(optional) = Member("vsock_sock", "remote_addr");
     unix_peer = Member("unix_sock", "peer");
     tty_private_tty = Member("tty_file_private", "tty");
     tty_link = Member("tty_struct", "link");

@@ -248,8 +248,23 @@ impl Judged {
 impl Daemon {
     fn start(runtime: &Runtime, config: Config, parts: Parts, started: Instant, on_alert: OnAlert) -> Result<Self, DaemonError> {
         let Parts { bus, budget, loaded, redactor } = parts;
-        let Loaded { ebpf, seeds, priority, bulk, counters, pending, probes, udp_flows, shed, libraries, watch, fanotify, ignoring, hooks } =
-            loaded;
+        let Loaded {
+            ebpf,
+            seeds,
+            priority,
+            bulk,
+            counters,
+            pending,
+            probes,
+            udp_flows,
+            syns,
+            shed,
+            libraries,
+            watch,
+            fanotify,
+            ignoring,
+            hooks,
+        } = loaded;
         let start = start_event(&hooks);
         let seed_wanted = hooks.iter().any(|report| report.hook.name == "process_seed" && report.state == HookState::Active);
         let shared = Arc::new(Shared::new(counters, hooks));
@@ -283,6 +298,7 @@ impl Daemon {
             reseed: Reseed { wanted: seed_wanted, ..Reseed::default() },
             probes,
             udp_flows,
+            syns,
             libraries,
             files: FileWatch::new(&config.files, fanotify, watch),
             ignoring,

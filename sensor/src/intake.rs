@@ -11,7 +11,9 @@ use std::sync::Arc;
 
 use bartizan_bus::event::{Body, EventId, ExecId, Gap, Heartbeat, KindLoss, Loss, SecurityEvent, Severity, Start, Stop};
 use bartizan_bus::{PublishError, Stream};
-use bartizan_sensor_ebpf::abi::{Kind, ProbeGathered, ProbeSource, Ring, UdpGathered, UdpPeer, WriteGathered, WriteKey};
+use bartizan_sensor_ebpf::abi::{
+    Kind, ProbeGathered, ProbeSource, Ring, SynGathered, SynSource, UdpGathered, UdpPeer, WriteGathered, WriteKey,
+};
 
 use crate::capture::files::{FileDeed, Judge, WatchList};
 use crate::capture::rings::{Aligned, Merge};
@@ -23,7 +25,7 @@ use crate::hash::{self, Wanted};
 use crate::logins::LoginsFile;
 use crate::pipeline::Tally;
 use crate::project::probe::gather;
-use crate::project::{Act, NO_CPU, Observation, Subject, What, project, wire};
+use crate::project::{Act, NO_CPU, Observation, Subject, What, project, syn, wire};
 
 /// Events published at once, at most.
 const PUBLISH_BATCH: usize = 1024;
@@ -54,6 +56,8 @@ pub enum Input<'a> {
     Probe(ProbeSource, ProbeGathered),
     /// UDP packets, likewise.
     UdpFlow(UdpPeer, Box<UdpGathered>),
+    /// Attempts to connect to ports that listen, likewise.
+    Syn(SynSource, Box<SynGathered>),
     /// The watched files, from now on.
     Watched(WatchList),
     /// What a process did to a watched file, as fanotify tells it.
@@ -281,6 +285,11 @@ impl Sink for Intake {
             Input::UdpFlow(key, value) => {
                 let subject = Subject { ktime: value.last, cpu: NO_CPU, ..Subject::from(&value.owner) };
                 self.merge.push(Observation { kind: Kind::UdpFlow, subject, what: wire::udp_flow(&key, &value).into() });
+                true
+            }
+            Input::Syn(key, value) => {
+                let what = What::Syn(syn::gather(&key, &value));
+                self.merge.push(Observation { kind: Kind::Syn, subject: Subject::nobody(value.last), what });
                 true
             }
             Input::Watched(list) => {

@@ -18,7 +18,7 @@ use crate::capture::loss::{self, KernelCounts, Losses};
 use crate::capture::probes;
 use crate::capture::rings::Rings;
 use crate::capture::seed::{self, Seeds};
-use crate::capture::udp_flows;
+use crate::capture::{syns, udp_flows};
 use crate::delay::Delays;
 use crate::enrich::auth::Transactions;
 use crate::enrich::clock;
@@ -276,6 +276,8 @@ pub struct Pipeline<S> {
     pub probes: MapData,
     /// UDP packets, gathered by process and peer.
     pub udp_flows: MapData,
+    /// Attempts to connect, gathered by source.
+    pub syns: syns::Maps,
     /// Files of libraries with programs on them.
     pub libraries: Libraries,
     /// Watched files.
@@ -561,6 +563,15 @@ impl<S: Sink> Pipeline<S> {
             Err(error) => {
                 *self.shared.lock().own.entry(("network.udp_flow".to_owned(), "map")).or_default() += 1;
                 tracing::error!(%error, "UDP flows cannot be taken from the kernel; they are lost");
+            }
+        }
+        match syns::take(&self.syns, clock::boot_now(), all) {
+            Ok(gathered) => gathered.into_iter().for_each(|(key, value)| {
+                self.sink.take(Input::Syn(key, Box::new(value)));
+            }),
+            Err(error) => {
+                *self.shared.lock().own.entry(("network.syn".to_owned(), "map")).or_default() += 1;
+                tracing::error!(%error, "attempts to connect cannot be taken from the kernel; they are lost");
             }
         }
         match probes::take(&self.probes) {

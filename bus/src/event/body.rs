@@ -10,7 +10,7 @@ use super::{
     Accept, Access, Auth, Bind, BpfAttach, BpfProgram, Capabilities, CgroupMove, Chroot, Credentials, Dns, ExeHash, ExecId, FileAttributes,
     FileCreate, FileLink, FileOpen, FileRename, FileUnlink, FileWrite, FileXattr, FlowEnd, Health, Helper, Http, IoUring, IoUringOp,
     KernelProbe, Kexec, Listen, Lockdown, Memfd, MemoryExec, Module, Mount, NamespaceKind, Namespaces, Prctl, Probe, Process, RawSocket,
-    Rename, Seccomp, Signal, Ssh, Sysctl, Tls, UdpFlow, Umount,
+    Rename, Seccomp, Signal, Ssh, Syn, Sysctl, Tls, UdpFlow, Umount, UnixConnect, VsockAccept, VsockConnect,
 };
 
 /// A kernel error number, positive.
@@ -156,6 +156,14 @@ bodies! {
     66 Ssh(Ssh) = "network.ssh";
     /// UDP packets between a process and a peer.
     67 UdpFlow(UdpFlow) = "network.udp_flow";
+    /// Attempts of one source to connect to ports that listen came to no connection.
+    68 Syn(Syn) = "network.syn";
+    /// A UNIX stream socket was connected to who listens, or the attempt failed.
+    69 UnixConnect(UnixConnect) = "network.unix_connect";
+    /// A VM socket was connected, or the attempt failed.
+    70 VsockConnect(VsockConnect) = "network.vsock_connect";
+    /// A program took a connection to a VM socket.
+    71 VsockAccept(VsockAccept) = "network.vsock_accept";
     /// A process writes a sysctl.
     80 Sysctl(Sysctl) = "kernel.sysctl";
     /// A BPF program was loaded.

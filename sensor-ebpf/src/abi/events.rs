@@ -3,7 +3,8 @@
 use super::{
     ACT_NAME_MAX, BPF_PLACE_MAX, BpfProgram, CapabilitySets, FAILED_NAME_MAX, FILE_SYSTEM_MAX, Fd, FileInfo, HELPER_ARG_MAX, HELPER_ARGS,
     HELPER_PATH_MAX, Header, Image, KERNEL_PROBE_NAME_MAX, MODULE_ARGS_MAX, MODULE_NAME_MAX, NamespaceIds, PAM_ITEM_MAX, PAM_NAME_MAX,
-    PROBE_PORTS, Piece, Relay, STDIO, SYSCTL_MAX, SYSLOG_MAX, Span, Target, TaskIds, UdpGathered, UdpPeer, XATTR_NAME_MAX,
+    PROBE_PORTS, Piece, Relay, STDIO, SYSCTL_MAX, SYSLOG_MAX, Span, SynGathered, SynSource, Target, TaskIds, UNIX_NAME_MAX, UdpGathered,
+    UdpPeer, Vsock, XATTR_NAME_MAX,
 };
 
 /// Which ring a kind travels in.
@@ -722,6 +723,62 @@ events! {
         key: UdpPeer,
         /// What they were.
         gathered: UdpGathered,
+    }
+
+    /// Attempts of one source to connect to ports that listen. (The kernel sends none: they are taken out of the map.)
+    68 => Syn as "network.syn" in Bulk {
+        /// Whose attempts.
+        source: SynSource,
+        /// What they were.
+        gathered: SynGathered,
+    }
+
+    /// A process connected a UNIX stream or sequenced-packet socket, or tried to.
+    69 => UnixConnect as "network.unix_connect" in Bulk {
+        /// Who listens there, where that process lives.
+        target: Target,
+        /// Inode of the socket's file.
+        inode: u64,
+        /// How often by now, this time included.
+        times: u64,
+        /// `sk_type`.
+        socket_type: u32,
+        /// Errno, positive; 0 is success.
+        error: u32,
+        /// Thread-group id of who listens, initial pid namespace; 0 where there is nobody.
+        peer_pid: u32,
+        /// Its effective user id when it began to listen.
+        peer_uid: u32,
+        /// Its effective group id then.
+        peer_gid: u32,
+        /// 1 when it is in another pid namespace.
+        other_pid_ns: u32,
+        /// Bytes of `name`.
+        name_len: u32,
+        /// Zero.
+        pad: u32,
+        /// The address: a path, or a name behind a NUL.
+        name: [u8; UNIX_NAME_MAX],
+    }
+
+    /// A process connected a VM socket, or tried to.
+    70 => VsockConnect as "network.vsock_connect" in Bulk {
+        /// The socket.
+        socket: Vsock,
+        /// `sk_type`.
+        socket_type: u32,
+        /// Errno, positive; 0 is success.
+        error: u32,
+    }
+
+    /// A process took a connection to a VM socket.
+    71 => VsockAccept as "network.vsock_accept" in Bulk {
+        /// The new socket.
+        socket: Vsock,
+        /// `sk_type`.
+        socket_type: u32,
+        /// Zero.
+        pad: u32,
     }
 
     /// A process writes a sysctl. Those that the owner of a user or network namespace may write (`net.*`, `user.*`) go to the bulk ring.

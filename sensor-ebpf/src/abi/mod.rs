@@ -9,6 +9,7 @@ mod file;
 mod ignore;
 mod module;
 mod packets;
+mod peer;
 
 pub use bpf::{BPF_NAME_MAX, BPF_PLACE_MAX, BpfProgram, BpfWay};
 #[cfg(feature = "decode")]
@@ -20,7 +21,7 @@ pub use events::{
     ExecFailed, Exit, FileAttributes, FileCreate, FileLink, FileOpen, FileRename, FileUnlink, FileWrite, FileXattr, FlowEnd, Fork, Helper,
     HttpBytes, IoUring, IoUringOp, KINDS, KernelProbe, Kexec, Kind, KindInfo, Listen, Lockdown, Memfd, MemoryExec, Module, Mount,
     Namespaces, PamAccount, PamAuthenticate, PamEnd, PamItem, PamSessionClose, PamSessionOpen, PamStart, Prctl, Probe, RawSocket, Rename,
-    Ring, Seccomp, Seed, Signal, SshBytes, SshdLog, Sysctl, TlsBytes, UdpFlow, Umount,
+    Ring, Seccomp, Seed, Signal, SshBytes, SshdLog, Syn, Sysctl, TlsBytes, UdpFlow, Umount, UnixConnect, VsockAccept, VsockConnect,
 };
 pub use fd::{EXE_ALONE, EXE_INTERPRETER_TRUNCATED, EXE_UPPER, Fd, FdKind, Image, Relay, STDIO};
 pub use file::{
@@ -29,7 +30,8 @@ pub use file::{
 };
 pub use ignore::{IGNORE_CGROUP_DEPTH, IGNORE_CONDITIONS_MAX, IGNORE_MAX, IGNORE_PREFIX_BITS, Ignore};
 pub use module::{KexecAct, MODULE_ARGS_MAX, MODULE_FROM_MEMORY, MODULE_NAME_MAX, MODULE_SIGNED, MODULE_UNSIGNED, ModuleAct};
-pub use packets::{PIECE_MAX, Piece, STREAM_MAX, STREAM_SEGMENTS, UDP_FLOW_NS, UdpGathered, UdpPeer};
+pub use packets::{PIECE_MAX, Piece, STREAM_MAX, STREAM_SEGMENTS, SYN_PORTS, SynGathered, SynSource, UDP_FLOW_NS, UdpGathered, UdpPeer};
+pub use peer::{UNIX_NAME_MAX, VSOCK_ANY, Vsock};
 
 /// Raised whenever a record's layout changes. Kernel object and user space are built together; a mismatch (a stale
 /// object) is refused at load and counted at decode.

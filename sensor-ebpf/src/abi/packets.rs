@@ -11,6 +11,49 @@ pub const STREAM_SEGMENTS: u32 = 256;
 /// A UDP flow that goes on is told after so long, nanoseconds.
 pub const UDP_FLOW_NS: u64 = 60_000_000_000;
 
+/// Ports that are kept of one source's attempts to connect.
+pub const SYN_PORTS: usize = 16;
+
+/// Whose attempts to connect are gathered: the key of the map `SYNS`. Zeros are those for whom it had no room.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "decode", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
+pub struct SynSource {
+    /// Source address, network order; IPv4 in the first four bytes.
+    pub source: [u8; 16],
+    /// `AF_INET` or `AF_INET6`.
+    pub family: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
+/// What was gathered: the value of the map `SYNS`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "decode", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
+pub struct SynGathered {
+    /// Boot clock of the first SYN, nanoseconds.
+    pub first: u64,
+    /// Boot clock of the last SYN, nanoseconds.
+    pub last: u64,
+    /// SYNs.
+    pub attempts: u64,
+    /// Connections that were established meanwhile.
+    pub completed: u64,
+    /// Sources that are told together, at least.
+    pub sources: u64,
+    /// Address of this host that the first SYN went to, network order; IPv4 in the first four bytes.
+    pub local: [u8; 16],
+    /// `AF_INET` or `AF_INET6` of `local`.
+    pub family: u16,
+    /// Ports in `ports`.
+    pub found: u16,
+    /// 1 when there were other ports than these.
+    pub more: u32,
+    /// Ports that listen, each once, host order.
+    pub ports: [u16; SYN_PORTS],
+}
+
 /// A UDP message, or a part of one direction of a TCP connection.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]

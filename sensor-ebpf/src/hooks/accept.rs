@@ -14,8 +14,8 @@ use super::connect::{AF_INET, AF_INET6};
 use crate::kernel::call::at_exit;
 use crate::kernel::{emit, fd, field, flow, ignore, offset, task, zero};
 
-const S_IFMT: u16 = 0o170_000;
-const S_IFSOCK: u16 = 0o140_000;
+pub(super) const S_IFMT: u16 = 0o170_000;
+pub(super) const S_IFSOCK: u16 = 0o140_000;
 
 /// Sends one record about the accepted `sk`. `met`: entries of `sensor.ignore` that ask for nothing else of processes.
 #[inline(always)]
@@ -74,6 +74,20 @@ fn fexit_inet_accept_flags(ctx: FExitContext) -> i32 {
 #[tracepoint]
 fn sys_exit_accept(ctx: TracePointContext) -> u32 {
     let (_, result) = at_exit(&ctx);
+    let sk = taken(result);
+    if sk != 0
+        && let Some(family) = inet_family(sk)
+    {
+        let met = ignore::met_by(task::current());
+        flow::accepted_by_address(sk, met);
+        report(sk, family, met);
+    }
+    0
+}
+
+/// Address of the socket that accept(2) returned; 0 where it failed.
+#[inline(always)]
+pub(super) fn taken(result: i64) -> u64 {
     if result < 0 {
         return 0;
     }
@@ -83,13 +97,5 @@ fn sys_exit_accept(ctx: TracePointContext) -> u32 {
     }
     let inode: u64 = field!(file, file_inode);
     let mode: u16 = field!(inode, inode_mode);
-    if mode & S_IFMT == S_IFSOCK {
-        let sk = fd::sock_of(file);
-        if let Some(family) = inet_family(sk) {
-            let met = ignore::met_by(task::current());
-            flow::accepted_by_address(sk, met);
-            report(sk, family, met);
-        }
-    }
-    0
+    if mode & S_IFMT == S_IFSOCK { fd::sock_of(file) } else { 0 }
 }

@@ -96,9 +96,7 @@ fn behind(pidfd: u64) -> u64 {
     let inode: u64 = field!(file, file_inode);
     let in_inode: u64 = field!(inode, inode_private);
     let pid: u64 = if in_inode != 0 { in_inode } else { field!(file, file_private) };
-    // A `struct hlist_node` is two addresses.
-    let first: u64 = read(pid + offset!(pid_tasks) + offset!(pidtype_tgid) * 8);
-    if first == 0 { 0 } else { first - offset!(task_pid_links) - offset!(pidtype_tgid) * 16 }
+    task::leader_of(pid)
 }
 
 /// Attached at the exits of `ptrace`, `process_vm_readv`, `process_vm_writev` and `pidfd_getfd`.

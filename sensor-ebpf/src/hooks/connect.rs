@@ -15,7 +15,7 @@ use aya_ebpf::macros::{btf_tracepoint, fexit, tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, FExitContext, TracePointContext};
 use bartizan_sensor_ebpf::abi::{Connect, Count, FLAG_FROM_CALLER, FLAG_RESULT_UNKNOWN, Fd, FdKind, Header, Kind, Pending};
 
-use super::flow_end;
+use super::{flow_end, syn};
 use crate::kernel::call::{ERESTART_RESTARTBLOCK, ERESTARTSYS, at_exit};
 use crate::kernel::flow::{self, copy_header};
 use crate::kernel::maps::{BULK, PENDING, PENDING_CALLING, PENDING_CLOSED, PENDING_SENT, REPORTED, Reported};
@@ -163,6 +163,9 @@ fn inet_sock_set_state(ctx: BtfTracePointContext) -> u32 {
     } else if old == TCP_SYN_SENT || old == TCP_SYN_RECV {
         if new == TCP_ESTABLISHED {
             flow::established(socket);
+            if old == TCP_SYN_RECV {
+                syn::completed(sk);
+            }
         }
         result(sk, old, new);
     } else if new == TCP_CLOSE {
@@ -300,7 +303,7 @@ fn tcp_returned(sk: u64, result: i64, peer: Peer) {
 
 /// Errors of a connect() that tried nothing new.
 #[inline(always)]
-fn is_no_attempt(error: i64) -> bool {
+pub(super) fn is_no_attempt(error: i64) -> bool {
     matches!(error, EINTR | EBADF | ENOTSOCK | EISCONN | EALREADY | EINPROGRESS) || (ERESTARTSYS..=ERESTART_RESTARTBLOCK).contains(&error)
 }
 
@@ -386,9 +389,9 @@ fn fexit_ip6_datagram_connect(ctx: FExitContext) -> i32 {
     0
 }
 
-/// Socket, caller's address and result at the exit of connect(2); 0 when it was not an INET socket.
+/// Address of the socket, registers and result at the exit of connect(2); the address is 0 when it was no socket.
 #[inline(always)]
-fn at_connect_exit(ctx: &TracePointContext) -> (u64, u64, i64) {
+pub(super) fn socket_at_exit(ctx: &TracePointContext) -> (u64, u64, i64) {
     let (regs, result) = at_exit(ctx);
     let number: u64 = field!(regs, regs_di);
     let file = fd::file_of(task::current(), number as u32);
@@ -400,7 +403,16 @@ fn at_connect_exit(ctx: &TracePointContext) -> (u64, u64, i64) {
     if mode & 0o170_000 != 0o140_000 {
         return (0, 0, 0);
     }
-    let sk = fd::sock_of(file);
+    (fd::sock_of(file), regs, result)
+}
+
+/// Socket, caller's address and result at the exit of connect(2); 0 when it was not an INET socket.
+#[inline(always)]
+fn at_connect_exit(ctx: &TracePointContext) -> (u64, u64, i64) {
+    let (sk, regs, result) = socket_at_exit(ctx);
+    if sk == 0 {
+        return (0, 0, 0);
+    }
     let family: u16 = field!(sk, sock_family);
     if family != AF_INET && family != AF_INET6 {
         return (0, 0, 0);

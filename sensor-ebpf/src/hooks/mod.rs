@@ -36,4 +36,7 @@ mod seed;
 mod signal;
 mod sock_create;
 mod sshd_log;
+mod syn;
 mod sysctl;
+mod unix_connect;
+mod vsock;

@@ -18,6 +18,7 @@ use bartizan_sensor_ebpf::abi::{
 };
 
 use super::connect::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP};
+use super::syn;
 use crate::kernel::flow::{self, Flow, OWN, Stream, copy_header};
 use crate::kernel::maps::{BPF_NOEXIST, BULK, FLOWS, UDP_FLOWS};
 use crate::kernel::{bound, copy, emit, fd, field, ignore, zero};
@@ -25,7 +26,7 @@ use crate::kernel::{bound, copy, emit, fd, field, ignore, zero};
 /// What a program of this type returns to let the packet go on.
 const PASS: i32 = 1;
 /// include/uapi/linux/if_ether.h, as it stands in a packet.
-const ETH_P_IP: u32 = 0x0800_u16.to_be() as u32;
+pub(super) const ETH_P_IP: u32 = 0x0800_u16.to_be() as u32;
 /// Fixed headers: RFC 791 §3.1, RFC 9293 §3.1, RFC 8200 §3, RFC 768.
 const IPV4_HEADER: usize = 20;
 const TCP_HEADER: usize = 20;
@@ -34,6 +35,8 @@ const UDP_HEADER: u32 = 8;
 /// RFC 1035 §4.2, RFC 6762 §3.
 const DNS: u16 = 53;
 const MDNS: u16 = 5353;
+/// include/net/tcp_states.h.
+const TCP_LISTEN: u32 = 10;
 /// Ports below this are services' (RFC 6335 §6).
 const WELL_KNOWN: u16 = 1024;
 /// First byte of a TLS record with a handshake message (RFC 8446 §5.1).
@@ -70,7 +73,7 @@ fn packets_out(ctx: SkBuffContext) -> i32 {
 unsafe fn look(skb: *mut __sk_buff, way: Way) {
     // SAFETY: by the caller; the verifier checks each pointer that comes of it.
     unsafe {
-        if is_bare(skb) {
+        if is_bare(skb, way) {
             return;
         }
         let sk = (*skb).__bindgen_anon_2.sk;
@@ -83,6 +86,9 @@ unsafe fn look(skb: *mut __sk_buff, way: Way) {
         }
         let protocol = (*sk).protocol;
         if protocol == u32::from(IPPROTO_TCP) {
+            if way == Way::In && (*sk).state == TCP_LISTEN && syn::attempt(skb) {
+                return;
+            }
             let flow = FLOWS.get(sk.cast());
             if flow.is_null() {
                 return;
@@ -100,9 +106,10 @@ unsafe fn look(skb: *mut __sk_buff, way: Way) {
     }
 }
 
-/// Whether the packet is a TCP segment without payload: half of all packets. Without a helper; no also where that takes a longer look.
+/// Whether the packet is a TCP segment without payload: half of all packets. Without a helper; no also where that takes a longer look, and
+/// for the first one of a connection that comes in.
 #[inline(always)]
-unsafe fn is_bare(skb: *mut __sk_buff) -> bool {
+unsafe fn is_bare(skb: *mut __sk_buff, way: Way) -> bool {
     // SAFETY: by the caller; the verifier checks each read against the end.
     unsafe {
         let (start, end) = ((*skb).data as usize, (*skb).data_end as usize);
@@ -115,6 +122,9 @@ unsafe fn is_bare(skb: *mut __sk_buff) -> bool {
         if (header == IPV4_HEADER && byte(0) != 0x45) || u16::from(byte(next)) != IPPROTO_TCP {
             return false;
         }
+        if way == Way::In && syn::is_first(byte(header + 13)) {
+            return false;
+        }
         let words = u32::from(byte(header + 12) >> 4);
         (*skb).len <= header as u32 + words * 4
     }
@@ -122,7 +132,7 @@ unsafe fn is_bare(skb: *mut __sk_buff) -> bool {
 
 /// Loads a value of the packet at `at`; zeros when it is not there.
 #[inline(always)]
-unsafe fn load<T: Copy>(skb: *mut __sk_buff, at: u32) -> T {
+pub(super) unsafe fn load<T: Copy>(skb: *mut __sk_buff, at: u32) -> T {
     let mut value = core::mem::MaybeUninit::<T>::zeroed();
     // SAFETY: `T` is an integer or an array of integers at every call site; the helper writes no more than its size.
     unsafe {
@@ -133,7 +143,7 @@ unsafe fn load<T: Copy>(skb: *mut __sk_buff, at: u32) -> T {
 
 /// Where the transport header begins, or 0 where it does not follow at once (IPv6 with extension headers).
 #[inline(always)]
-unsafe fn transport(skb: *mut __sk_buff, protocol: u16) -> u32 {
+pub(super) unsafe fn transport(skb: *mut __sk_buff, protocol: u16) -> u32 {
     // SAFETY: by the caller.
     unsafe {
         if (*skb).protocol == ETH_P_IP {

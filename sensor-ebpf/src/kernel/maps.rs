@@ -5,7 +5,7 @@ use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use bartizan_sensor_ebpf::abi::{
     COUNTER_SLOTS, CapabilitySets, IGNORE_CONDITIONS_MAX, IGNORE_FOLDERS_MAX, Ignore, NamespaceIds, Pending, ProbeGathered, ProbeSource,
-    TaskIds, UdpGathered, UdpPeer, WATCH_BITS, WRITES_MAX, WatchKey, WriteGathered, WriteKey,
+    SynGathered, SynSource, TaskIds, UNIX_NAME_MAX, UdpGathered, UdpPeer, WATCH_BITS, WRITES_MAX, WatchKey, WriteGathered, WriteKey,
 };
 use bartizan_sensor_ebpf::layout::KernelOffsets;
 
@@ -133,6 +133,44 @@ pub(crate) static ACCEPTED: LruHashMap<u64, Accepted> = LruHashMap::with_max_ent
 /// UDP packets, by process and peer. User space empties it of those that have ended.
 #[map]
 pub(crate) static UDP_FLOWS: HashMap<UdpPeer, UdpGathered> = HashMap::with_max_entries(16384, 0);
+
+/// Attempts to connect to ports that listen, by source. User space empties it of those that are over.
+#[map]
+pub(crate) static SYNS: HashMap<SynSource, SynGathered> = HashMap::with_max_entries(4096, 0);
+
+/// The attempts of all sources for whom [`SYNS`] has no room, under a key of zeros.
+#[map]
+pub(crate) static SYN_OTHERS: HashMap<SynSource, SynGathered> = HashMap::with_max_entries(1, 0);
+
+/// How often a process image or a program has connected to a UNIX address, with which outcome. LRU: what is forgotten is told again.
+#[map]
+pub(crate) static UNIX_TOLD: LruHashMap<UnixTold, u64> = LruHashMap::with_max_entries(8192, 0);
+
+/// Names what is told once in [`UNIX_TOLD`].
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct UnixTold {
+    /// Start of the process, or inode of the program.
+    pub(crate) who: u64,
+    /// Thread-group id and image count, or the program's device and the user.
+    pub(crate) which: u64,
+    /// 1 for an image, 2 for a program.
+    pub(crate) of: u32,
+    pub(crate) error: u32,
+    /// The address; zeros for all of them.
+    pub(crate) name: [u64; UNIX_NAME_MAX / 8],
+}
+
+/// Room for what is too large for the stack there.
+#[repr(C)]
+pub(crate) struct UnixScratch {
+    pub(crate) key: UnixTold,
+    pub(crate) name: [u64; UNIX_NAME_MAX / 8],
+}
+
+/// Scratch of the hook of UNIX connections.
+#[map]
+pub(crate) static UNIX_SCRATCH: PerCpuArray<UnixScratch> = PerCpuArray::with_max_entries(1, 0);
 
 /// Ids of threads inside a call of the setuid family. LRU: a thread that is killed in it leaves its entry behind.
 #[map]

@@ -2,7 +2,7 @@
 
 use bartizan_sensor_ebpf::abi::{FLAG_KERNEL_THREAD, Header, Target};
 
-use super::field;
+use super::{field, offset, read};
 
 /// `PF_KTHREAD`, include/linux/sched.h.
 const PF_KTHREAD: u32 = 0x0020_0000;
@@ -58,6 +58,14 @@ fn cgroup_id(task: u64) -> u64 {
     let cgroup: u64 = field!(css_set, css_set_dfl);
     let node: u64 = field!(cgroup, cgroup_kn);
     field!(node, kn_id)
+}
+
+/// Address of the leader of the process with this `struct pid`; 0 where it has ended.
+#[inline(always)]
+pub(crate) fn leader_of(pid: u64) -> u64 {
+    // A `struct hlist_node` is two addresses.
+    let first: u64 = read(pid + offset!(pid_tasks) + offset!(pidtype_tgid) * 8);
+    if first == 0 { 0 } else { first - offset!(task_pid_links) - offset!(pidtype_tgid) * 16 }
 }
 
 /// Address of the running task.

@@ -17,6 +17,7 @@ use super::hooks::{Attach, Hook, ProgramSpec, Tier, absent, hooks, refused_by_ty
 use super::ignore::{self, Ignoring};
 use super::libraries::Libraries;
 use super::offsets::{self, OffsetsError};
+use super::syns;
 use crate::config::ignore::IgnoreEntry;
 
 /// The kernel object that `cargo xtask build` made; empty in a build without it.
@@ -146,6 +147,8 @@ pub struct Loaded {
     pub probes: MapData,
     /// UDP packets, gathered by process and peer.
     pub udp_flows: MapData,
+    /// Attempts to connect, gathered by source.
+    pub syns: syns::Maps,
     /// One word: not 0 while bulk kinds are to be left out.
     pub shed: Array<MapData, u32>,
     /// Files of libraries with programs on them.
@@ -201,6 +204,9 @@ pub fn load(config: &LoadConfig) -> Result<Loaded, LoadError> {
 
     let Map::HashMap(probes) = take(&mut ebpf, "PROBES")? else { return Err(LoadError::NoMap("PROBES")) };
     let Map::HashMap(udp_flows) = take(&mut ebpf, "UDP_FLOWS")? else { return Err(LoadError::NoMap("UDP_FLOWS")) };
+    let Map::HashMap(sources) = take(&mut ebpf, "SYNS")? else { return Err(LoadError::NoMap("SYNS")) };
+    let Map::HashMap(others) = take(&mut ebpf, "SYN_OTHERS")? else { return Err(LoadError::NoMap("SYN_OTHERS")) };
+    let syns = syns::Maps { sources, others };
     let shed = Array::try_from(take(&mut ebpf, "SHED")?).map_err(|error| LoadError::Map("SHED", error))?;
 
     let watch = HashMap::try_from(take(&mut ebpf, "WATCH")?).map_err(|error| LoadError::Map("WATCH", error))?;
@@ -227,7 +233,23 @@ pub fn load(config: &LoadConfig) -> Result<Loaded, LoadError> {
         let reasons: Vec<String> = hooks.iter().flat_map(|report| report.reasons.iter().cloned()).take(3).collect();
         return Err(LoadError::NoHook(reasons.join("; ")));
     }
-    Ok(Loaded { ebpf, seeds, priority, bulk, counters, pending, probes, udp_flows, shed, libraries, watch, fanotify, ignoring, hooks })
+    Ok(Loaded {
+        ebpf,
+        seeds,
+        priority,
+        bulk,
+        counters,
+        pending,
+        probes,
+        udp_flows,
+        syns,
+        shed,
+        libraries,
+        watch,
+        fanotify,
+        ignoring,
+        hooks,
+    })
 }
 
 /// Bytes that `percent` of a ring of `ring` bytes are.

@@ -22,6 +22,7 @@ pub mod offsets;
 pub mod probes;
 pub mod rings;
 pub mod seed;
+pub mod syns;
 pub mod udp_flows;
 
 pub use hooks::{hook_names, hooks, is_hook_name};

@@ -5,6 +5,7 @@ mod acts;
 mod files;
 mod flows;
 mod kernel;
+mod peers;
 mod wire;
 
 use std::collections::{HashMap, VecDeque};
@@ -103,6 +104,10 @@ impl EventLines {
             Body::Accept(body) => access::accept(body),
             Body::Listen(body) => access::listen(body),
             Body::Probe(body) => access::probe(body),
+            Body::Syn(body) => access::syn(body),
+            Body::UnixConnect(body) => peers::unix_connect(body),
+            Body::VsockConnect(body) => peers::vsock_connect(body),
+            Body::VsockAccept(body) => peers::vsock_accept(body),
             Body::Credentials(body) => access::credentials(body),
             Body::Signal(body) => acts::signal(body),
             Body::Access(body) => acts::access(body),
@@ -280,6 +285,9 @@ fn icon(body: &Body) -> &'static str {
         Body::Accept(_) => "📥",
         Body::Listen(_) => "👂",
         Body::Probe(_) => "🔎",
+        Body::Syn(_) => "🌊",
+        Body::UnixConnect(_) => "🧷",
+        Body::VsockConnect(_) | Body::VsockAccept(_) => "🛸",
         Body::Credentials(_) => "🎭",
         Body::Signal(_) => "🔔",
         Body::Access(_) => "💉",

@@ -75,5 +75,14 @@ pub(super) const EVASIONS: &[(&str, &str, &str)] = &[
     ("network.tls", "a first segment that comes out of order, more than 4,096 bytes or 256 segments", "told as far as it came in order"),
     ("network.http", "a second request on the same connection, HTTP/2 and HTTP/3", "not told; `network.tls`, `network.udp_flow`"),
     ("network.ssh", "lines before a server's identification", "that side is not told"),
+    ("network.syn", "forged source addresses", "told: beyond 256 sources at once together, with their number"),
+    ("network.syn", "IPv6 extension headers before the SYN", "not told; the connection that comes of it is"),
+    (
+        "network.unix_connect",
+        "a connected descriptor that is inherited or passed; datagram sockets",
+        "told when it was connected; not told",
+    ),
+    ("network.unix_connect", "a connection that its program made before", "counted; told at every power of two"),
+    ("network.vsock_connect", "datagrams over VM sockets", "`network.raw_socket` tells the socket"),
     ("auth.authenticate", "programs that check passwords without libpam", "not told"),
 ];

@@ -315,8 +315,13 @@ impl Enricher {
                 target = acted_on.and_then(|target| self.target(&target));
                 (self.subject(&subject, id), outcome, body)
             }
-            What::Probe(probe) => {
-                let event = self.own(subject.ktime, Severity::Info, Body::Probe(probe));
+            gathered @ (What::Probe(_) | What::Syn(_)) => {
+                let body = match gathered {
+                    What::Syn(syn) => Body::Syn(syn),
+                    What::Probe(probe) => Body::Probe(probe),
+                    _ => return None,
+                };
+                let event = self.own(subject.ktime, Severity::Info, body);
                 // What was taken out of the kernel's map is no record of the kernel's and has an id of the sensor's own.
                 let id = if subject.cpu == NO_CPU { event.id } else { event_id };
                 return Some(SecurityEvent { id, no_subject: Some(SOFTIRQ.to_owned()), ..event });

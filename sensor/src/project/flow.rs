@@ -89,7 +89,7 @@ fn family_name(family: u32) -> String {
 }
 
 /// include/linux/net.h.
-fn socket_type(raw: u32) -> String {
+pub(super) fn socket_type(raw: u32) -> String {
     match raw {
         1 => "SOCK_STREAM",
         2 => "SOCK_DGRAM",

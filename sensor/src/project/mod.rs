@@ -20,14 +20,16 @@ mod isolation;
 mod memory;
 mod module;
 pub mod pam;
+mod peer;
 pub mod probe;
 mod seed;
 mod signal;
+pub mod syn;
 mod sysctl;
 mod text;
 pub mod wire;
 
-use bartizan_bus::event::{Body, Errno, Exit, InetSocket, NamespaceKind, Outcome, Probe, ProcessNamespaces, Severity, Stdio};
+use bartizan_bus::event::{Body, Errno, Exit, InetSocket, NamespaceKind, Outcome, Probe, ProcessNamespaces, Severity, Stdio, Syn};
 use bartizan_sensor_ebpf::abi::{self, DecodeError, FLAG_KERNEL_THREAD, Header, Kind, Record, decode};
 use minicbor::{Decode, Encode};
 
@@ -182,6 +184,8 @@ pub enum What {
     Piece(Box<wire::Piece>),
     /// Packets to closed ports; without a subject.
     Probe(Probe),
+    /// Attempts to connect to ports that listen; without a subject.
+    Syn(Syn),
     /// A call into libpam.
     Pam(Pam),
     /// A message of sshd to syslog.
@@ -494,6 +498,10 @@ pub fn project(bytes: &[u8]) -> Result<Observation, DecodeError> {
         Record::HttpBytes(fixed, bytes) => wire::piece(&fixed.piece, bytes),
         Record::SshBytes(fixed, bytes) => wire::piece(&fixed.piece, bytes),
         Record::UdpFlow(fixed, _) => wire::udp_flow(&fixed.key, &fixed.gathered).into(),
+        Record::Syn(fixed, _) => What::Syn(syn::gather(&fixed.source, &fixed.gathered)),
+        Record::UnixConnect(fixed, _) => peer::unix_connect(fixed),
+        Record::VsockConnect(fixed, _) => peer::vsock_connect(fixed),
+        Record::VsockAccept(fixed, _) => peer::vsock_accept(fixed),
         Record::Sysctl(fixed, _) => sysctl::project(fixed),
         Record::BpfLoad(fixed, _) => bpf::project_load(fixed),
         Record::BpfUnload(fixed, _) => bpf::project_unload(fixed),

@@ -1,7 +1,7 @@
 //! An [`Input`] as CBOR: an array of its number and its parts. Numbers are never reused.
 
 use bartizan_bus::event::{EventId, ExecId, KindLoss};
-use bartizan_sensor_ebpf::abi::{ProbeGathered, ProbeSource, UdpGathered, UdpPeer, WriteGathered, WriteKey};
+use bartizan_sensor_ebpf::abi::{ProbeGathered, ProbeSource, SynGathered, SynSource, UdpGathered, UdpPeer, WriteGathered, WriteKey};
 use minicbor::decode::Error as DecodeError;
 use minicbor::encode::Error as EncodeError;
 use minicbor::{Decoder, Encoder};
@@ -35,6 +35,7 @@ const HASHED: u8 = 17;
 const WATCHED: u8 = 18;
 const FILE_DEED: u8 = 19;
 const WRITES: u8 = 20;
+const SYN: u8 = 21;
 
 /// Appends `input` to `bytes`.
 ///
@@ -77,6 +78,10 @@ pub fn encode(input: &Input<'_>, bytes: &mut Vec<u8>) -> Result<(), EncodeError<
         }
         Input::UdpFlow(key, value) => {
             begin(e, UDP_FLOW, 2)?;
+            e.bytes(key.as_bytes())?.bytes(value.as_bytes())?;
+        }
+        Input::Syn(key, value) => {
+            begin(e, SYN, 2)?;
             e.bytes(key.as_bytes())?.bytes(value.as_bytes())?;
         }
         Input::Watched(list) => {
@@ -162,6 +167,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Input<'_>, usize), DecodeError> {
         (RECORD, 1) => Input::Record(d.bytes()?),
         (PROBE, 2) => Input::Probe(plain::<ProbeSource>(d.bytes()?)?, plain::<ProbeGathered>(d.bytes()?)?),
         (UDP_FLOW, 2) => Input::UdpFlow(plain::<UdpPeer>(d.bytes()?)?, Box::new(plain::<UdpGathered>(d.bytes()?)?)),
+        (SYN, 2) => Input::Syn(plain::<SynSource>(d.bytes()?)?, Box::new(plain::<SynGathered>(d.bytes()?)?)),
         (WATCHED, 1) => Input::Watched(d.decode::<WatchList>()?),
         (FILE_DEED, 4) => Input::FileDeed(Box::new(FileDeed { now: d.u64()?, pid: d.u32()?, seq: d.u32()?, body: d.decode()? })),
         (WRITES, 3) => Input::Writes { now: d.u64()?, all: d.bool()?, gathered: writes(&mut d)? },

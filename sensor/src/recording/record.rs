@@ -137,8 +137,23 @@ pub fn record(config: &Config, path: &Path, limit: Option<Duration>, ready: impl
 
 /// Everything that captures, with the file behind it; the seeds are in the file.
 fn pipeline(config: &Config, loaded: Loaded, path: &Path, file: File) -> Result<(Pipeline<Writer<File>>, Arc<Shared>), RecordError> {
-    let Loaded { ebpf, seeds, priority, bulk, counters, pending, probes, udp_flows, shed, libraries, watch, fanotify, ignoring, hooks } =
-        loaded;
+    let Loaded {
+        ebpf,
+        seeds,
+        priority,
+        bulk,
+        counters,
+        pending,
+        probes,
+        udp_flows,
+        syns,
+        shed,
+        libraries,
+        watch,
+        fanotify,
+        ignoring,
+        hooks,
+    } = loaded;
     let start = start_event(&hooks);
     let seed_wanted = hooks.iter().any(|report| report.hook.name == "process_seed" && report.state == HookState::Active);
     let shared = Arc::new(Shared::new(counters, hooks));
@@ -172,6 +187,7 @@ fn pipeline(config: &Config, loaded: Loaded, path: &Path, file: File) -> Result<
         reseed: Reseed { wanted: seed_wanted, ..Reseed::default() },
         probes,
         udp_flows,
+        syns,
         libraries,
         files: FileWatch::new(&config.files, fanotify, watch),
         ignoring,

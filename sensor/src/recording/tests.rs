@@ -7,7 +7,8 @@ use bartizan_bus::event::{
 };
 use bartizan_bus::{LogReader, StreamName};
 use bartizan_sensor_ebpf::abi::{
-    ABI_VERSION, Exec, Exit, Kind, PROBE_PORTS, ProbeGathered, ProbeSource, Span, UdpGathered, UdpPeer, WriteGathered, WriteKey,
+    ABI_VERSION, Exec, Exit, Kind, PROBE_PORTS, ProbeGathered, ProbeSource, Span, SynGathered, SynSource, UdpGathered, UdpPeer,
+    WriteGathered, WriteKey,
 };
 use proptest::prelude::*;
 use zerocopy::{FromZeros, IntoBytes};
@@ -106,6 +107,7 @@ fn inputs(records: &[Vec<u8>]) -> Vec<Input<'_>> {
     all.extend([
         Input::Probe(key, value),
         Input::UdpFlow(udp.0, Box::new(udp.1)),
+        Input::Syn(SynSource::new_zeroed(), Box::new(SynGathered { last: 40, attempts: 1, ..SynGathered::new_zeroed() })),
         Input::Watched(WatchList {
             rules: vec!["/etc/passwd".into()],
             everywhere: true,
@@ -182,8 +184,11 @@ fn what_is_written_is_read() {
     assert_eq!(reader.offset(), bytes.len() as u64);
     let expected = Totals { last: 5_000, ..totals.clone() };
     assert_eq!(*reader.totals(), expected, "the latest time is the beginning at least");
-    assert_eq!((totals.seeds, totals.last, totals.all_records(), totals.all_lost()), (2, 60, 5, 2));
-    assert_eq!(totals.records, [("file.umount", 1), ("network.probe", 1), ("network.udp_flow", 1), ("process.exit", 2)].into());
+    assert_eq!((totals.seeds, totals.last, totals.all_records(), totals.all_lost()), (2, 60, 6, 2));
+    assert_eq!(
+        totals.records,
+        [("file.umount", 1), ("network.probe", 1), ("network.syn", 1), ("network.udp_flow", 1), ("process.exit", 2)].into()
+    );
 }
 
 #[test]
@@ -393,7 +398,7 @@ fn two_replays_give_the_same_events_byte_by_byte() {
     // What is own is published at once; records are, in the order of their time, when that has come.
     let exits = ["process.exit"; 4];
     let expected = [
-        &["sensor.start", "process.seed", "network.probe", "network.udp_flow", "file.umount", "file.write"][..],
+        &["sensor.start", "process.seed", "network.probe", "network.udp_flow", "network.syn", "file.umount", "file.write"][..],
         &exits,
         &["sensor.heartbeat", "sensor.stop", "sensor.loss", "sensor.stop"],
     ]
@@ -403,9 +408,9 @@ fn two_replays_give_the_same_events_byte_by_byte() {
         events.iter().filter(|event| event.kind() == "process.exit").map(|event| event.process.as_ref().unwrap().pid).collect();
     assert_eq!(pids, [6, 42, 4, 5]);
     assert_eq!(events[0].time.wall_ns, 5_000 + header().wall_offset);
-    assert_eq!(events[6].id, EventId::from_kernel(header().boot, 120, 0, 0));
+    assert_eq!(events[7].id, EventId::from_kernel(header().boot, 120, 0, 0));
     // The wall clock stepped in between, and the seed's user has its name.
-    assert_eq!(events[6].time.wall_ns, 120 - 5);
+    assert_eq!(events[7].time.wall_ns, 120 - 5);
     assert_eq!(events[1].process.as_ref().unwrap().user.as_deref(), Some("root"));
 }
 

@@ -53,6 +53,10 @@ impl Totals {
                 *self.records.entry("network.udp_flow").or_default() += 1;
                 gathered.last
             }
+            Input::Syn(_, gathered) => {
+                *self.records.entry("network.syn").or_default() += 1;
+                gathered.last
+            }
             Input::FileDeed(deed) => {
                 *self.records.entry(deed.body.kind()).or_default() += 1;
                 deed.now

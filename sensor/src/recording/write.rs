@@ -129,7 +129,7 @@ impl<W: Write> Writer<W> {
                 self.containers.due(*limit);
             }
             Input::FileDeed(deed) => self.newest = self.newest.max(deed.now),
-            Input::Writes { .. } | Input::UdpFlow(..) => self.gathered = true,
+            Input::Writes { .. } | Input::UdpFlow(..) | Input::Syn(..) => self.gathered = true,
             Input::Record(record) => {
                 self.newest = self.newest.max(record_time(record).unwrap_or_default());
                 self.containers.record(record);

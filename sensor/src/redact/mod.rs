@@ -135,7 +135,7 @@ impl Redactor {
             What::Pam(Pam { step: PamStep::Start { user, .. }, .. }) => self.optional(user),
             What::Pam(Pam { step: PamStep::Item { item: Item::User, value }, .. }) => self.optional(value),
             What::Act(act) => self.body(&mut act.body),
-            What::Fork(_) | What::Exit(_) | What::Piece(_) | What::Probe(_) | What::Pam(_) | What::SshdLog { .. } => {}
+            What::Fork(_) | What::Exit(_) | What::Piece(_) | What::Probe(_) | What::Syn(_) | What::Pam(_) | What::SshdLog { .. } => {}
         }
     }
 
@@ -175,6 +175,10 @@ impl Redactor {
                 self.optional(&mut body.target);
             }
             Body::Umount(body) => self.optional(&mut body.target),
+            Body::UnixConnect(body) => {
+                self.optional(&mut body.path);
+                self.optional(&mut body.abstract_name);
+            }
             _ => {}
         }
     }

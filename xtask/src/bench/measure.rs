@@ -84,9 +84,7 @@ impl Bench<'_> {
         let observer = match (subject, &self.bpftrace) {
             (Subject::Bartizan, _) => self.bartizan(folder)?,
             (Subject::Bpftrace, Some(program)) => Observer::bpftrace(program, folder)?,
-            (Subject::Auditd, _) => {
-                Observer::auditd(folder, &self.watched()?)?
-            }
+            (Subject::Auditd, _) => Observer::auditd(folder, &self.watched()?)?,
             (Subject::Off, _) | (Subject::Bpftrace, None) => return Ok(None),
         };
         self.rest(subject, &observer)?;

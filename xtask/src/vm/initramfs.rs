@@ -17,8 +17,8 @@ use crate::command;
 /// Where the guest has the program that is run. Its name is kept: a test may look for itself by name.
 const PROGRAM_FOLDER: &str = "/root";
 
-/// Where it has a module of its kernel.
-const GUEST_MODULE: &str = "/lib/modules/dummy.ko";
+/// Where it has modules of its kernel.
+const GUEST_MODULES: &str = "/lib/modules";
 
 /// What the guest is to do.
 #[derive(Debug)]
@@ -35,8 +35,8 @@ pub(crate) struct Job<'a> {
     pub(crate) files: &'a [Extra],
     /// `NAME=VALUE` for the program.
     pub(crate) environment: &'a [String],
-    /// A module of the guest's kernel.
-    pub(crate) module: Option<Vec<u8>>,
+    /// Modules of the guest's kernel, by name.
+    pub(crate) modules: Vec<(&'static str, Vec<u8>)>,
     /// Begins the line that names the exit code.
     pub(crate) marker: &'a str,
 }
@@ -59,8 +59,8 @@ pub(crate) fn build(job: &Job<'_>) -> Result<Vec<u8>> {
         let path = found.to_str().with_context(|| format!("--with {}: give a path in UTF-8", found.display()))?;
         tree.program(&found, path)?;
     }
-    if let Some(module) = &job.module {
-        tree.put(GUEST_MODULE, Entry::File(0o644, module.clone()));
+    for (name, module) in &job.modules {
+        tree.put(&format!("{GUEST_MODULES}/{name}"), Entry::File(0o644, module.clone()));
     }
     for extra in job.files {
         extra.place(&mut tree)?;
@@ -273,7 +273,7 @@ mod tests {
             with: &[],
             files: &[],
             environment,
-            module: None,
+            modules: Vec::new(),
             marker: "MARK",
         }
     }

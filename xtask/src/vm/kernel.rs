@@ -22,34 +22,52 @@ pub(crate) struct Kernel {
     pub(crate) image: PathBuf,
 }
 
-/// A module that does no harm and needs no other.
-const MODULE: &str = "kernel/drivers/net/dummy.ko";
+/// Modules for tests: one that does no harm and needs no other, and VM sockets with a way to oneself.
+const MODULES: &[&str] = &[
+    "kernel/drivers/net/dummy.ko",
+    "kernel/net/vmw_vsock/vsock.ko",
+    "kernel/net/vmw_vsock/vmw_vsock_virtio_transport_common.ko",
+    "kernel/net/vmw_vsock/vsock_loopback.ko",
+];
 
 impl Kernel {
-    /// That module of this kernel's own, decompressed; `None` where the package has none.
+    /// These modules of this kernel's own with their names, decompressed, as far as the package has them.
     ///
     /// # Errors
-    /// It cannot be read or decompressed.
-    pub(crate) fn module(&self) -> Result<Option<Vec<u8>>> {
-        let Some(package) = self.image.ancestors().nth(2) else { return Ok(None) };
-        let Ok(releases) = fs::read_dir(package.join("lib/modules")) else { return Ok(None) };
-        for release in releases.filter_map(Result::ok) {
-            let plain = release.path().join(MODULE);
-            if plain.is_file() {
-                return fs::read(&plain).map(Some).with_context(|| format!("{} cannot be read", plain.display()));
-            }
-            let packed = plain.with_extension("ko.xz");
-            if packed.is_file() {
-                let output = Command::new("xz").args(["--decompress", "--stdout"]).arg(&packed).output();
-                let output = output.context("xz is not on this machine: run `apt-get install xz-utils`")?;
-                if !output.status.success() {
-                    bail!("{} cannot be decompressed: {}", packed.display(), String::from_utf8_lossy(&output.stderr).trim());
+    /// One cannot be read or decompressed.
+    pub(crate) fn modules(&self) -> Result<Vec<(&'static str, Vec<u8>)>> {
+        let Some(package) = self.image.ancestors().nth(2) else { return Ok(Vec::new()) };
+        let Ok(releases) = fs::read_dir(package.join("lib/modules")) else { return Ok(Vec::new()) };
+        let releases: Vec<PathBuf> = releases.filter_map(Result::ok).map(|release| release.path()).collect();
+        let mut found = Vec::new();
+        for path in MODULES {
+            let name = path.rsplit('/').next().unwrap_or(path);
+            for release in &releases {
+                if let Some(bytes) = module(&release.join(path))? {
+                    found.push((name, bytes));
+                    break;
                 }
-                return Ok(Some(output.stdout));
             }
         }
-        Ok(None)
+        Ok(found)
     }
+}
+
+/// The module at `plain`, or the packed one beside it.
+fn module(plain: &Path) -> Result<Option<Vec<u8>>> {
+    if plain.is_file() {
+        return fs::read(plain).map(Some).with_context(|| format!("{} cannot be read", plain.display()));
+    }
+    let packed = plain.with_extension("ko.xz");
+    if !packed.is_file() {
+        return Ok(None);
+    }
+    let output = Command::new("xz").args(["--decompress", "--stdout"]).arg(&packed).output();
+    let output = output.context("xz is not on this machine: run `apt-get install xz-utils`")?;
+    if !output.status.success() {
+        bail!("{} cannot be decompressed: {}", packed.display(), String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(Some(output.stdout))
 }
 
 impl fmt::Display for Kernel {

@@ -188,7 +188,7 @@ pub(crate) fn boot(
             with: &guest.with,
             files: &guest.files,
             environment: &guest.environment,
-            module: kernel.module()?,
+            modules: kernel.modules()?,
             marker: &marker,
         };
         let bytes = initramfs::build(&job)?;

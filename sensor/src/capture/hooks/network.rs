@@ -1,6 +1,8 @@
 //! Connections and packets.
 
-use super::{ADDRESS, Attach, CgroupPlace, Hook, SOCK, SOCKET, SOCKET_CREATED, Tier, optional, program, syscall};
+use super::{
+    ADDRESS, Attach, CgroupPlace, FILE_ADDRESS, Hook, SOCK, SOCKET, SOCKET_ADDRESS, SOCKET_CREATED, Tier, optional, program, syscall,
+};
 
 /// In the order of the status page.
 pub(super) const HOOKS: &[Hook] = &[
@@ -12,7 +14,7 @@ pub(super) const HOOKS: &[Hook] = &[
             programs: &[program("inet_sock_set_state", Attach::TpBtf("inet_sock_set_state", &[SOCK, "int", "int"]))],
             blind: None,
         }],
-        without: "TCP connections, their results and how they end",
+        without: "TCP connections, their results and how they end (and every attempt of network.syn counts as unfinished)",
         costs: &["runtime_watcher.reverse_shell (direction of the socket, relays by a sibling process)"],
     },
     Hook {
@@ -103,7 +105,7 @@ pub(super) const HOOKS: &[Hook] = &[
     },
     Hook {
         name: "network_packets",
-        kinds: &["network.dns", "network.tls", "network.http", "network.ssh", "network.udp_flow"],
+        kinds: &["network.dns", "network.tls", "network.http", "network.ssh", "network.udp_flow", "network.syn"],
         tiers: &[Tier {
             name: "cgroup",
             programs: &[
@@ -112,7 +114,7 @@ pub(super) const HOOKS: &[Hook] = &[
             ],
             blind: None,
         }],
-        without: "DNS, the names and fingerprints of TLS, requests of HTTP, banners of SSH, and UDP traffic",
+        without: "DNS, the names and fingerprints of TLS, requests of HTTP, banners of SSH, UDP traffic, and attempts to connect that nobody completes",
         costs: &[],
     },
     Hook {
@@ -152,6 +154,49 @@ pub(super) const HOOKS: &[Hook] = &[
             },
         ],
         without: "packet, netlink, vsock and crypto sockets",
+        costs: &[],
+    },
+    Hook {
+        name: "network_unix_connect",
+        kinds: &["network.unix_connect"],
+        tiers: &[
+            Tier {
+                name: "fexit",
+                programs: &[program("fexit_unix_stream_connect", Attach::Fexit("unix_stream_connect", SOCKET_ADDRESS))],
+                blind: None,
+            },
+            Tier {
+                name: "syscall_tracepoint",
+                programs: &[syscall("sys_exit_connect_unix", "sys_exit_connect")],
+                blind: Some("UNIX connections by io_uring or 32-bit (int 0x80) callers"),
+            },
+        ],
+        without: "connections to UNIX stream sockets and who listens there",
+        costs: &[],
+    },
+    Hook {
+        name: "network_vsock",
+        kinds: &["network.vsock_connect", "network.vsock_accept"],
+        tiers: &[
+            Tier {
+                name: "fexit",
+                programs: &[
+                    program("fexit_sys_connect_file", Attach::Fexit("__sys_connect_file", FILE_ADDRESS)),
+                    program("fexit_sock_graft", Attach::Fexit("security_sock_graft", &[SOCK, SOCKET])),
+                ],
+                blind: None,
+            },
+            Tier {
+                name: "syscall_tracepoint",
+                programs: &[
+                    syscall("sys_exit_connect_vsock", "sys_exit_connect"),
+                    syscall("sys_exit_accept_vsock", "sys_exit_accept"),
+                    syscall("sys_exit_accept_vsock", "sys_exit_accept4"),
+                ],
+                blind: Some("VM socket connections by io_uring or 32-bit (int 0x80) callers"),
+            },
+        ],
+        without: "connections over VM sockets",
         costs: &[],
     },
 ];

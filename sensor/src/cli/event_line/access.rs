@@ -1,6 +1,7 @@
-//! Who comes in and who becomes whom: `auth.*`, `network.accept`, `network.listen`, `network.probe`, `process.credentials`.
+//! Who comes in and who becomes whom: `auth.*`, `network.accept`, `network.listen`, `network.probe`, `network.syn`,
+//! `process.credentials`.
 
-use bartizan_bus::event::{Accept, Auth, AuthSource, Credentials, Ids, InetSocket, Listen, Outcome, Probe, Transport};
+use bartizan_bus::event::{Accept, Auth, AuthSource, Credentials, Ids, InetSocket, Listen, Outcome, Probe, Syn, Transport};
 
 use super::super::escape::escape;
 use super::super::paint::Paint;
@@ -38,6 +39,21 @@ pub(super) fn probe(probe: &Probe) -> String {
     format!(
         "{}{flags} from {source_ip} at {local_ip}, {} closed port{s}: {}{more}, {packets} packet{p}",
         protocol(*transport),
+        ports.len(),
+        shown.join(" ")
+    )
+}
+
+/// `192.0.2.7 at 10.0.0.5, 40 attempts, 2 completed, 3 ports: 22 80 443`.
+pub(super) fn syn(syn: &Syn) -> String {
+    let Syn { source_ip, sources, local_ip, ports, more_ports, attempts, completed, span_ns: _ } = syn;
+    let source = source_ip.map_or_else(|| format!("{sources} and more sources"), |ip| ip.to_string());
+    let shown: Vec<String> = ports.iter().take(PORTS_SHOWN).map(u16::to_string).collect();
+    let more = if *more_ports || ports.len() > PORTS_SHOWN { " ..." } else { "" };
+    let (a, p) = (if *attempts == 1 { "" } else { "s" }, if ports.len() == 1 { "" } else { "s" });
+    let many = if *more_ports { "more than " } else { "" };
+    format!(
+        "{source} at {local_ip}, {attempts} attempt{a}, {completed} completed, {many}{} port{p}: {}{more}",
         ports.len(),
         shown.join(" ")
     )
