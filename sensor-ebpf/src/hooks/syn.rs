@@ -8,13 +8,13 @@
 
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_skb_load_bytes};
-use bartizan_sensor_ebpf::abi::{SYN_PORTS, SynGathered, SynSource};
+use bartizan_sensor_ebpf::abi::{Kind, SYN_PORTS, SynGathered, SynSource};
 use bartizan_sensor_ebpf::layout::ABSENT;
 
 use super::connect::{AF_INET, AF_INET6, IPPROTO_TCP};
 use super::packets::{ETH_P_IP, load, transport};
 use crate::kernel::maps::{BPF_NOEXIST, SYN_OTHERS, SYNS};
-use crate::kernel::{bound, copy, emit, field, offset, read};
+use crate::kernel::{bound, copy, emit, field, ignore, offset, read};
 
 /// FIN, SYN, RST, ACK (RFC 9293 §3.1).
 const FIN: u8 = 1;
@@ -57,6 +57,9 @@ pub(super) unsafe fn attempt(skb: *mut __sk_buff) -> bool {
             key.family = AF_INET6.into();
             bpf_skb_load_bytes(skb.cast(), 8, (&raw mut key.source).cast(), 16);
             bpf_skb_load_bytes(skb.cast(), 24, (&raw mut local).cast(), 16);
+        }
+        if emit::is_ignored_peer(Kind::Syn as u16, ignore::met_by_nobody(), &key.source, key.family == u32::from(AF_INET6)) {
+            return true;
         }
         let now = bpf_ktime_get_boot_ns();
         if let Some(gathered) = of(&key, local, now) {

@@ -36,11 +36,12 @@ const WITH_PEER: &[&str] = &[
     "network.http",
     "network.probe",
     "network.ssh",
+    "network.syn",
     "network.tls",
     "network.udp_flow",
 ];
 /// Kinds that have no process.
-const WITHOUT_PROCESS: &[&str] = &["network.probe"];
+const WITHOUT_PROCESS: &[&str] = &["network.probe", "network.syn"];
 
 /// Whether records of `kind` may be left out: those that come in masses, and nothing of what the process table and logins live on.
 pub(crate) fn can_be_left_out(kind: &str) -> bool {
@@ -253,7 +254,12 @@ mod tests {
         let files = entry(&["file.*"]).kinds().unwrap();
         assert!(files.contains(&"file.write") && !files.contains(&"file.mount"), "{files:?}");
         let network = entry(&["network.*", "network.connect"]).kinds().unwrap();
-        assert!(network.contains(&"network.connect") && network.contains(&"network.bind") && !network.contains(&"network.probe"));
+        assert!(
+            network.contains(&"network.connect")
+                && network.contains(&"network.bind")
+                && !network.contains(&"network.probe")
+                && !network.contains(&"network.syn")
+        );
         let by_peer = IgnoreEntry { network: vec!["10.0.0.0/8".parse().unwrap()], uid: Vec::new(), ..entry(&["*"]) };
         assert_eq!(by_peer.kinds().unwrap(), WITH_PEER, "those with a peer");
     }
