@@ -63,7 +63,9 @@ fn an_exec_tells_its_image_its_parent_and_its_end() {
     let events = sensor.events_json(&[]);
     let fork = events.iter().find(|event| event["kind"] == "process.fork" && event["body"]["child"]["pid"] == pid).expect("no fork");
     assert_eq!(fork["process"]["pid"], std::process::id());
-    let mine = of_pid(&events, pid);
+    let mut mine = of_pid(&events, pid);
+    // What was executed for the first time is read by another thread, sooner or later.
+    mine.retain(|event| event["kind"] != "process.hash");
     let [exec, exit] = mine[..] else { panic!("expected exec and exit, got {mine:#?}") };
     assert_eq!((text(&exec["kind"]), text(&exec["outcome"])), ("process.exec", "success"));
     let process = &exec["process"];
@@ -486,9 +488,9 @@ fn the_tiers_are_the_best_of_this_kernel_and_status_says_so() {
     if kernel.contains("cloud-amd64") {
         // A stock Debian kernel carries everything.
         assert!(hooks.iter().all(|hook| hook["state"] == "active" && hook["best"] == true), "{status:#}");
-        // No tier of that hook sees programs that netlink and socket maps take.
+        // No tier of these hooks sees writes to file systems without a disk, and programs that netlink and socket maps take.
         let blind: Vec<&str> = status["blind"].as_array().unwrap().iter().map(|blind| text(&blind["hook"])).collect();
-        assert_eq!(blind, ["kernel_bpf_attach"], "{status:#}");
+        assert_eq!(blind, ["file_write", "kernel_bpf_attach"], "{status:#}");
     }
     for hook in hooks.iter().filter(|hook| hook["best"] != true) {
         assert!(!text(&hook["reason"]).is_empty(), "a lesser tier has no reason: {hook:#}");
