@@ -2,9 +2,11 @@
 //! same, and twins that differ in one property and give none. Runs on this kernel, where fanotify carries most of it, and by `cargo xtask vm`
 //! on others.
 
+use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -276,12 +278,17 @@ fn attributes_that_are_set_on_watched_files_are_told() {
     assert_eq!(json!([body["owner"], body["group"]]), json!([{ "from": 0, "to": 7 }, { "from": 0, "to": 8 }]), "{events:#?}");
     assert_eq!(json!([body["file"]["owner"], body["file"]["group"]]), json!([7, 8]));
 
-    let set = Command::new("setfattr").args(["-n", "trusted.bartizan", "-v", "12345"]).arg(&secret).status();
-    let set = set.is_ok_and(|status| status.success());
-    if set {
-        let event = watch.one("file.xattr", &secret);
-        assert_eq!(json!([event["body"]["name"], event["body"]["size"], event["body"]["removed"]]), json!(["trusted.bartizan", 5, false]));
+    let path = CString::new(secret.as_os_str().as_bytes()).expect("no NUL");
+    // SAFETY: strings with their NUL, and as many bytes as is said.
+    let set = unsafe { libc::setxattr(path.as_ptr(), c"trusted.bartizan".as_ptr(), c"12345".as_ptr().cast(), 5, 0) };
+    if set != 0 {
+        // A guest's root folder may be of a file system that keeps none.
+        let error = std::io::Error::last_os_error();
+        assert!(std::env::var_os("BARTIZAN_VM").is_some() && error.raw_os_error() == Some(libc::EOPNOTSUPP), "{error}");
+        return;
     }
+    let event = watch.one("file.xattr", &secret);
+    assert_eq!(json!([event["body"]["name"], event["body"]["size"], event["body"]["removed"]]), json!(["trusted.bartizan", 5, false]));
 }
 
 #[test]

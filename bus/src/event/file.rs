@@ -237,7 +237,7 @@ pub struct FileWrite {
     /// Pages that became dirty. A page that is written again before it reached the disk counts once.
     #[n(1)]
     pub pages: u64,
-    /// The same in bytes: an upper limit of what was written, to whole pages.
+    /// The same in bytes: what will be written to the disk, in whole pages, and neither an upper nor a lower limit of what programs wrote.
     #[n(2)]
     pub bytes: u64,
     /// From the first to the last, nanoseconds.

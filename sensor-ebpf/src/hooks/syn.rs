@@ -144,6 +144,11 @@ pub(super) fn completed(sk: u64) {
             copy((&raw mut key.source).cast(), 4, sk + offset!(sock_daddr));
         }
     }
+    // What is left out at its SYN is nobody else's connection either.
+    let entries = ignore::of_kind(Kind::Syn as u16) & ignore::met_by_nobody();
+    if entries != 0 && ignore::with_peer(entries, &key.source, key.family == u32::from(AF_INET6)) != 0 {
+        return;
+    }
     let gathered = SYNS.get_ptr_mut(&key).or_else(|| SYN_OTHERS.get_ptr_mut(&OTHERS));
     if let Some(gathered) = gathered {
         // SAFETY: as in `add`.

@@ -157,7 +157,8 @@ fn returned(sk: u64, result: i64, address: u64, len: u64, user: bool) {
     }
     let current = task::current();
     let tgid: u32 = field!(current, task_tgid);
-    if emit::is_self(Kind::UnixConnect, tgid) {
+    // Before it is counted how often: what is left out is not the first of what is told.
+    if emit::is_self(Kind::UnixConnect, tgid) || emit::is_ignored(Kind::UnixConnect, current) || emit::is_shed(Kind::UnixConnect) {
         return;
     }
     let error = errno(result);
@@ -215,7 +216,7 @@ fn returned(sk: u64, result: i64, address: u64, len: u64, user: bool) {
     }
     // SAFETY: every field is written.
     unsafe {
-        emit::fixed(Kind::UnixConnect, Ring::Bulk, current, |record: *mut UnixConnect| {
+        emit::fixed_of_any(Kind::UnixConnect, Ring::Bulk, current, |record: *mut UnixConnect| {
             if user && error != 0 {
                 (*record).header.flags |= FLAG_FROM_CALLER;
             }

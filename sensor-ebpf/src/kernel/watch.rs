@@ -60,6 +60,7 @@ pub(crate) fn everywhere() -> bool {
 }
 
 /// Whether nothing is told of the file at this dentry: it, or a folder above it in its file system, is one of `files.ignore`. If so it is counted.
+/// A file that is on the list all the same has another name, which is not ignored.
 #[inline(always)]
 pub(crate) fn is_ignored(kind: Kind, dentry: u64) -> bool {
     let ignored = is_below_ignored(dentry);
@@ -73,7 +74,7 @@ pub(crate) fn is_ignored(kind: Kind, dentry: u64) -> bool {
 #[inline(always)]
 pub(crate) fn is_below_ignored(dentry: u64) -> bool {
     // SAFETY: a global that user space sets before load.
-    unsafe { core::ptr::read_volatile(&raw const FILES_IGNORED) != 0 && climb(dentry) != 0 }
+    unsafe { core::ptr::read_volatile(&raw const FILES_IGNORED) != 0 && of(field!(dentry, dentry_inode)) == 0 && climb(dentry) != 0 }
 }
 
 #[inline(never)]

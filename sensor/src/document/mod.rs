@@ -59,7 +59,7 @@ const HEAD: &str = "\
 Generated from the code by `bartizan events --reference`; a test compares. `bartizan events --schema` prints the JSON Schema.
 
 Linux 5.17 with BTF is the floor of everything. A hook is carried by the best of its tiers that the kernel has: `fexit` (functions of the kernel; needs
-BPF trampolines), `tp_btf` (tracepoints with types), `cgroup`, `syscall_tracepoint`, `uprobe`, `iter`. `bartizan status` and the event
+BPF trampolines), `tp_btf` (tracepoints with types), `cgroup`, `fanotify`, `syscall_tracepoint`, `uprobe`, `iter`. `bartizan status` and the event
 `sensor.start` say which ones are in force and what they cannot see.
 
 ";

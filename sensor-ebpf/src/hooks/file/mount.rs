@@ -1,4 +1,5 @@
-//! Mounts that are made, changed and removed: rare, so all of them are told, wherever they are.
+//! Mounts that are made, changed and removed: all of them are told, wherever they are. What root did goes to the priority ring; attempts that
+//! failed, and mounts in namespaces of a user's own, anybody can make by the million: they go to the bulk ring, and may be left out there.
 //!
 //! Fallback tier: the calls' exit tracepoints. Flags are values; paths are read from the caller's memory, which another thread could have
 //! changed: the record is flagged accordingly.
@@ -48,13 +49,26 @@ unsafe fn walked(scratch: *mut Scratch, fixed: usize, dentry: u64, vfsmount: u64
     tail::span(scratch, fixed, start)
 }
 
-/// Stamps and sends a record that must not be crowded out.
+/// Whether what ended with this errno must not be crowded out: root did it, and it was done.
+#[inline(always)]
+fn is_weighty(error: u32) -> bool {
+    let cred: u64 = field!(task::current(), task_cred);
+    let euid: u32 = field!(cred, cred_euid);
+    error == 0 && euid == 0
+}
+
+/// Stamps and sends a record; `weighty`: to the priority ring.
 ///
 /// # Safety
-/// `scratch` must hold a record of this kind with `fixed` bytes.
+/// `scratch` must hold a record of type `T` and this kind.
 #[inline(always)]
-unsafe fn send(scratch: *mut Scratch, kind: Kind, fixed: usize) {
-    let total = tail::total(scratch, fixed);
+unsafe fn send<T: 'static>(scratch: *mut Scratch, kind: Kind, weighty: bool) {
+    if !weighty {
+        // SAFETY: by contract.
+        unsafe { emit::send_bulk::<T>(scratch, kind) };
+        return;
+    }
+    let total = tail::total(scratch, size_of::<T>());
     // SAFETY: by contract.
     unsafe { emit::stamp(scratch.cast(), kind, total as u32) };
     emit::send(&PRIORITY, scratch, kind, total);
@@ -66,19 +80,21 @@ fn fexit_path_mount(ctx: FExitContext) -> i32 {
     let Some(scratch) = scratch(Program::Mount) else { return 0 };
     let record = scratch.cast::<Mount>();
     let target = ctx.arg::<*const u8>(1) as u64;
+    let error = errno(i64::from(ctx.arg::<i32>(5)));
+    let weighty = is_weighty(error);
     // SAFETY: `record` is the beginning of the program's own scratch, which is larger; every offset into the tail is masked.
     unsafe {
-        if !emit::begin::<Mount>(scratch, Kind::Mount, task::current(), true) {
+        if !emit::begin::<Mount>(scratch, Kind::Mount, task::current(), weighty) {
             return 0;
         }
         (*record).action = MOUNT_MOUNT;
         (*record).flags = ctx.arg::<u64>(3);
-        (*record).error = errno(i64::from(ctx.arg::<i32>(5)));
+        (*record).error = error;
         (*record).source = string(scratch, FIXED, ctx.arg::<*const u8>(0) as u64, From::Kernel);
         (*record).file_system = string(scratch, FIXED, ctx.arg::<*const u8>(2) as u64, From::Kernel);
         // A new mount lies upon the target now: its path leads there.
         (*record).target = walked(scratch, FIXED, field!(target, path_dentry), field!(target, path_mnt));
-        send(scratch, Kind::Mount, FIXED);
+        send::<Mount>(scratch, Kind::Mount, weighty);
     }
     0
 }
@@ -87,14 +103,15 @@ fn fexit_path_mount(ctx: FExitContext) -> i32 {
 fn moved(program: Program, action: u32, target: u64) -> i32 {
     let Some(scratch) = scratch(program) else { return 0 };
     let record = scratch.cast::<Mount>();
+    let weighty = is_weighty(0);
     // SAFETY: as above.
     unsafe {
-        if !emit::begin::<Mount>(scratch, Kind::Mount, task::current(), true) {
+        if !emit::begin::<Mount>(scratch, Kind::Mount, task::current(), weighty) {
             return 0;
         }
         (*record).action = action;
         (*record).target = walked(scratch, FIXED, field!(target, path_dentry), field!(target, path_mnt));
-        send(scratch, Kind::Mount, FIXED);
+        send::<Mount>(scratch, Kind::Mount, weighty);
     }
     0
 }
@@ -121,14 +138,15 @@ fn fexit_sb_umount(ctx: FExitContext) -> i32 {
     let Some(scratch) = scratch(Program::Umount) else { return 0 };
     let record = scratch.cast::<Umount>();
     let mount = ctx.arg::<*const u8>(0) as u64;
+    let weighty = is_weighty(0);
     // SAFETY: as above.
     unsafe {
-        if !emit::begin::<Umount>(scratch, Kind::Umount, task::current(), true) {
+        if !emit::begin::<Umount>(scratch, Kind::Umount, task::current(), weighty) {
             return 0;
         }
         (*record).flags = ctx.arg::<u32>(1);
         (*record).target = walked(scratch, FIXED, field!(mount, vfsmount_root), mount);
-        send(scratch, Kind::Umount, FIXED);
+        send::<Umount>(scratch, Kind::Umount, weighty);
     }
     0
 }
@@ -138,19 +156,21 @@ fn fexit_sb_umount(ctx: FExitContext) -> i32 {
 fn called(program: Program, action: u32, source: u64, target: u64, file_system: u64, flags: u64, result: i64) -> u32 {
     let Some(scratch) = scratch(program) else { return 0 };
     let record = scratch.cast::<Mount>();
+    let error = errno(result);
+    let weighty = is_weighty(error);
     // SAFETY: as above.
     unsafe {
-        if !emit::begin::<Mount>(scratch, Kind::Mount, task::current(), true) {
+        if !emit::begin::<Mount>(scratch, Kind::Mount, task::current(), weighty) {
             return 0;
         }
         (*record).header.flags |= FLAG_FROM_CALLER;
         (*record).action = action;
         (*record).flags = flags;
-        (*record).error = errno(result);
+        (*record).error = error;
         (*record).source = string(scratch, FIXED, source, From::Caller);
         (*record).file_system = string(scratch, FIXED, file_system, From::Caller);
         (*record).target = string(scratch, FIXED, target, From::Caller);
-        send(scratch, Kind::Mount, FIXED);
+        send::<Mount>(scratch, Kind::Mount, weighty);
     }
     0
 }
@@ -184,18 +204,20 @@ fn sys_exit_umount(ctx: TracePointContext) -> u32 {
     let (regs, result) = at_exit(&ctx);
     let Some(scratch) = scratch(Program::Umount) else { return 0 };
     let record = scratch.cast::<Umount>();
+    let error = errno(result);
+    let weighty = is_weighty(error);
     // SAFETY: as above.
     unsafe {
-        if !emit::begin::<Umount>(scratch, Kind::Umount, task::current(), true) {
+        if !emit::begin::<Umount>(scratch, Kind::Umount, task::current(), weighty) {
             return 0;
         }
         (*record).header.flags |= FLAG_FROM_CALLER;
         let flags: u64 = field!(regs, regs_si);
         (*record).flags = flags as u32;
-        (*record).error = errno(result);
+        (*record).error = error;
         (*record).done = 1;
         (*record).target = string(scratch, FIXED, field!(regs, regs_di), From::Caller);
-        send(scratch, Kind::Umount, FIXED);
+        send::<Umount>(scratch, Kind::Umount, weighty);
     }
     0
 }

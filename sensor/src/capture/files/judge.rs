@@ -97,14 +97,14 @@ impl Judge {
             }
             Body::FileLink(FileLink { file, to, symbolic }) => {
                 self.note(file);
-                if let (None, false, Some(to)) = (&file.watch, *symbolic, to) {
+                if let (None, false, false, Some(to)) = (&file.watch, *symbolic, file.path_truncated, to) {
                     file.watch = self.rule(to).map(str::to_owned);
                 }
                 file.watch.is_some() || (self.everywhere && !*symbolic)
             }
             Body::FileRename(FileRename { file, old_path, .. }) => {
                 self.note(file);
-                if let (None, Some(old)) = (&file.watch, old_path.as_deref()) {
+                if let (None, false, Some(old)) = (&file.watch, file.path_truncated, old_path.as_deref()) {
                     file.watch = self.rule(old).map(str::to_owned);
                 }
                 file.watch.is_some() || self.everywhere
@@ -144,18 +144,25 @@ pub(super) fn complete<'a>(body: &mut Body, place: impl Fn(u32) -> Option<&'a Pa
         | Body::FileWrite(FileWrite { file, .. }) => (file, None),
         _ => return,
     };
-    let place = file.device.and_then(place).filter(|place| *place != Path::new("/"));
-    let Some(place) = place.map(|place| place.to_string_lossy().into_owned()) else { return };
+    let Some(place) = file.device.and_then(place) else {
+        // Mounted in a namespace of somebody's own: the path is none of this host's, and belongs to no rule.
+        file.path_truncated = true;
+        return;
+    };
+    if place == Path::new("/") {
+        return;
+    }
+    let place = place.to_string_lossy();
     for path in [Some(&mut file.path), other].into_iter().flatten().flatten().filter(|path| path.starts_with('/')) {
         path.insert_str(0, &place);
     }
 }
 
-/// Whether an open is told for the file's own sake, watched or not: an executable that was created, a block device, a pseudo file (which has
-/// no disk, so that its type is none of the local ones).
+/// Whether an open is told for the file's own sake, watched or not: an executable that was created, a block device or the memory's (the
+/// programs of the kernel tell of no other), a pseudo file (which has no disk, so that its type is none of the local ones).
 fn is_telling(file: &File) -> bool {
     let mode = file.mode.unwrap_or(0);
-    mode & libc::S_IFMT == libc::S_IFBLK
+    is_device(mode)
         || (mode & libc::S_IFMT == libc::S_IFREG && mode & 0o111 != 0)
         || file.file_system.as_deref().is_some_and(|system| PSEUDO.contains(&system))
 }
@@ -211,6 +218,20 @@ mod tests {
     #[test]
     fn a_path_of_a_file_system_begins_where_that_is_mounted() {
         assert_eq!(told(unlink("/x/y", 7, true)).unwrap().path.as_deref(), Some("/mnt/x/y"));
+    }
+
+    #[test]
+    fn a_path_below_what_is_not_mounted_here_is_no_path_of_this_host() {
+        let Observation { kind, subject, what: What::Act(mut act) } = unlink("/etc/passwd", 8, true) else { panic!("an act") };
+        let Body::FileUnlink(FileUnlink { file, .. }) = &mut act.body else { panic!("a removal") };
+        file.device = Some(3);
+        assert_eq!(told(Observation { kind, subject, what: What::Act(act) }), None);
+    }
+
+    #[test]
+    fn the_memory_s_device_is_told_and_a_plain_file_is_not() {
+        let open = |mode| is_telling(&File { mode: Some(mode), file_system: Some("devtmpfs".into()), ..File::default() });
+        assert!(open(libc::S_IFCHR | 0o640) && open(libc::S_IFBLK | 0o660) && !open(libc::S_IFREG | 0o644));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use bartizan_sensor_ebpf::abi::{WANT_ENTRIES, WANT_TREE};
@@ -53,17 +54,24 @@ pub(super) fn places(rules: &Rules, root: &Path) -> Vec<(usize, PathBuf)> {
                     .map(|entry| entry.path())
                     .collect()
             };
-            now = now.into_iter().flat_map(below).filter(|path| path.exists()).collect();
+            now = now.into_iter().flat_map(below).filter(|path| path.exists() && !is_somebodys_link(path)).collect();
         }
         places.extend(now.into_iter().map(|path| (index, path)));
     }
     places
 }
 
+/// Whether it is a link of somebody other than root: whoever made it would say what is watched, or of what nothing is told.
+fn is_somebodys_link(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink() && meta.uid() != 0)
+}
+
 /// Looks for what the rules name, below `root` (`/`, but for tests), but for what is `ignored`.
 pub(super) fn list<'a>(rules: &Rules, ignored: &'a Rules, root: &'a Path) -> Listing<'a> {
     let mut listing = Listing { ignored: (!ignored.is_empty()).then_some((ignored, root)), ..Listing::default() };
-    for rule in rules.iter() {
+    // Those that name one thing come first: what others can fill does not take their room.
+    let (open, plain): (Vec<&Rule>, Vec<&Rule>) = rules.iter().partition(|rule| rule.components().any(|component| component.contains('*')));
+    for rule in plain.into_iter().chain(open) {
         let components: Vec<&str> = rule.components().collect();
         if !listing.descend(rule, root, &components) {
             listing.missing += 1;
@@ -81,7 +89,7 @@ impl Listing<'_> {
         };
         if !first.contains('*') {
             let next = at.join(first);
-            return if next.exists() {
+            return if next.exists() && !self.is_refused_link(&next) {
                 if rest.is_empty() {
                     self.leads(at);
                 }
@@ -94,11 +102,19 @@ impl Listing<'_> {
         self.leads(at);
         let mut found = false;
         for entry in self.entries(at) {
-            if entry.file_name().to_str().is_some_and(|name| matches(first, name)) {
+            if entry.file_name().to_str().is_some_and(|name| matches(first, name)) && !self.is_refused_link(&entry.path()) {
                 found |= self.descend(rule, &entry.path(), rest);
             }
         }
         found
+    }
+
+    fn is_refused_link(&mut self, path: &Path) -> bool {
+        let refused = is_somebodys_link(path);
+        if refused {
+            self.refused.insert(path.to_owned(), "it is a link that is not root's, and is not followed".to_owned());
+        }
+        refused
     }
 
     fn is_ignored(&self, path: &Path) -> bool {
@@ -133,7 +149,7 @@ impl Listing<'_> {
             return;
         }
         self.put(path, &rule.text, rule.want | WANT_TREE | WANT_ENTRIES);
-        if depth == DEPTH {
+        if depth == DEPTH || self.found.len() == WATCHED_MAX {
             return;
         }
         for entry in self.entries(path) {
@@ -209,6 +225,26 @@ mod tests {
         let mut places = places(&ignored, temp.path());
         places.sort();
         assert_eq!(places, [(0, at("etc/a/cache")), (0, at("etc/b/cache"))]);
+    }
+
+    #[test]
+    fn a_link_that_is_not_root_s_is_not_followed() {
+        let temp = tempfile::tempdir().unwrap();
+        let at = |path: &str| temp.path().join(path);
+        fs::create_dir_all(at("home/a/.cache")).unwrap();
+        fs::create_dir_all(at("home/b")).unwrap();
+        fs::create_dir_all(at("etc")).unwrap();
+        std::os::unix::fs::symlink(at("etc"), at("home/b/.cache")).unwrap();
+        if nix::unistd::geteuid().is_root() {
+            std::os::unix::fs::lchown(at("home/b/.cache"), Some(65534), None).unwrap();
+        }
+        let own = vec!["/home/*/.cache".to_owned()];
+        assert_eq!(places(&Rules::named(&own), temp.path()), [(0, at("home/a/.cache"))]);
+        let config = FilesConfig { watch: own, read: Vec::new(), ..FilesConfig::default() };
+        let (rules, nothing) = (Rules::new(&config), Rules::default());
+        let listing = list(&rules, &nothing, temp.path());
+        assert!(listing.found.contains_key(&at("home/a/.cache")) && !listing.found.contains_key(&at("home/b/.cache")));
+        assert!(listing.refused.contains_key(&at("home/b/.cache")));
     }
 
     #[test]

@@ -320,8 +320,14 @@ impl FileWatch {
             self.maps.bits.set(word, old | bit, 0).map_err(io::Error::other)?;
             if let Some(group) = &self.group {
                 let events = events(wanted, meta.is_dir(), group.wanted());
-                if events != 0 {
-                    group.mark(path, events)?;
+                if events != 0
+                    && let Err(error) = group.mark(path, events)
+                {
+                    if known.is_none() && !self.watched.contains_key(&handle) {
+                        // One that is gone is as good.
+                        let _ = self.maps.watch.remove(&Key(key));
+                    }
+                    return Err(error);
                 }
             }
         }

@@ -54,7 +54,8 @@ impl FileWatch {
             deeds.extend(self.removed(event));
         }
         for body in deeds {
-            if self.is_ignored(&body) {
+            let listed = target.as_ref().is_some_and(|target| self.watched.get(target).is_some_and(|watched| !watched.rule.is_empty()));
+            if !listed && self.is_ignored(&body) {
                 *told.ignored.entry(body.kind()).or_default() += 1;
                 continue;
             }

@@ -35,6 +35,8 @@ struct Followed {
 #[derive(Debug, Default)]
 pub(super) struct Writes {
     followed: HashMap<WriteKey, Followed>,
+    /// What images wrote that write no more, to be told next.
+    ended: Vec<Observation>,
 }
 
 impl Writes {
@@ -42,9 +44,13 @@ impl Writes {
     pub(super) fn begin(&mut self, key: WriteKey, begun: Observation) {
         let seen = begun.subject.ktime;
         if let Some(followed) = self.followed.get_mut(&key) {
-            // The path may be another one now.
-            followed.begun = begun;
+            // The path may be another one now, and the image or even the process: what that one wrote is its own.
+            let before = std::mem::replace(&mut followed.begun, begun);
             followed.seen = seen;
+            let image = |subject: &Subject| (subject.start_boottime, subject.exec_id);
+            if image(&before.subject) != image(&followed.begun.subject) && followed.gathered.pages > 0 {
+                self.ended.extend(observation(&before, &std::mem::take(&mut followed.gathered)));
+            }
         } else if self.followed.len() < FOLLOWED_MAX {
             let followed = Followed { begun, gathered: WriteGathered::default(), due: seen + FIRST, interval: FIRST, seen };
             self.followed.insert(key, followed);
@@ -53,7 +59,7 @@ impl Writes {
 
     /// Adds what the kernel gathered and gives what is due at `now` (boot clock, nanoseconds), or everything at the end.
     pub(super) fn join(&mut self, taken: Vec<(WriteKey, WriteGathered)>, now: u64, all: bool) -> Vec<Observation> {
-        let mut told = Vec::new();
+        let mut told = std::mem::take(&mut self.ended);
         for (key, gathered) in taken.into_iter().filter(|(_, gathered)| gathered.pages > 0) {
             match self.followed.get_mut(&key) {
                 Some(followed) => {
@@ -158,6 +164,18 @@ mod tests {
         }
         assert_eq!(told, [(1, 2, Some(5700)), (3, 4, Some(5700)), (7, 8, Some(5700))]);
         assert_eq!(bodies(writes.join(Vec::new(), 11 * SECOND, true)), [(Some("/x".to_owned()), 6, Some(5700))]);
+    }
+
+    #[test]
+    fn what_an_image_wrote_is_not_told_of_the_next_one() {
+        let mut writes = Writes::default();
+        writes.begin(KEY, begun(0));
+        assert!(writes.join(vec![pages(1, 2)], 1, false).is_empty());
+        let next = begun(2);
+        writes.begin(KEY, Observation { subject: Subject { exec_id: 7, ..next.subject }, ..next });
+        let told = writes.join(vec![pages(3, 4)], SECOND, true);
+        let told: Vec<_> = told.iter().map(|told| told.subject.exec_id).zip(bodies(told.clone()).into_iter().map(|body| body.1)).collect();
+        assert_eq!(told, [(0, 2), (7, 4)]);
     }
 
     #[test]

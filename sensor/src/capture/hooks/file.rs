@@ -121,7 +121,7 @@ pub(super) const HOOKS: &[Hook] = &[
                     ),
                     optional("fexit_vfs_removexattr", Attach::Fexit("vfs_removexattr", &[ANY, DENTRY, "char *"])),
                 ],
-                blind: None,
+                blind: Some("access control lists that are set (setfacl) on Linux 6.2 and later"),
             },
             Tier {
                 name: "fanotify",

@@ -108,8 +108,8 @@ const SOCK: &str = "struct sock *";
 const ADDRESS: &[&str] = &[SOCK, "struct sockaddr *", "int"];
 const REGS: &[&str] = &["struct pt_regs *"];
 const SOCKET: &str = "struct socket *";
-/// Of the function behind connect().
-const FILE_ADDRESS: &[&str] = &["struct file *", "struct sockaddr_storage *", "int", "int"];
+/// Of the function behind connect(): `sockaddr_storage` is a macro, include/linux/socket.h.
+const FILE_ADDRESS: &[&str] = &["struct file *", "struct __kernel_sockaddr_storage *", "int", "int"];
 /// Of the functions that connect a socket.
 const SOCKET_ADDRESS: &[&str] = &[SOCKET, "struct sockaddr *", "int", "int"];
 const SOCKET_CREATED: &[&str] = &[SOCKET, "int", "int", "int", "int"];
