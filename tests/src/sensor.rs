@@ -86,7 +86,7 @@ impl SensorConfig {
         need_root();
         let folder = Folder::new();
         let guest = if std::env::var_os("BARTIZAN_VM").is_some() { GUEST } else { "" };
-        folder.write("config.toml", &format!("{BASE}{guest}"));
+        folder.write("config.toml", format!("{BASE}{guest}"));
         let dir = folder.join("conf.d");
         fs::create_dir(&dir).unwrap_or_else(|error| panic!("cannot make {}: {error}", dir.display()));
         folder.write("conf.d/test.toml", &self.config);
