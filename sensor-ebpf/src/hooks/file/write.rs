@@ -8,13 +8,14 @@
 //! has just copied it from there. A mapping's store comes after its page became dirty, and io_uring's buffers are not at hand: pages without a
 //! sample.
 
-use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_ktime_get_boot_ns, bpf_probe_read_user, bpf_task_pt_regs};
+use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_probe_read_user};
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use bartizan_sensor_ebpf::abi::{Count, FLAG_NAME_TRUNCATED, FileWrite, Kind, SAMPLE, WriteGathered, WriteKey};
 use bartizan_sensor_ebpf::layout::ABSENT;
 
 use super::{Program, path_of, scratch};
+use crate::kernel::call::registers;
 use crate::kernel::maps::{BPF_NOEXIST, WRITES};
 use crate::kernel::{emit, fd, field, offset, path, read, tail, task, watch};
 
@@ -73,8 +74,7 @@ fn writeback_dirty_folio(ctx: BtfTracePointContext) -> u32 {
             gathered
         }
     };
-    // SAFETY: helpers without side effects on the running task.
-    let regs = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as u64;
+    let regs = registers();
     let flags: u32 = field!(current, task_flags);
     let call: u64 = if flags & (PF_KTHREAD | PF_IO_WORKER) != 0 { u64::MAX } else { field!(regs, regs_orig_ax) };
     let (buffer, len) = buffer(regs, call);
@@ -228,8 +228,7 @@ fn begins(inode: u64, current: u64) -> u64 {
 /// The open file that the running call names first, where it is the one with this inode; else 0.
 #[inline(always)]
 fn written_file(current: u64, inode: u64) -> u64 {
-    // SAFETY: helpers without side effects on the running task.
-    let regs = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as u64;
+    let regs = registers();
     let number: u64 = field!(regs, regs_di);
     if number > u64::from(u32::MAX) {
         return 0;
