@@ -12,10 +12,8 @@ use bartizan_sensor_ebpf::abi::{Accept, Kind, Ring};
 
 use super::connect::{AF_INET, AF_INET6};
 use crate::kernel::call::at_exit;
+use crate::kernel::mode::{S_IFMT, S_IFSOCK};
 use crate::kernel::{emit, fd, field, flow, ignore, offset, task, zero};
-
-pub(super) const S_IFMT: u16 = 0o170_000;
-pub(super) const S_IFSOCK: u16 = 0o140_000;
 
 /// Sends one record about the accepted `sk`. `met`: entries of `sensor.ignore` that ask for nothing else of processes.
 #[inline(always)]

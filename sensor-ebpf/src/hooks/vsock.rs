@@ -11,9 +11,10 @@ use aya_ebpf::programs::{FExitContext, TracePointContext};
 use bartizan_sensor_ebpf::abi::{FLAG_FROM_CALLER, Kind, Ring, VSOCK_ANY, Vsock, VsockAccept, VsockConnect};
 use bartizan_sensor_ebpf::layout::ABSENT;
 
-use super::accept::{S_IFMT, S_IFSOCK, taken};
+use super::accept::taken;
 use super::connect::{is_no_attempt, socket_at_exit};
 use crate::kernel::call::{at_exit, errno};
+use crate::kernel::mode::{S_IFMT, S_IFSOCK};
 use crate::kernel::{emit, fd, field, offset, read, task};
 
 /// include/linux/socket.h.

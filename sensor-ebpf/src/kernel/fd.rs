@@ -6,15 +6,9 @@ use aya_ebpf::helpers::generated::bpf_loop;
 use bartizan_sensor_ebpf::abi::{Fd, FdKind, RELAY_FDS, RELAY_SOCKETS, Relay, STDIO};
 use bartizan_sensor_ebpf::layout::ABSENT;
 
+use super::mode::{S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFMT, S_IFREG, S_IFSOCK};
 use super::{bound, copy, field, offset, read};
 
-const S_IFMT: u16 = 0o170_000;
-const S_IFSOCK: u16 = 0o140_000;
-const S_IFIFO: u16 = 0o010_000;
-const S_IFCHR: u16 = 0o020_000;
-const S_IFBLK: u16 = 0o060_000;
-const S_IFREG: u16 = 0o100_000;
-const S_IFDIR: u16 = 0o040_000;
 const AF_UNIX: u16 = 1;
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;

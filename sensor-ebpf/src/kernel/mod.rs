@@ -7,6 +7,7 @@ pub(crate) mod flow;
 pub(crate) mod ignore;
 pub(crate) mod image;
 pub(crate) mod maps;
+pub(crate) mod mode;
 pub(crate) mod path;
 pub(crate) mod tail;
 pub(crate) mod task;

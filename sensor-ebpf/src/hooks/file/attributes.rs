@@ -5,6 +5,7 @@ use aya_ebpf::programs::FExitContext;
 use bartizan_sensor_ebpf::abi::{FileAttributes, FileXattr, Kind, WANT_CHANGE, WANT_TREE};
 
 use super::{Program, path_of, scratch};
+use crate::kernel::mode::{ANY_EXECUTE, S_IFMT, S_IFREG};
 use crate::kernel::{emit, field, read, tail, task, watch};
 
 /// include/linux/fs.h.
@@ -17,10 +18,7 @@ const ATTR_MTIME_SET: u32 = 0x100;
 /// By an open with `O_TRUNC`, which is told as such.
 const ATTR_OPEN: u32 = 0x8000;
 const TOLD: u32 = ATTR_MODE | ATTR_UID | ATTR_GID | ATTR_SIZE | ATTR_ATIME_SET | ATTR_MTIME_SET;
-const S_IFMT: u16 = 0o170_000;
-const S_IFREG: u16 = 0o100_000;
 const SET_ID: u16 = 0o6000;
-const ANY_EXECUTE: u16 = 0o111;
 
 /// What is wanted of the file by itself or by the folder that holds it.
 #[inline(always)]

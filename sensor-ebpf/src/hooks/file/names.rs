@@ -5,11 +5,9 @@ use aya_ebpf::programs::FExitContext;
 use bartizan_sensor_ebpf::abi::{FileCreate, FileLink, FileRename, FileUnlink, Kind, WANT_CHANGE, WANT_ENTRIES, WANT_TREE};
 
 use super::{Program, path_of, scratch};
+use crate::kernel::mode::{S_IFBLK, S_IFCHR, S_IFDIR, S_IFMT};
 use crate::kernel::{emit, field, tail, task, watch};
 
-const S_IFMT: u16 = 0o170_000;
-const S_IFBLK: u16 = 0o060_000;
-const S_IFCHR: u16 = 0o020_000;
 /// What makes a name in a folder worth telling.
 const NAMES: u32 = WANT_TREE | WANT_ENTRIES;
 
@@ -178,12 +176,11 @@ fn made(folder: u64, dentry: u64, program: Program, mode: u32, node: u32) -> i32
 /// (struct inode *dir, struct dentry *dentry, umode_t mode), then the result.
 #[fexit]
 fn fexit_inode_mkdir(ctx: FExitContext) -> i32 {
-    const S_IFDIR: u32 = 0o040_000;
     if ctx.arg::<i32>(3) != 0 {
         return 0;
     }
     let (folder, dentry) = (ctx.arg::<*const u8>(0) as u64, ctx.arg::<*const u8>(1) as u64);
-    made(folder, dentry, Program::Mkdir, S_IFDIR | u32::from(ctx.arg::<u16>(2)), 0)
+    made(folder, dentry, Program::Mkdir, u32::from(S_IFDIR | ctx.arg::<u16>(2)), 0)
 }
 
 /// (struct inode *dir, struct dentry *dentry, umode_t mode, dev_t dev), then the result.

@@ -7,6 +7,7 @@ use aya_ebpf::programs::FExitContext;
 use bartizan_sensor_ebpf::abi::{FLAG_NAME_TRUNCATED, FileOpen, Kind, WANT_CHANGE, WANT_ENTRIES, WANT_READ, WANT_TREE};
 
 use super::{Program, scratch};
+use crate::kernel::mode::{ANY_EXECUTE, S_IFBLK, S_IFCHR, S_IFMT, S_IFREG};
 use crate::kernel::{emit, field, offset, path, read, tail, task, watch};
 
 /// include/linux/fs.h.
@@ -14,11 +15,6 @@ const FMODE_WRITE: u32 = 2;
 const FMODE_CREATED: u32 = 0x10_0000;
 /// include/linux/fs.h, `__FMODE_EXEC` in `f_flags`: the open of an exec, which is told by itself.
 const FMODE_EXEC: u32 = 0x20;
-const S_IFMT: u16 = 0o170_000;
-const S_IFREG: u16 = 0o100_000;
-const S_IFBLK: u16 = 0o060_000;
-const S_IFCHR: u16 = 0o020_000;
-const ANY_EXECUTE: u16 = 0o111;
 /// Documentation/admin-guide/devices.txt: `/dev/mem`, `/dev/kmem`, `/dev/port`.
 const MEMORY: [u32; 3] = [1 << 20 | 1, 1 << 20 | 2, 1 << 20 | 4];
 /// include/uapi/linux/magic.h.

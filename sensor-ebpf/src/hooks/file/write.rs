@@ -17,10 +17,9 @@ use bartizan_sensor_ebpf::layout::ABSENT;
 use super::{Program, path_of, scratch};
 use crate::kernel::call::registers;
 use crate::kernel::maps::{BPF_NOEXIST, WRITES};
+use crate::kernel::mode::{S_IFMT, S_IFREG};
 use crate::kernel::{emit, fd, field, offset, path, read, tail, task, watch};
 
-const S_IFMT: u16 = 0o170_000;
-const S_IFREG: u16 = 0o100_000;
 const PAGE: u64 = 4096;
 /// include/linux/sched.h: threads without a caller behind them.
 const PF_KTHREAD: u32 = 0x0020_0000;
