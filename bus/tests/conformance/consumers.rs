@@ -42,6 +42,20 @@ async fn fetched(consumer: &PullConsumer, max: usize) -> Result<Vec<async_nats::
     consumer.fetch().max_messages(max).messages().await?.try_collect().await
 }
 
+/// What `consumer` has yet to deliver, once that is `expected` or two seconds are over: nats-server acknowledges a publish before it tells
+/// its consumers (`signalConsumersLoop` in its `stream.go`).
+async fn pending(consumer: &mut PullConsumer, expected: u64) -> Result<u64, Failure> {
+    let mut pending = consumer.info().await?.num_pending;
+    for _ in 0..100 {
+        if pending == expected {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        pending = consumer.info().await?.num_pending;
+    }
+    Ok(pending)
+}
+
 fn payloads(messages: &[async_nats::jetstream::Message]) -> Vec<String> {
     messages.iter().map(|message| String::from_utf8_lossy(&message.payload).into_owned()).collect()
 }
@@ -100,8 +114,7 @@ pub(crate) async fn deliver_policies(server: Arc<Server>) -> Outcome {
     }
     context.publish("policy.new", "10".into()).await?.await?;
     for (consumer, expected) in &mut consumers {
-        let info: &consumer::Info = consumer.info().await?;
-        same!(info.num_pending, expected.len() as u64);
+        same!(pending(consumer, expected.len() as u64).await?, expected.len() as u64);
         let messages = fetched(consumer, 20).await?;
         same!(payloads(&messages), *expected);
         same!(messages.last().ok_or("none")?.info()?.pending, 0);
@@ -119,10 +132,11 @@ pub(crate) async fn filters(server: Arc<Server>) -> Outcome {
     let messages = fetched(&two, 20).await?;
     same!(payloads(&messages), ["2", "3", "5", "6", "8", "9"]);
     same!(messages.iter().map(|message| message.info().map(|info| info.pending)).collect::<Result<Vec<_>, _>>()?, [5, 4, 3, 2, 1, 0]);
-    let none: PullConsumer =
+    let mut none: PullConsumer =
         stream.create_consumer(consumer::pull::Config { filter_subject: "filter.9".to_owned(), ..durable("none") }).await?;
     same!(fetched(&none, 20).await?.len(), 0);
     context.publish("filter.9", "late".into()).await?.await?;
+    same!(pending(&mut none, 1).await?, 1);
     same!(payloads(&fetched(&none, 20).await?), ["late"]);
     Ok(())
 }
@@ -433,7 +447,7 @@ pub(crate) async fn what_is_deleted_is_not_delivered(server: Arc<Server>) -> Out
     same!(payloads(&fetched(&consumer, 2).await?), ["1", "2"]);
     stream.delete_message(4).await?;
     stream.purge().filter("gone.0").await?;
-    same!(consumer.info().await?.num_pending, 3);
+    same!(pending(&mut consumer, 3).await?, 3);
     let messages = fetched(&consumer, 9).await?;
     same!(payloads(&messages), ["5", "7", "8"].iter().map(|s| (*s).to_owned()).collect::<Vec<_>>());
     same!(consumer.info().await?.num_pending, 0);
