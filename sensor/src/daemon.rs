@@ -19,36 +19,27 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::capture::files::FileWatch;
-use crate::capture::loss::Losses;
-use crate::capture::rings::Rings;
-use crate::capture::{HookReport, HookState, LoadError, Loaded, hook_names, is_hook_name, load, mounts, seed};
+use crate::capture::{HookReport, LoadError, Loaded, hook_names, is_hook_name, load, mounts, seed};
 use crate::config::{Config, SensorConfig};
 use crate::control;
 use crate::enrich::container::reader::Lookups;
 use crate::enrich::environment::Listed;
-use crate::enrich::users::Users;
 use crate::enrich::{Enricher, clock};
-use crate::governor::Governor;
 use crate::hash::Hashes;
 use crate::hash::worker::Worker;
 use crate::host::{host_name, kernel_release};
 use crate::intake::Intake;
 use crate::logins::LoginsFile;
 use crate::metrics;
-use crate::pipeline::{Pipeline, Reseed, Shared};
+use crate::pipeline::{Pipeline, Shared};
 use crate::redact::{Key, KeyError, RedactionConfig, Redactor, RedactorError};
 use crate::report::Reporter;
-use crate::watch::Watch;
 
 /// Between two looks at the stop whether everything is judged.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Inode of the initial pid namespace: `PROC_PID_INIT_INO`, include/linux/proc_ns.h.
 pub(crate) const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
-
-/// The host's user names.
-pub(crate) const USERS: &str = "/etc/passwd";
 
 /// At a stop, longest wait for detectors and correlation to judge the last events.
 const LAST_EVENTS: Duration = Duration::from_secs(3);
@@ -248,25 +239,9 @@ impl Judged {
 impl Daemon {
     fn start(runtime: &Runtime, config: Config, parts: Parts, started: Instant, on_alert: OnAlert) -> Result<Self, DaemonError> {
         let Parts { bus, budget, loaded, redactor } = parts;
-        let Loaded {
-            ebpf,
-            seeds,
-            priority,
-            bulk,
-            counters,
-            pending,
-            probes,
-            udp_flows,
-            syns,
-            shed,
-            libraries,
-            watch,
-            fanotify,
-            ignoring,
-            hooks,
-        } = loaded;
+        let Loaded { kernel, seeds, counters, hooks } = loaded;
         let start = start_event(&hooks);
-        let seed_wanted = hooks.iter().any(|report| report.hook.name == "process_seed" && report.state == HookState::Active);
+        let seed_wanted = seed::is_active(&hooks);
         let shared = Arc::new(Shared::new(counters, hooks));
         let events = bus.stream(StreamName::Events).clone();
         let gap = gap_before(&bus);
@@ -286,30 +261,8 @@ impl Daemon {
             tracing::warn!("{problem}");
             Vec::new()
         });
-        let mut pipeline = Pipeline {
-            rings: Rings::new(priority, bulk, config.sensor.ring_gather),
-            sink: Intake::new(enricher, events, Arc::clone(&shared.tally), Some(logins)),
-            users: Users::new(USERS),
-            shared: Arc::clone(&shared),
-            heartbeat: config.sensor.heartbeat,
-            told: Losses::new(),
-            pending,
-            programs: Some(ebpf),
-            reseed: Reseed { wanted: seed_wanted, ..Reseed::default() },
-            probes,
-            udp_flows,
-            syns,
-            libraries,
-            files: FileWatch::new(&config.files, fanotify, watch),
-            ignoring,
-            shedding: false,
-            files_read: None,
-            governor: Governor::new(config.sensor.cpu_limit),
-            shed,
-            watch: Watch::default(),
-            lookups: lookups(&config)?,
-            hasher,
-        };
+        let sink = Intake::new(enricher, events, Arc::clone(&shared.tally), Some(logins));
+        let mut pipeline = Pipeline::new(kernel, &config, Arc::clone(&shared), sink, lookups(&config)?, hasher);
         pipeline.begin(start, gap, known_logins, seeds);
 
         let _entered = runtime.enter();

@@ -13,12 +13,13 @@ use bartizan_sensor_ebpf::abi::Ring;
 use crate::capture::files::{FileWatch, FilesReport, Told};
 use crate::capture::ignore::{IgnoreReport, Ignoring};
 use crate::capture::libraries::{Libraries, LibraryReport};
-use crate::capture::load::{self, HookReport, PendingMap, PendingValue};
+use crate::capture::load::{self, HookReport, Kernel, PendingMap, PendingValue};
 use crate::capture::loss::{self, KernelCounts, Losses};
 use crate::capture::probes;
 use crate::capture::rings::Rings;
 use crate::capture::seed::{self, Seeds};
 use crate::capture::{syns, udp_flows};
+use crate::config::Config;
 use crate::delay::Delays;
 use crate::enrich::auth::Transactions;
 use crate::enrich::clock;
@@ -32,6 +33,9 @@ use crate::hash::{self, HashCounts, Unhashed};
 use crate::intake::{Input, Sink};
 use crate::status::{KernelStatus, RECENT_LOSS_SECONDS, SKIPPED};
 use crate::watch::{Reading as KernelReading, Watch};
+
+/// The host's user names.
+const USERS: &str = "/etc/passwd";
 
 /// Longest wait for the rings: how late the first bulk record after a while without any (it wakes nobody), a stop or a tick may be seen.
 const WAIT: Duration = Duration::from_millis(50);
@@ -255,63 +259,93 @@ impl Counts {
 /// What the thread needs.
 pub struct Pipeline<S> {
     /// Reader of the rings.
-    pub rings: Rings,
+    rings: Rings,
     /// Where everything goes.
-    pub sink: S,
+    sink: S,
     /// The host's user names.
-    pub users: Users,
+    users: Users,
     /// Shared numbers.
-    pub shared: Arc<Shared>,
+    shared: Arc<Shared>,
     /// Between two heartbeats.
-    pub heartbeat: Duration,
+    heartbeat: Duration,
     /// Losses that an event has told.
-    pub told: Losses,
+    told: Losses,
     /// Connection attempts without a result.
-    pub pending: PendingMap,
+    pending: PendingMap,
     /// The programs and their links: dropping them detaches.
-    pub programs: Option<Ebpf>,
+    programs: Option<Ebpf>,
     /// When to take seeds again.
-    pub reseed: Reseed,
+    reseed: Reseed,
     /// Packets to closed ports, gathered by source.
-    pub probes: MapData,
+    probes: MapData,
     /// UDP packets, gathered by process and peer.
-    pub udp_flows: MapData,
+    udp_flows: MapData,
     /// Attempts to connect, gathered by source.
-    pub syns: syns::Maps,
+    syns: syns::Maps,
     /// Files of libraries with programs on them.
-    pub libraries: Libraries,
+    libraries: Libraries,
     /// Watched files.
-    pub files: FileWatch,
+    files: FileWatch,
     /// What is left out before a record is made of it.
-    pub ignoring: Ignoring,
+    ignoring: Ignoring,
     /// Bulk kinds are left out now.
-    pub shedding: bool,
+    shedding: bool,
     /// When fanotify was last asked.
-    pub files_read: Option<Instant>,
+    files_read: Option<Instant>,
     /// The CPU ceiling.
-    pub governor: Governor,
+    governor: Governor,
     /// Where the kernel is told to leave bulk kinds out.
-    pub shed: Array<MapData, u32>,
+    shed: Array<MapData, u32>,
     /// What Bartizan needs of the kernel.
-    pub watch: Watch,
+    watch: Watch,
     /// Who reads the container runtimes' files.
-    pub lookups: Lookups,
+    lookups: Lookups,
     /// Reads executables; `None` when they are not hashed.
-    pub hasher: Option<Worker>,
+    hasher: Option<Worker>,
 }
 
 /// When seeds are taken again after records of identity were lost.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Reseed {
+struct Reseed {
     /// The operator has not turned seeds off.
-    pub wanted: bool,
+    wanted: bool,
     /// Something was lost since the last time.
-    pub due: bool,
+    due: bool,
     /// The last time.
-    pub last: Option<Instant>,
+    last: Option<Instant>,
 }
 
 impl<S: Sink> Pipeline<S> {
+    /// What brings everything that `kernel` tells to `sink`. `hasher` reads executables; `None` when they are not hashed.
+    pub fn new(kernel: Kernel, config: &Config, shared: Arc<Shared>, sink: S, lookups: Lookups, hasher: Option<Worker>) -> Self {
+        let Kernel { ebpf, rings, pending, probes, udp_flows, syns, shed, libraries, watch, fanotify, ignoring } = kernel;
+        let wanted = seed::is_active(&shared.hooks);
+        Self {
+            rings: Rings::new(rings, config.sensor.ring_gather),
+            sink,
+            users: Users::new(USERS),
+            shared,
+            heartbeat: config.sensor.heartbeat,
+            told: Losses::new(),
+            pending,
+            programs: Some(ebpf),
+            reseed: Reseed { wanted, ..Reseed::default() },
+            probes,
+            udp_flows,
+            syns,
+            libraries,
+            files: FileWatch::new(&config.files, fanotify, watch),
+            ignoring,
+            shedding: false,
+            files_read: None,
+            governor: Governor::new(config.sensor.cpu_limit),
+            shed,
+            watch: Watch::default(),
+            lookups,
+            hasher,
+        }
+    }
+
     /// Tells what is known at the beginning: a gap since the last run, the start, logins that an earlier run left, the seeds.
     pub fn begin(&mut self, start: Start, gap: Option<Gap>, logins: Vec<(ExecId, EventId)>, seeds: Seeds) {
         {

@@ -13,11 +13,12 @@ use bartizan_sensor_ebpf::abi::{Accept, Kind, Ring};
 use super::connect::{AF_INET, AF_INET6};
 use crate::kernel::call::at_exit;
 use crate::kernel::mode::{S_IFMT, S_IFSOCK};
+use crate::kernel::object::{Known, Object};
 use crate::kernel::{emit, fd, field, flow, ignore, offset, task, zero};
 
 /// Sends one record about the accepted `sk`. `met`: entries of `sensor.ignore` that ask for nothing else of processes.
 #[inline(always)]
-fn report(sk: u64, family: u16, met: u64) {
+fn report(sk: impl Object, family: u16, met: u64) {
     let current = task::current();
     let tgid: u32 = field!(current, task_tgid);
     if emit::is_self(Kind::Accept, tgid) || emit::is_ignored_socket(Kind::Accept as u16, met, sk) || emit::is_shed(Kind::Accept) {
@@ -34,7 +35,7 @@ fn report(sk: u64, family: u16, met: u64) {
 
 /// Family of the socket; `None` where it is no INET one.
 #[inline(always)]
-fn inet_family(sk: u64) -> Option<u16> {
+fn inet_family(sk: impl Object) -> Option<u16> {
     let family: u16 = field!(sk, sock_family);
     (family == AF_INET || family == AF_INET6).then_some(family)
 }
@@ -48,9 +49,10 @@ fn accepted(ctx: &FExitContext, result: i32) -> i32 {
         let sk = unsafe { socket.add(offset!(socket_sk) as usize).cast::<*mut c_void>().read() };
         if !sk.is_null() {
             let met = ignore::met_by(task::current());
-            flow::accepted(sk, sk as u64, met);
-            if let Some(family) = inet_family(sk as u64) {
-                report(sk as u64, family, met);
+            let known = Known::new(sk.cast_const().cast());
+            flow::accepted(sk, known, met);
+            if let Some(family) = inet_family(known) {
+                report(known, family, met);
             }
         }
     }

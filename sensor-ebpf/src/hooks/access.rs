@@ -8,6 +8,7 @@ use aya_ebpf::programs::{FExitContext, TracePointContext};
 use bartizan_sensor_ebpf::abi::{Access, Kind, Ring, Target};
 
 use crate::kernel::call::{Call, at_exit, errno};
+use crate::kernel::object::{Known, Object};
 use crate::kernel::{emit, fd, field, offset, read, task};
 
 /// include/linux/ptrace.h: to look (`/proc/<pid>/environ`, `maps`) is `PTRACE_MODE_READ`; only what can change is told.
@@ -79,8 +80,8 @@ fn fexit_ptrace_traceme(ctx: FExitContext) -> i32 {
 
 /// The process that `current` began to trace last: `__ptrace_link` puts it at the head of the list.
 #[inline(always)]
-fn newest_tracee(current: u64) -> u64 {
-    let head = current + offset!(task_ptraced);
+fn newest_tracee(current: Known) -> u64 {
+    let head = current.address() + offset!(task_ptraced);
     let first: u64 = read(head);
     if first == 0 || first == head { 0 } else { first - offset!(task_ptrace_entry) }
 }

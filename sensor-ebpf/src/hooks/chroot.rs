@@ -5,10 +5,10 @@
 
 use aya_ebpf::macros::{fexit, tracepoint};
 use aya_ebpf::programs::{FExitContext, TracePointContext};
-use bartizan_sensor_ebpf::abi::{Chroot, Count, FLAG_EXE_TRUNCATED, FLAG_FROM_CALLER, FLAG_NAME_TRUNCATED, Kind};
+use bartizan_sensor_ebpf::abi::{Chroot, Count, FLAG_EXE_TRUNCATED, FLAG_FROM_CALLER, FLAG_NAME_TRUNCATED, Kind, Ring};
 
 use crate::kernel::call::{Call, at_exit};
-use crate::kernel::maps::{CHROOT_SCRATCH, PRIORITY};
+use crate::kernel::maps::CHROOT_SCRATCH;
 use crate::kernel::{emit, field, offset, path, tail, task};
 
 #[inline(always)]
@@ -57,7 +57,7 @@ fn report(result: i64) {
         (*record).path = tail::span(scratch, fixed, 0);
         let len = tail::total(scratch, fixed);
         emit::stamp(header, Kind::Chroot, len as u32);
-        emit::send(&PRIORITY, scratch, Kind::Chroot, len);
+        emit::send(Ring::Priority, scratch, Kind::Chroot, len);
     }
     tail::release(scratch);
 }

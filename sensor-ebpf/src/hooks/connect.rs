@@ -13,12 +13,13 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_probe_read_kernel, bpf_probe_read_user};
 use aya_ebpf::macros::{btf_tracepoint, fexit, tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, FExitContext, TracePointContext};
-use bartizan_sensor_ebpf::abi::{Connect, Count, FLAG_FROM_CALLER, FLAG_RESULT_UNKNOWN, Fd, FdKind, Header, Kind, Pending};
+use bartizan_sensor_ebpf::abi::{Connect, Count, FLAG_FROM_CALLER, FLAG_RESULT_UNKNOWN, Fd, FdKind, Header, Kind, Pending, Ring};
 
 use super::{flow_end, syn};
 use crate::kernel::call::{ERESTART_RESTARTBLOCK, ERESTARTSYS, at_exit};
 use crate::kernel::flow::{self, copy_header};
 use crate::kernel::maps::{BULK, PENDING, PENDING_CALLING, PENDING_CLOSED, PENDING_SENT, REPORTED, Reported};
+use crate::kernel::object::{Known, Object};
 use crate::kernel::{emit, fd, field, ignore, task, zero};
 
 /// include/net/tcp_states.h.
@@ -54,7 +55,7 @@ enum Peer {
 
 /// Sends one record about `sk`.
 #[inline(always)]
-fn report(sk: u64, subject: &Header, started: u64, error: u32, flags: u16, peer: Peer) {
+fn report(sk: impl Object, subject: &Header, started: u64, error: u32, flags: u16, peer: Peer) {
     let Some(mut entry) = BULK.reserve::<Connect>(0) else {
         emit::count(Kind::Connect, Count::RingFull);
         return;
@@ -81,7 +82,7 @@ fn report(sk: u64, subject: &Header, started: u64, error: u32, flags: u16, peer:
         (*record).pad = 0;
         emit::stamp(&raw mut (*record).header, Kind::Connect, size_of::<Connect>() as u32);
     }
-    entry.submit(emit::wakeup(&BULK));
+    entry.submit(emit::wakeup(Ring::Bulk));
     emit::count(Kind::Connect, Count::Emitted);
 }
 
@@ -113,7 +114,7 @@ unsafe fn peer_from(socket: *mut Fd, address: u64, family: u16, user: bool) {
 
 /// Whether the configuration leaves an attempt of the running task towards this peer out; if so it is counted.
 #[inline(always)]
-fn is_ignored(sk: u64, peer: &Peer) -> bool {
+fn is_ignored(sk: impl Object, peer: &Peer) -> bool {
     let kind = Kind::Connect as u16;
     if ignore::of_kind(kind) == 0 {
         return false;
@@ -157,9 +158,9 @@ fn inet_sock_set_state(ctx: BtfTracePointContext) -> u32 {
     // (const struct sock *sk, const int oldstate, const int newstate)
     let (old, new) = (ctx.arg::<i32>(1), ctx.arg::<i32>(2));
     let socket = ctx.arg::<*const u8>(0).cast_mut().cast::<c_void>();
-    let sk = socket as u64;
+    let sk = Known::new(socket.cast_const().cast());
     if new == TCP_SYN_SENT {
-        attempt(socket);
+        attempt(sk, socket);
     } else if old == TCP_SYN_SENT || old == TCP_SYN_RECV {
         if new == TCP_ESTABLISHED {
             flow::established(socket);
@@ -169,15 +170,14 @@ fn inet_sock_set_state(ctx: BtfTracePointContext) -> u32 {
         }
         result(sk, old, new);
     } else if new == TCP_CLOSE {
-        flow_end::closed(socket, old);
+        flow_end::closed(sk, socket, old);
     }
     0
 }
 
 /// A first SYN is about to be sent.
 #[inline(always)]
-fn attempt(socket: *mut c_void) {
-    let sk = socket as u64;
+fn attempt(sk: Known, socket: *mut c_void) {
     // An MPTCP socket changes state together with its first subflow, which is a TCP socket: that one is told.
     let protocol: u16 = field!(sk, sock_protocol);
     if protocol != IPPROTO_TCP {
@@ -198,10 +198,11 @@ fn attempt(socket: *mut c_void) {
     // SAFETY: the helper takes nothing.
     header.ktime = unsafe { bpf_ktime_get_boot_ns() };
     let pending = Pending { header, state: PENDING_CALLING, inode };
-    if PENDING.get_ptr(&sk).is_some() {
+    let key = sk.address();
+    if PENDING.get_ptr(&key).is_some() {
         emit::count(Kind::Connect, Count::NoResult);
     }
-    if PENDING.insert(&sk, &pending, 0).is_err() {
+    if PENDING.insert(&key, &pending, 0).is_err() {
         emit::count(Kind::Connect, Count::PendingFull);
         report(sk, &pending.header, pending.header.ktime, 0, FLAG_RESULT_UNKNOWN, Peer::Socket);
         remember_reported(sk, 0);
@@ -210,11 +211,12 @@ fn attempt(socket: *mut c_void) {
 
 /// The handshake came to an end, good or bad.
 #[inline(always)]
-fn result(sk: u64, old: i32, new: i32) {
+fn result(sk: Known, old: i32, new: i32) {
     if new != TCP_ESTABLISHED && new != TCP_CLOSE {
         return;
     }
-    let Some(pending) = PENDING.get_ptr_mut(&sk) else { return };
+    let key = sk.address();
+    let Some(pending) = PENDING.get_ptr_mut(&key) else { return };
     let inode = fd::socket_inode(sk);
     // SAFETY: the map is preallocated.
     let same = inode == unsafe { (*pending).inode };
@@ -223,7 +225,7 @@ fn result(sk: u64, old: i32, new: i32) {
     let orphan = inode == 0 && old == TCP_SYN_SENT && new == TCP_CLOSE;
     if !same && !orphan {
         emit::count(Kind::Connect, Count::NoResult);
-        let _ = PENDING.remove(&sk);
+        let _ = PENDING.remove(&key);
         return;
     }
     // SAFETY: the map is preallocated; the entry is only deleted below.
@@ -241,20 +243,20 @@ fn result(sk: u64, old: i32, new: i32) {
             remember_reported(sk, error);
         }
     }
-    let _ = PENDING.remove(&sk);
+    let _ = PENDING.remove(&key);
 }
 
 /// The failure of `sk` was told: whoever called, or collects it by another connect(), tried nothing new.
 #[inline(always)]
-fn remember_reported(sk: u64, error: u32) {
-    let key = Reported { sk, inode: fd::socket_inode(sk) };
+fn remember_reported(sk: impl Object, error: u32) {
+    let key = Reported { sk: sk.address(), inode: fd::socket_inode(sk) };
     let _ = REPORTED.insert(&key, &error, 0);
 }
 
 /// Whether `error` is the failure that was already told of `sk`; it is forgotten then.
 #[inline(always)]
-fn was_reported(sk: u64, error: u32) -> bool {
-    let key = Reported { sk, inode: fd::socket_inode(sk) };
+fn was_reported(sk: impl Object, error: u32) -> bool {
+    let key = Reported { sk: sk.address(), inode: fd::socket_inode(sk) };
     let Some(told) = REPORTED.get_ptr(&key) else { return false };
     // SAFETY: the map is preallocated: a reused entry is a wrong number at worst.
     let told = unsafe { *told };
@@ -267,15 +269,16 @@ fn was_reported(sk: u64, error: u32) -> bool {
 
 /// connect() on a TCP socket returned.
 #[inline(always)]
-fn tcp_returned(sk: u64, result: i64, peer: Peer) {
+fn tcp_returned(sk: impl Object, result: i64, peer: Peer) {
     let error = -result;
-    if let Some(pending) = PENDING.get_ptr_mut(&sk) {
+    let key = sk.address();
+    if let Some(pending) = PENDING.get_ptr_mut(&key) {
         // SAFETY: as in `result`.
         unsafe {
             if (*pending).state == PENDING_CLOSED {
                 let error = if error > 0 { error as u32 } else { ECONNABORTED };
                 report(sk, &(*pending).header, (*pending).header.ktime, error, 0, Peer::Socket);
-                let _ = PENDING.remove(&sk);
+                let _ = PENDING.remove(&key);
             } else {
                 (*pending).state = PENDING_SENT;
             }
@@ -309,7 +312,7 @@ pub(super) fn is_no_attempt(error: i64) -> bool {
 
 /// connect() on a UDP socket returned.
 #[inline(always)]
-fn udp_returned(sk: u64, result: i64, peer: Peer) {
+fn udp_returned(sk: impl Object, result: i64, peer: Peer) {
     let subject = subject_now();
     let (error, peer) = if result < 0 { ((-result) as u32, peer) } else { (0, Peer::Socket) };
     if emit::is_self(Kind::Connect, subject.tgid) || is_ignored(sk, &peer) || emit::is_shed(Kind::Connect) {
@@ -321,7 +324,7 @@ fn udp_returned(sk: u64, result: i64, peer: Peer) {
 }
 
 #[inline(always)]
-fn is_udp(sk: u64) -> bool {
+fn is_udp(sk: impl Object) -> bool {
     let protocol: u16 = field!(sk, sock_protocol);
     protocol == IPPROTO_UDP || protocol == IPPROTO_UDPLITE
 }
@@ -350,8 +353,8 @@ fn is_mapped(address: u64) -> bool {
 
 // (struct sock *sk, struct sockaddr *uaddr, int addr_len), then the result.
 #[inline(always)]
-fn traced(ctx: &FExitContext) -> (u64, u64, i64) {
-    (ctx.arg::<*const u8>(0) as u64, ctx.arg::<*const u8>(1) as u64, i64::from(ctx.arg::<i32>(3)))
+fn traced(ctx: &FExitContext) -> (Known, u64, i64) {
+    (Known::new(ctx.arg(0)), ctx.arg::<*const u8>(1) as u64, i64::from(ctx.arg::<i32>(3)))
 }
 
 #[fexit]

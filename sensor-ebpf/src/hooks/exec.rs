@@ -6,15 +6,16 @@
 
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
-use bartizan_sensor_ebpf::abi::{ENVIRONMENT_MAX, EXE_INTERPRETER_TRUNCATED, Exec, FLAG_ARGV_TRUNCATED, FLAG_NAME_TRUNCATED, Kind};
+use bartizan_sensor_ebpf::abi::{ENVIRONMENT_MAX, EXE_INTERPRETER_TRUNCATED, Exec, FLAG_ARGV_TRUNCATED, FLAG_NAME_TRUNCATED, Kind, Ring};
 
-use crate::kernel::maps::{EXEC_SCRATCH, PRIORITY};
+use crate::kernel::maps::EXEC_SCRATCH;
+use crate::kernel::object::Known;
 use crate::kernel::{emit, field, image, tail, task, zero};
 
 #[btf_tracepoint(function = "sched_process_exec")]
 fn sched_process_exec(ctx: BtfTracePointContext) -> u32 {
     // (struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)
-    let (task_address, binprm) = (ctx.arg::<*const u8>(0) as u64, ctx.arg::<*const u8>(2) as u64);
+    let (executes, binprm) = (Known::new(ctx.arg(0)), Known::new(ctx.arg(2)));
     let Some(scratch) = EXEC_SCRATCH.get_ptr_mut(0) else { return 0 };
     let record = scratch.cast::<Exec>();
     let fixed = size_of::<Exec>();
@@ -22,12 +23,12 @@ fn sched_process_exec(ctx: BtfTracePointContext) -> u32 {
     unsafe {
         zero(record);
         let header = &raw mut (*record).header;
-        task::subject(header, task_address);
+        task::subject(header, executes);
         if emit::is_self(Kind::Exec, (*header).tgid) {
             return 0;
         }
-        image::credentials(&raw mut (*record).image, task_address);
-        image::streams(scratch, header, &raw mut (*record).stdio, &raw mut (*record).relay, task_address);
+        image::credentials(&raw mut (*record).image, executes);
+        image::streams(scratch, header, &raw mut (*record).stdio, &raw mut (*record).relay, executes);
 
         tail::begin(scratch);
         let requested: u64 = field!(binprm, binprm_filename);
@@ -45,7 +46,7 @@ fn sched_process_exec(ctx: BtfTracePointContext) -> u32 {
             (*record).interpreter = tail::span(scratch, fixed, from);
         }
 
-        let mm: u64 = field!(task_address, task_mm);
+        let mm: Known = field!(executes, task_mm);
         let (start, end): (u64, u64) = (field!(mm, mm_arg_start), field!(mm, mm_arg_end));
         let from = tail::used(scratch);
         // Cut, or its page is not resident: said as truncated either way.
@@ -53,7 +54,7 @@ fn sched_process_exec(ctx: BtfTracePointContext) -> u32 {
             (*header).flags |= FLAG_ARGV_TRUNCATED;
         }
         (*record).argv = tail::span(scratch, fixed, from);
-        image::paths(scratch, header, &raw mut (*record).image, fixed, task_address);
+        image::paths(scratch, header, &raw mut (*record).image, fixed, executes);
 
         // Behind the paths: a long environment must not take their room.
         let (start, end): (u64, u64) = (field!(mm, mm_env_start), field!(mm, mm_env_end));
@@ -71,7 +72,7 @@ fn sched_process_exec(ctx: BtfTracePointContext) -> u32 {
         }
         let total = tail::total(scratch, fixed);
         emit::stamp(header, Kind::Exec, total as u32);
-        emit::send(&PRIORITY, scratch, Kind::Exec, total);
+        emit::send(Ring::Priority, scratch, Kind::Exec, total);
     }
     0
 }

@@ -4,11 +4,12 @@
 
 use core::ffi::c_void;
 
-use bartizan_sensor_ebpf::abi::{Count, FlowEnd, Kind};
+use bartizan_sensor_ebpf::abi::{Count, FlowEnd, Kind, Ring};
 
 use super::connect::IPPROTO_TCP;
 use crate::kernel::flow::{self, OWN, owner};
 use crate::kernel::maps::{BULK, FLOWS};
+use crate::kernel::object::{Known, Object};
 use crate::kernel::{emit, fd, field, offset, zero};
 
 /// include/net/tcp_states.h: a connection that has sent or received something has been in a state other than these.
@@ -18,19 +19,19 @@ const TCP_CLOSE: i32 = 7;
 const TCP_LISTEN: i32 = 10;
 const TCP_NEW_SYN_RECV: i32 = 12;
 
-/// `sk` changes from the state `old` to closed.
+/// `sk`, the same as `socket`, changes from the state `old` to closed.
 #[inline(always)]
-pub(super) fn closed(sk: *mut c_void, old: i32) {
+pub(super) fn closed(sk: Known, socket: *mut c_void, old: i32) {
     if matches!(old, TCP_SYN_SENT | TCP_SYN_RECV | TCP_CLOSE | TCP_LISTEN | TCP_NEW_SYN_RECV) {
         return;
     }
-    let address = sk as u64;
     // An MPTCP socket closes besides its subflows, which are TCP sockets: those are told.
-    let protocol: u16 = field!(address, sock_protocol);
+    let protocol: u16 = field!(sk, sock_protocol);
     if protocol != IPPROTO_TCP {
         return;
     }
-    let flow = FLOWS.get(sk);
+    let flow = FLOWS.get(socket);
+    let address = sk.address();
     // SAFETY: the kernel keeps the value while the program runs.
     if !flow.is_null() && unsafe { (*flow).state } & OWN != 0 {
         emit::count(Kind::FlowEnd, Count::FilteredSelf);
@@ -38,7 +39,7 @@ pub(super) fn closed(sk: *mut c_void, old: i32) {
     }
     // SAFETY: as above.
     let met = unsafe { flow::met(flow, address) };
-    if emit::is_ignored_socket(Kind::FlowEnd as u16, met, address) || emit::is_shed(Kind::FlowEnd) {
+    if emit::is_ignored_socket(Kind::FlowEnd as u16, met, sk) || emit::is_shed(Kind::FlowEnd) {
         return;
     }
     let Some(mut entry) = BULK.reserve::<FlowEnd>(0) else {
@@ -46,11 +47,11 @@ pub(super) fn closed(sk: *mut c_void, old: i32) {
         return;
     };
     let record = entry.as_mut_ptr();
-    let family: u16 = field!(address, sock_family);
+    let family: u16 = field!(sk, sock_family);
     // SAFETY: reserved memory of the record's size, submitted below with nothing in between that could leave.
     unsafe {
         zero(record);
-        fd::inet(&raw mut (*record).socket, address, family);
+        fd::inet(&raw mut (*record).socket, sk, family);
         // The port's number is given back before the state changes; what packets carried stays.
         let port: u16 = field!(address, inet_sport);
         (*record).socket.local_port = u16::from_be(port);
@@ -61,23 +62,23 @@ pub(super) fn closed(sk: *mut c_void, old: i32) {
         }
         let (sent, again): (u64, u64) = (field!(address, tcp_bytes_sent), field!(address, tcp_bytes_retrans));
         (*record).bytes_sent = sent.wrapping_sub(again);
-        (*record).bytes_received = received(address);
+        (*record).bytes_received = received(sk);
         (*record).segments_sent = field!(address, tcp_segs_out);
         (*record).segments_received = field!(address, tcp_segs_in);
         (*record).retransmitted = field!(address, tcp_total_retrans);
-        let error: i32 = field!(address, sock_err);
+        let error: i32 = field!(sk, sock_err);
         (*record).error = error.unsigned_abs();
         emit::stamp(&raw mut (*record).header, Kind::FlowEnd, size_of::<FlowEnd>() as u32);
     }
-    entry.submit(emit::wakeup(&BULK));
+    entry.submit(emit::wakeup(Ring::Bulk));
     emit::count(Kind::FlowEnd, Count::Emitted);
 }
 
 /// Payload bytes that came in. The kernel counts the peer's FIN, too.
 #[inline(always)]
-fn received(address: u64) -> u64 {
-    let bytes: u64 = field!(address, tcp_bytes_received);
-    let flags: u64 = field!(address, sock_flags);
+fn received(sk: Known) -> u64 {
+    let bytes: u64 = field!(sk.address(), tcp_bytes_received);
+    let flags: u64 = field!(sk, sock_flags);
     let fin = flags & 1 << offset!(sock_done) != 0;
     if fin && bytes > 0 { bytes - 1 } else { bytes }
 }

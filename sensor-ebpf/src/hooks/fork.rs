@@ -7,12 +7,13 @@ use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use bartizan_sensor_ebpf::abi::{Fork, Kind, Ring};
 
+use crate::kernel::object::{Known, Object};
 use crate::kernel::{copy, emit, field, offset, task};
 
 #[btf_tracepoint(function = "task_newtask")]
 fn task_newtask(ctx: BtfTracePointContext) -> u32 {
     // (struct task_struct *task, unsigned long clone_flags)
-    let (child, flags) = (ctx.arg::<*const u8>(0) as u64, ctx.arg::<u64>(1));
+    let (child, flags) = (Known::new(ctx.arg(0)), ctx.arg::<u64>(1));
     let (pid, tgid): (u32, u32) = (field!(child, task_pid), field!(child, task_tgid));
     // Idle tasks, one for a processor that comes up, have pid 0 and are no processes.
     if pid != tgid || pid == 0 {
@@ -26,7 +27,7 @@ fn task_newtask(ctx: BtfTracePointContext) -> u32 {
             (*record).flags = flags;
             (*record).child_tgid = tgid;
             (*record).child_exec_id = exec_id as u32;
-            copy((&raw mut (*record).comm).cast(), 16, child + offset!(task_comm));
+            copy((&raw mut (*record).comm).cast(), 16, child.address() + offset!(task_comm));
         });
     }
     0

@@ -9,7 +9,7 @@ use bartizan_sensor_ebpf::abi::{FLAG_FROM_CALLER, FLAG_NAME_TRUNCATED, Kexec, Ke
 
 use super::module::{KEXEC, KEXEC_FILE, KEXEC_FILE_32, path_of, remember};
 use crate::kernel::call::{at_exit, errno, registers, thread};
-use crate::kernel::maps::{KERNEL_READS, KERNEL_SCRATCH, PRIORITY};
+use crate::kernel::maps::{KERNEL_READS, KERNEL_SCRATCH};
 use crate::kernel::{emit, fd, field, offset, tail, task, zero};
 
 /// include/uapi/linux/reboot.h, `LINUX_REBOOT_CMD_KEXEC`.
@@ -72,7 +72,7 @@ fn report_file(index: u32, error: u32, flags: u64, image: ImageFile, from_caller
         }
         let total = tail::total(scratch, fixed);
         emit::stamp(&raw mut (*record).header, Kind::Kexec, total as u32);
-        emit::send(&PRIORITY, scratch, Kind::Kexec, total);
+        emit::send(Ring::Priority, scratch, Kind::Kexec, total);
     }
 }
 

@@ -2,10 +2,11 @@
 
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
-use bartizan_sensor_ebpf::abi::{Count, Kind, Listen};
+use bartizan_sensor_ebpf::abi::{Count, Kind, Listen, Ring};
 
 use super::connect::IPPROTO_TCP;
 use crate::kernel::maps::BULK;
+use crate::kernel::object::Known;
 use crate::kernel::{emit, fd, field, flow, task, zero};
 
 /// include/net/tcp_states.h.
@@ -17,7 +18,7 @@ fn inet_sock_set_state_listen(ctx: BtfTracePointContext) -> u32 {
     if ctx.arg::<i32>(2) != TCP_LISTEN {
         return 0;
     }
-    let sk = ctx.arg::<*const u8>(0) as u64;
+    let sk = Known::new(ctx.arg(0));
     // An MPTCP socket listens by a TCP socket: that one is told.
     let protocol: u16 = field!(sk, sock_protocol);
     if protocol != IPPROTO_TCP {
@@ -45,7 +46,7 @@ fn inet_sock_set_state_listen(ctx: BtfTracePointContext) -> u32 {
         (*record).pad = 0;
         emit::stamp(&raw mut (*record).header, Kind::Listen, size_of::<Listen>() as u32);
     }
-    entry.submit(emit::wakeup(&BULK));
+    entry.submit(emit::wakeup(Ring::Bulk));
     emit::count(Kind::Listen, Count::Emitted);
     0
 }

@@ -12,6 +12,7 @@ use bartizan_sensor_ebpf::abi::{Kind, MemoryExec, Ring};
 
 use crate::kernel::call::Call;
 use crate::kernel::maps::{MADE_EXECUTABLE, MadeExecutable};
+use crate::kernel::object::Known;
 use crate::kernel::{emit, field, task};
 
 /// include/linux/mm.h.
@@ -39,9 +40,9 @@ struct Change {
 
 /// How often the running image did so by now, this time included; 0 when this time is not told.
 #[inline(always)]
-fn times(current: u64) -> u32 {
+fn times(current: Known) -> u32 {
     let exec_id: u64 = field!(current, task_self_exec_id);
-    let leader: u64 = field!(current, task_group_leader);
+    let leader: Known = field!(current, task_group_leader);
     let key =
         MadeExecutable { start_boottime: field!(leader, task_start_boottime), tgid: field!(current, task_tgid), exec_id: exec_id as u32 };
     let Some(known) = MADE_EXECUTABLE.get_ptr_mut(&key) else {

@@ -14,7 +14,7 @@ use bartizan_sensor_ebpf::abi::{
 use bartizan_sensor_ebpf::layout::ABSENT;
 
 use crate::kernel::call::{Call, thread};
-use crate::kernel::maps::{KERNEL_READS, KERNEL_SCRATCH, KernelRead, PRIORITY, Scratch};
+use crate::kernel::maps::{KERNEL_READS, KERNEL_SCRATCH, KernelRead, Scratch};
 use crate::kernel::{copy, emit, field, offset, path, tail, task, zero, zero_body};
 
 /// arch/x86/entry/syscalls/syscall_64.tbl and syscall_32.tbl.
@@ -98,7 +98,7 @@ fn send(scratch: *mut Scratch) {
     let total = tail::total(scratch, size_of::<Module>());
     // SAFETY: the scratch begins with the record.
     unsafe { emit::stamp(&raw mut (*record).header, Kind::Module, total as u32) };
-    emit::send(&PRIORITY, scratch, Kind::Module, total);
+    emit::send(Ring::Priority, scratch, Kind::Module, total);
 }
 
 /// What the module itself says.

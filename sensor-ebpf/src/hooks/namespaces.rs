@@ -9,6 +9,7 @@ use bartizan_sensor_ebpf::layout::ABSENT;
 
 use crate::kernel::call::{Call, at_exit, errno, thread};
 use crate::kernel::maps::NAMESPACES;
+use crate::kernel::object::Known;
 use crate::kernel::{emit, field, namespace, offset, task};
 
 /// include/uapi/linux/sched.h: every `CLONE_NEW*`.
@@ -19,9 +20,9 @@ const UNSHARE: u32 = 272;
 const UNSHARE_32: u32 = 310;
 
 #[inline(always)]
-fn ids(task: u64) -> NamespaceIds {
-    let proxy: u64 = field!(task, task_nsproxy);
-    let cred: u64 = field!(task, task_cred);
+fn ids(task: Known) -> NamespaceIds {
+    let proxy: Known = field!(task, task_nsproxy);
+    let cred: Known = field!(task, task_cred);
     let has_time = offset!(nsproxy_time_for_children) != u64::from(ABSENT) && offset!(timens_inum) != u64::from(ABSENT);
     NamespaceIds {
         mnt: namespace!(proxy, nsproxy_mnt_ns, mntns_inum),

@@ -13,8 +13,8 @@ use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_boot_ns,
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
 use bartizan_sensor_ebpf::abi::{
-    Count, FLOW_IN, FLOW_OUT, FdKind, Header, Kind, PIECE_MAX, Piece, STREAM_MAX, STREAM_SEGMENTS, Span, UDP_FLOW_NS, UdpFlow, UdpGathered,
-    UdpPeer,
+    Count, FLOW_IN, FLOW_OUT, FdKind, Header, Kind, PIECE_MAX, Piece, Ring, STREAM_MAX, STREAM_SEGMENTS, Span, UDP_FLOW_NS, UdpFlow,
+    UdpGathered, UdpPeer,
 };
 
 use super::connect::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP};
@@ -385,7 +385,7 @@ unsafe fn send(key: &UdpPeer, gathered: *mut UdpGathered, now: u64) {
             (*record).key = *key;
             copy((&raw mut (*record).gathered).cast(), size_of::<UdpGathered>() as u32, gathered as u64);
             emit::stamp(&raw mut (*record).header, Kind::UdpFlow, size_of::<UdpFlow>() as u32);
-            entry.submit(emit::wakeup(&BULK));
+            entry.submit(emit::wakeup(Ring::Bulk));
             emit::count(Kind::UdpFlow, Count::Emitted);
         } else {
             emit::count(Kind::UdpFlow, Count::RingFull);
@@ -498,7 +498,7 @@ unsafe fn take_into<const N: usize>(skb: *mut __sk_buff, sk: *mut bpf_sock, flow
         bpf_skb_load_bytes(skb.cast(), taking.at, (&raw mut (*record).data).cast(), len as u32);
         emit::stamp_raw(&raw mut (*record).header, taking.kind, size_of::<Taken<N>>() as u32);
     }
-    entry.submit(emit::wakeup(&BULK));
+    entry.submit(emit::wakeup(Ring::Bulk));
     emit::count_raw(taking.kind, Count::Emitted);
 }
 

@@ -10,15 +10,14 @@
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::{bpf_get_attach_cookie, bpf_probe_read_user, bpf_probe_read_user_str};
 use aya_ebpf::macros::{uprobe, uretprobe};
-use aya_ebpf::maps::RingBuf;
 use aya_ebpf::programs::{ProbeContext, RetProbeContext};
 use bartizan_sensor_ebpf::abi::{
     Count, FLAG_NAME_TRUNCATED, Header, Kind, PAM_ITEM_MAX, PAM_NAME_MAX, PamAccount, PamAuthenticate, PamEnd, PamItem, PamSessionClose,
-    PamSessionOpen, PamStart,
+    PamSessionOpen, PamStart, Ring,
 };
 
 use crate::kernel::call::thread;
-use crate::kernel::maps::{BULK, PAM_CALLS, PAM_STARTS, PRIORITY, PamCall, PamStarting};
+use crate::kernel::maps::{PAM_CALLS, PAM_STARTS, PamCall, PamStarting};
 use crate::kernel::{emit, field, task};
 
 /// Items that are no secrets, security/_pam_types.h: PAM_SERVICE, PAM_USER, PAM_TTY, PAM_RHOST, PAM_RUSER. 6 and 7 are passwords.
@@ -37,10 +36,10 @@ const _: () = assert!(
 
 /// Where records of the running task go.
 #[inline(always)]
-fn ring() -> &'static RingBuf {
+fn ring() -> Ring {
     let cred: u64 = field!(task::current(), task_cred);
     let euid: u32 = field!(cred, cred_euid);
-    if euid == 0 { &PRIORITY } else { &BULK }
+    if euid == 0 { Ring::Priority } else { Ring::Bulk }
 }
 
 /// The pointer at `address` of the caller's memory.
@@ -77,7 +76,7 @@ unsafe fn user_string(header: *mut Header, to: *mut u8, max: u32, address: u64) 
 macro_rules! send {
     ($kind:ident as $layout:ty, |$record:ident| $fill:block) => {{
         let ring = ring();
-        match ring.reserve::<$layout>(0) {
+        match emit::of(ring).reserve::<$layout>(0) {
             None => emit::count(Kind::$kind, Count::RingFull),
             Some(mut entry) => {
                 let $record = entry.as_mut_ptr();
@@ -87,7 +86,7 @@ macro_rules! send {
                     $fill
                     emit::stamp(&raw mut (*$record).header, Kind::$kind, size_of::<$layout>() as u32);
                 }
-                entry.submit(0);
+                entry.submit(emit::wakeup(ring));
                 emit::count(Kind::$kind, Count::Emitted);
             }
         }

@@ -10,7 +10,7 @@
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
-use bartizan_sensor_ebpf::abi::{Count, Kind, PROBE_PORTS, Probe, ProbeGathered, ProbeSource};
+use bartizan_sensor_ebpf::abi::{Count, Kind, PROBE_PORTS, Probe, ProbeGathered, ProbeSource, Ring};
 use bartizan_sensor_ebpf::layout::ABSENT;
 
 use super::connect::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP};
@@ -156,6 +156,6 @@ unsafe fn send(key: &ProbeSource, gathered: *const ProbeGathered) {
         copy((&raw mut (*record).ports).cast(), 2 * PROBE_PORTS as u32, (&raw const (*gathered).ports) as u64);
         emit::stamp(&raw mut (*record).header, Kind::Probe, size_of::<Probe>() as u32);
     }
-    entry.submit(emit::wakeup(&BULK));
+    entry.submit(emit::wakeup(Ring::Bulk));
     emit::count(Kind::Probe, Count::Emitted);
 }

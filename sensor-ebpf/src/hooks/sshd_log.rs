@@ -7,10 +7,10 @@
 use aya_ebpf::helpers::generated::bpf_probe_read_user_str;
 use aya_ebpf::macros::uprobe;
 use aya_ebpf::programs::ProbeContext;
-use bartizan_sensor_ebpf::abi::{Count, FLAG_NAME_TRUNCATED, Kind, SYSLOG_MAX, SshdLog};
+use bartizan_sensor_ebpf::abi::{Count, FLAG_NAME_TRUNCATED, Kind, Ring, SYSLOG_MAX, SshdLog};
 
 use crate::kernel::maps::PRIORITY;
-use crate::kernel::{emit, field, offset, read, task};
+use crate::kernel::{emit, field, task};
 
 /// `sshd`, and `sshd-session` and `sshd-auth` of OpenSSH 9.8 and newer.
 const SSHD: u32 = u32::from_le_bytes(*b"sshd");
@@ -20,7 +20,8 @@ const FORMAT: u64 = u64::from_le_bytes(*b"%.500s\0\0");
 #[inline(always)]
 fn said(format: u64, text: u64) -> u32 {
     let current = task::current();
-    if read::<u32>(current + offset!(task_comm)) != SSHD {
+    let comm: u32 = field!(current, task_comm);
+    if comm != SSHD {
         return 0;
     }
     let cred: u64 = field!(current, task_cred);
@@ -47,7 +48,7 @@ fn said(format: u64, text: u64) -> u32 {
         }
         emit::stamp(&raw mut (*record).header, Kind::SshdLog, size_of::<SshdLog>() as u32);
     }
-    entry.submit(0);
+    entry.submit(emit::wakeup(Ring::Priority));
     emit::count(Kind::SshdLog, Count::Emitted);
     0
 }

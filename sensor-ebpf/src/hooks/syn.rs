@@ -14,7 +14,8 @@ use bartizan_sensor_ebpf::layout::ABSENT;
 use super::connect::{AF_INET, AF_INET6, IPPROTO_TCP};
 use super::packets::{ETH_P_IP, load, transport};
 use crate::kernel::maps::{BPF_NOEXIST, SYN_OTHERS, SYNS};
-use crate::kernel::{bound, copy, emit, field, ignore, offset, read};
+use crate::kernel::object::{Known, Object};
+use crate::kernel::{bound, emit, fd, field, ignore, offset};
 
 /// FIN, SYN, RST, ACK (RFC 9293 §3.1).
 const FIN: u8 = 1;
@@ -126,7 +127,7 @@ fn add(gathered: *mut SynGathered, port: u16, now: u64) {
 
 /// The connection `sk`, which a peer asked for, is established.
 #[inline(always)]
-pub(super) fn completed(sk: u64) {
+pub(super) fn completed(sk: Known) {
     // An MPTCP socket changes state together with its first subflow, which is a TCP socket.
     let protocol: u16 = field!(sk, sock_protocol);
     if protocol != IPPROTO_TCP {
@@ -136,12 +137,12 @@ pub(super) fn completed(sk: u64) {
     let family: u16 = field!(sk, sock_family);
     // SAFETY: sixteen bytes, and four of them.
     unsafe {
-        if family == AF_INET6 && offset!(sock_v6_daddr) != u64::from(ABSENT) && !is_mapped(sk + offset!(sock_v6_daddr)) {
+        if family == AF_INET6 && offset!(sock_v6_daddr) != u64::from(ABSENT) && !is_mapped(sk) {
             key.family = AF_INET6.into();
-            copy((&raw mut key.source).cast(), 16, sk + offset!(sock_v6_daddr));
+            fd::address((&raw mut key.source).cast(), sk, offset!(sock_v6_daddr));
         } else {
             key.family = AF_INET.into();
-            copy((&raw mut key.source).cast(), 4, sk + offset!(sock_daddr));
+            (&raw mut key.source).cast::<u32>().write_unaligned(field!(sk, sock_daddr));
         }
     }
     // What is left out at its SYN is nobody else's connection either.
@@ -156,9 +157,10 @@ pub(super) fn completed(sk: u64) {
     }
 }
 
-/// Whether the IPv6 address at `address` is an IPv4-mapped one: its packets are IPv4's.
+/// Whether the peer of `sk` is an IPv4-mapped address: its packets are IPv4's.
 #[inline(always)]
-fn is_mapped(address: u64) -> bool {
-    let (high, low): (u64, u32) = (read(address), read(address + 8));
+fn is_mapped(sk: Known) -> bool {
+    let at = offset!(sock_v6_daddr);
+    let (high, low): (u64, u32) = (sk.member(at), sk.member(at + 8));
     high == 0 && low == 0xffff_u32.to_be()
 }

@@ -15,6 +15,7 @@ use bartizan_sensor_ebpf::abi::{FLAG_FROM_CALLER, Kind, Ring, Target, UNIX_NAME_
 use super::connect::{is_no_attempt, socket_at_exit};
 use crate::kernel::call::errno;
 use crate::kernel::maps::{UNIX_SCRATCH, UNIX_TOLD, UnixTold};
+use crate::kernel::object::Object;
 use crate::kernel::{bound, emit, fd, field, offset, read, task, zero};
 
 /// include/linux/socket.h.
@@ -178,7 +179,8 @@ fn returned(sk: u64, result: i64, address: u64, len: u64, user: bool) {
         // SAFETY: as above.
         (unsafe { take(name, address + PATH_AT, (len & 0xffff_ffff).saturating_sub(PATH_AT), user) }, 0_u64, 0_u64)
     };
-    let own: u64 = field!(current, task_thread_pid);
+    // <VERIFIER> An address, for `namespace_of`: nothing unknown can be added to a pointer of known type.
+    let own: u64 = read(current.address() + offset!(task_thread_pid));
     let other_pid_ns = u32::from(pid != 0 && namespace_of(pid) != namespace_of(own));
 
     let refused = error == EACCES || error == EPERM;

@@ -4,7 +4,8 @@ use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_boot_
 use aya_ebpf::maps::RingBuf;
 use bartizan_sensor_ebpf::abi::{ABI_VERSION, COUNTS, Count, Header, Kind, Ring};
 
-use super::maps::{BULK, BULK_WAKEUP, COUNTERS, PRIORITY, SCRATCH, SELF_TGID, SEQUENCE, SHED, Scratch};
+use super::maps::{ASLEEP, BULK, BULK_WAKEUP, COUNTERS, PRIORITY, SCRATCH, SELF_TGID, SEQUENCE, SHED, Scratch};
+use super::object::Object;
 use super::{bound, field, ignore, task};
 
 /// Counts one record of `kind`.
@@ -73,17 +74,17 @@ pub(crate) fn is_self(kind: Kind, tgid: u32) -> bool {
 
 /// Whether the configuration leaves records of `kind` by the task at `current` out, whatever their peer; if so it is counted.
 #[inline(always)]
-pub(crate) fn is_ignored(kind: Kind, current: u64) -> bool {
+pub(crate) fn is_ignored(kind: Kind, current: impl Object) -> bool {
     let entries = ignore::without_peer(kind as u16);
     entries != 0 && counted(kind as u16, entries & ignore::met_by(current))
 }
 
-/// Whether the configuration leaves a record of `kind` out whose owner met the conditions of `met`, and whose peer is the one of the socket at
+/// Whether the configuration leaves a record of `kind` out whose owner met the conditions of `met`, and whose peer is the one of the socket
 /// `sk`; if so it is counted.
 #[inline(always)]
-pub(crate) fn is_ignored_socket(kind: u16, met: u64, sk: u64) -> bool {
+pub(crate) fn is_ignored_socket(kind: u16, met: u64, sk: impl Object) -> bool {
     let entries = ignore::of_kind(kind) & met;
-    entries != 0 && counted(kind, ignore::with_socket(entries, sk))
+    entries != 0 && counted(kind, ignore::with_socket(entries, sk.address()))
 }
 
 /// Likewise, where the peer's address is at hand (IPv4 in the first four bytes).
@@ -102,13 +103,13 @@ fn counted(kind: u16, entries: u64) -> bool {
     entries != 0
 }
 
-/// Sends a record without a tail about `current` (an address), unless it is Bartizan itself, or left out by configuration, or a bulk record
+/// Sends a record without a tail about `current`, unless it is Bartizan itself, or left out by configuration, or a bulk record
 /// while those are left out. `fill` gets the record with its subject filled in and the rest not; it must write every field that is left.
 ///
 /// # Safety
 /// `fill` must initialise all of the record behind its header.
 #[inline(always)]
-pub(crate) unsafe fn fixed<T: 'static>(kind: Kind, ring: Ring, current: u64, fill: impl FnOnce(*mut T)) {
+pub(crate) unsafe fn fixed<T: 'static>(kind: Kind, ring: Ring, current: impl Object, fill: impl FnOnce(*mut T)) {
     let tgid: u32 = field!(current, task_tgid);
     if is_self(kind, tgid) || is_ignored(kind, current) || (matches!(ring, Ring::Bulk) && is_shed(kind)) {
         return;
@@ -122,12 +123,8 @@ pub(crate) unsafe fn fixed<T: 'static>(kind: Kind, ring: Ring, current: u64, fil
 /// # Safety
 /// As for [`fixed`].
 #[inline(always)]
-pub(crate) unsafe fn fixed_of_any<T: 'static>(kind: Kind, ring: Ring, current: u64, fill: impl FnOnce(*mut T)) {
-    let (ring, flags) = match ring {
-        Ring::Priority => (&PRIORITY, 0),
-        Ring::Bulk => (&BULK, wakeup(&BULK)),
-    };
-    let Some(mut entry) = ring.reserve::<T>(0) else {
+pub(crate) unsafe fn fixed_of_any<T: 'static>(kind: Kind, ring: Ring, current: impl Object, fill: impl FnOnce(*mut T)) {
+    let Some(mut entry) = of(ring).reserve::<T>(0) else {
         count(kind, Count::RingFull);
         return;
     };
@@ -138,8 +135,17 @@ pub(crate) unsafe fn fixed_of_any<T: 'static>(kind: Kind, ring: Ring, current: u
     fill(record);
     // SAFETY: as above.
     unsafe { stamp(record.cast(), kind, size_of::<T>() as u32) };
-    entry.submit(flags);
+    entry.submit(wakeup(ring));
     count(kind, Count::Emitted);
+}
+
+/// The ring itself.
+#[inline(always)]
+pub(crate) fn of(ring: Ring) -> &'static RingBuf {
+    match ring {
+        Ring::Priority => &PRIORITY,
+        Ring::Bulk => &BULK,
+    }
 }
 
 /// Stamps time, CPU, sequence, kind and ABI.
@@ -183,7 +189,7 @@ pub(crate) unsafe fn stamp_raw(header: *mut Header, kind: u16, len: u32) {
 /// # Safety
 /// `scratch` must be the program's own.
 #[inline(always)]
-pub(crate) unsafe fn begin<T: 'static>(scratch: *mut Scratch, kind: Kind, current: u64, must: bool) -> bool {
+pub(crate) unsafe fn begin<T: 'static>(scratch: *mut Scratch, kind: Kind, current: impl Object, must: bool) -> bool {
     let tgid: u32 = field!(current, task_tgid);
     if is_self(kind, tgid) || is_ignored(kind, current) || (!must && is_shed(kind)) {
         return false;
@@ -206,21 +212,16 @@ pub(crate) unsafe fn send_bulk<T: 'static>(scratch: *mut Scratch, kind: Kind) {
     let total = super::tail::total(scratch, size_of::<T>());
     // SAFETY: by contract.
     unsafe { stamp(scratch.cast(), kind, total as u32) };
-    send_with(&BULK, scratch, kind, total, wakeup(&BULK));
+    send(Ring::Bulk, scratch, kind, total);
 }
 
 /// Sends the first `len` bytes of `scratch` and counts the outcome.
 #[inline(always)]
-pub(crate) fn send(ring: &RingBuf, scratch: *mut Scratch, kind: Kind, len: u64) {
-    send_with(ring, scratch, kind, len, 0);
-}
-
-#[inline(always)]
-fn send_with(ring: &RingBuf, scratch: *mut Scratch, kind: Kind, len: u64, flags: u64) {
+pub(crate) fn send(ring: Ring, scratch: *mut Scratch, kind: Kind, len: u64) {
     let len = bound::<{ SCRATCH as u32 - 1 }>(len);
     // SAFETY: `len` is below the size of the scratch.
     let record = unsafe { core::slice::from_raw_parts(scratch.cast::<u8>(), len as usize) };
-    match ring.output::<[u8]>(record, flags) {
+    match of(ring).output::<[u8]>(record, wakeup(ring)) {
         Ok(()) => count(kind, Count::Emitted),
         Err(_) => count(kind, Count::RingFull),
     }
@@ -231,14 +232,24 @@ const BPF_RB_AVAIL_DATA: u64 = 0;
 const BPF_RB_NO_WAKEUP: u64 = 1;
 const BPF_RB_FORCE_WAKEUP: u64 = 2;
 
-/// How a bulk record is handed over: silently, unless [`BULK_WAKEUP`] bytes of the ring wait.
+/// How a record is handed over: silently while user space looks at the rings by itself. Where it sleeps, a record of the priority ring wakes
+/// it, and one of the bulk ring where [`BULK_WAKEUP`] bytes wait.
 ///
-/// A wake-up is an interrupt on this CPU, right inside the program, and what is pending in softirq runs at its end: state
-/// changes of other sockets, whose program runs the kernel would skip because this one still runs. User space looks at the
-/// rings often enough by itself.
+/// A wake-up is an interrupt on this CPU, right inside the program (1 to 3 µs), and what is pending in softirq runs at its end: state changes
+/// of other sockets, whose program runs the kernel would skip because this one still runs.
 #[inline(always)]
-pub(crate) fn wakeup(ring: &RingBuf) -> u64 {
-    // SAFETY: as in `offset!`.
-    let enough = unsafe { core::ptr::read_volatile(&raw const BULK_WAKEUP) };
-    if ring.query(BPF_RB_AVAIL_DATA) > enough { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP }
+pub(crate) fn wakeup(ring: Ring) -> u64 {
+    // SAFETY: a map value is aligned and lives for ever.
+    let asleep = ASLEEP.get_ptr(0).is_none_or(|word| unsafe { word.read_volatile() } != 0);
+    if !asleep {
+        return BPF_RB_NO_WAKEUP;
+    }
+    match ring {
+        Ring::Priority => 0,
+        Ring::Bulk => {
+            // SAFETY: as in `offset!`.
+            let enough = unsafe { core::ptr::read_volatile(&raw const BULK_WAKEUP) };
+            if BULK.query(BPF_RB_AVAIL_DATA) > enough { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP }
+        }
+    }
 }

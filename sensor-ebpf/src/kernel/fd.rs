@@ -7,6 +7,7 @@ use bartizan_sensor_ebpf::abi::{Fd, FdKind, RELAY_FDS, RELAY_SOCKETS, Relay, STD
 use bartizan_sensor_ebpf::layout::ABSENT;
 
 use super::mode::{S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFMT, S_IFREG, S_IFSOCK};
+use super::object::Object;
 use super::{bound, copy, field, offset, read};
 
 const AF_UNIX: u16 = 1;
@@ -31,7 +32,7 @@ const PTMX: u32 = (TTYAUX_MAJOR << 20) | 2;
 /// # Safety
 /// `out` must be valid for writing.
 #[inline(always)]
-pub(crate) unsafe fn inet(out: *mut Fd, sk: u64, family: u16) {
+pub(crate) unsafe fn inet<O: Object>(out: *mut Fd, sk: O, family: u16) {
     let peer_port: u16 = field!(sk, sock_dport);
     // SAFETY: `out` is valid by contract.
     unsafe {
@@ -42,19 +43,32 @@ pub(crate) unsafe fn inet(out: *mut Fd, sk: u64, family: u16) {
         (*out).inode = socket_inode(sk);
         if family == AF_INET6 && offset!(sock_v6_daddr) != u64::from(ABSENT) {
             (*out).kind = FdKind::Inet6 as u8;
-            copy((&raw mut (*out).local).cast(), 16, sk + offset!(sock_v6_rcv_saddr));
-            copy((&raw mut (*out).peer).cast(), 16, sk + offset!(sock_v6_daddr));
+            address((&raw mut (*out).local).cast(), sk, offset!(sock_v6_rcv_saddr));
+            address((&raw mut (*out).peer).cast(), sk, offset!(sock_v6_daddr));
         } else {
             (*out).kind = FdKind::Inet4 as u8;
-            copy((&raw mut (*out).local).cast(), 4, sk + offset!(sock_rcv_saddr));
-            copy((&raw mut (*out).peer).cast(), 4, sk + offset!(sock_daddr));
+            (&raw mut (*out).local).cast::<u32>().write(field!(sk, sock_rcv_saddr));
+            (&raw mut (*out).peer).cast::<u32>().write(field!(sk, sock_daddr));
         }
+    }
+}
+
+/// Copies the IPv6 address at `offset` of `sk`.
+///
+/// # Safety
+/// `out` must be valid for two words.
+#[inline(always)]
+pub(crate) unsafe fn address<O: Object>(out: *mut u64, sk: O, offset: u64) {
+    // SAFETY: by contract.
+    unsafe {
+        out.write(sk.member(offset));
+        out.add(1).write(sk.member(offset + 8));
     }
 }
 
 /// Inode of the socket file over `sk`; 0 when there is none.
 #[inline(always)]
-pub(crate) fn socket_inode(sk: u64) -> u64 {
+pub(crate) fn socket_inode<O: Object>(sk: O) -> u64 {
     let socket: u64 = field!(sk, sock_socket);
     if socket == 0 {
         return 0;
@@ -84,12 +98,12 @@ pub(crate) fn sock_of(file: u64) -> u64 {
 
 /// Address of descriptor `fd`'s `struct file` in `task`; 0 when it is not open.
 #[inline(always)]
-pub(crate) fn file_of(task: u64, fd: u32) -> u64 {
-    let files: u64 = field!(task, task_files);
-    if files == 0 {
+pub(crate) fn file_of<O: Object>(task: O, fd: u32) -> u64 {
+    let files: O = field!(task, task_files);
+    if files.is_null() {
         return 0;
     }
-    let table: u64 = field!(files, files_fdt);
+    let table: O = field!(files, files_fdt);
     let max: u32 = field!(table, fdt_max_fds);
     if fd >= max {
         return 0;

@@ -12,6 +12,7 @@ use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_sk_storage_get};
 use bartizan_sensor_ebpf::abi::{FLOW_IN, FLOW_OUT, Header};
 
 use super::maps::{ACCEPTED, FLOWS};
+use super::object::Known;
 use super::{fd, ignore, task};
 
 /// [`Flow::state`]: the connection is Bartizan's own.
@@ -183,9 +184,9 @@ pub(crate) fn established(sk: *mut c_void) {
     }
 }
 
-/// The running task took the connection `sk` from its listening socket. `met`: as [`Flow::met`].
+/// The running task took the connection `sk`, the same as `known`, from its listening socket. `met`: as [`Flow::met`].
 #[inline(always)]
-pub(crate) fn accepted(sk: *mut c_void, address: u64, met: u64) {
+pub(crate) fn accepted(sk: *mut c_void, known: Known, met: u64) {
     let flow = FLOWS.get_or_begin(sk);
     if flow.is_null() {
         return;
@@ -193,7 +194,7 @@ pub(crate) fn accepted(sk: *mut c_void, address: u64, met: u64) {
     // SAFETY: as in `connects`.
     unsafe {
         task::subject(&raw mut (*flow).owner, task::current());
-        (*flow).inode = fd::socket_inode(address);
+        (*flow).inode = fd::socket_inode(known);
         (*flow).met = met;
         (*flow).direction = FLOW_IN;
         (*flow).state &= OWN;

@@ -8,6 +8,7 @@ use bartizan_sensor_ebpf::abi::{IGNORE_CGROUP_DEPTH, IGNORE_PREFIX_BITS, Ignore,
 use bartizan_sensor_ebpf::layout::ABSENT;
 
 use super::maps::{IGNORE, IGNORE_CGROUPS, IGNORE_EXES, IGNORE_NETWORKS, IGNORE_UIDS};
+use super::object::Object;
 use super::{bound, copy, field, offset};
 
 const AF_INET6: u16 = 10;
@@ -43,10 +44,10 @@ pub(crate) fn met_by_nobody() -> u64 {
     !(word!(exe) | word!(uid) | word!(cgroup))
 }
 
-/// Entries of whose conditions the task at this address meets those on processes.
+/// Entries of whose conditions `task` meets those on processes.
 #[inline(always)]
-pub(crate) fn met_by(task: u64) -> u64 {
-    if word!(exe) | word!(uid) | word!(cgroup) == 0 { u64::MAX } else { look(task) }
+pub(crate) fn met_by(task: impl Object) -> u64 {
+    if word!(exe) | word!(uid) | word!(cgroup) == 0 { u64::MAX } else { look(task.address()) }
 }
 
 #[inline(never)]

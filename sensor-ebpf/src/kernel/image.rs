@@ -6,6 +6,7 @@ use bartizan_sensor_ebpf::abi::{
 use bartizan_sensor_ebpf::layout::ABSENT;
 
 use super::maps::{SCRATCH, Scratch};
+use super::object::Object;
 use super::{copy, fd, field, namespace, offset, path, read, tail};
 
 /// include/uapi/linux/magic.h. In fs/overlayfs/ovl_entry.h, `__upperdentry` follows the `vfs_inode` of `struct ovl_inode` (6.1, 6.12 and
@@ -20,19 +21,20 @@ const CTIME_QUERIED: u32 = 1 << 31;
 /// # Safety
 /// `image` must be valid for writing, and its bytes zero.
 #[inline(always)]
-pub(crate) unsafe fn credentials(image: *mut Image, task: u64) {
-    let cred: u64 = field!(task, task_cred);
-    let parent: u64 = field!(task, task_real_parent);
-    let parent_leader: u64 = field!(parent, task_group_leader);
+pub(crate) unsafe fn credentials<O: Object>(image: *mut Image, task: O) {
+    let cred: O = field!(task, task_cred);
+    let parent: O = field!(task, task_real_parent);
+    let parent_leader: O = field!(parent, task_group_leader);
     let parent_exec_id: u64 = field!(parent, task_self_exec_id);
-    let nsproxy: u64 = field!(task, task_nsproxy);
-    let mnt_ns: u64 = field!(nsproxy, nsproxy_mnt_ns);
-    let pid: u64 = field!(task, task_thread_pid);
+    let nsproxy: O = field!(task, task_nsproxy);
+    let mnt_ns: O = field!(nsproxy, nsproxy_mnt_ns);
+    // <VERIFIER> An address: where in it depends on the level, and nothing unknown can be added to a pointer of known type.
+    let pid: u64 = read(task.address() + offset!(task_thread_pid));
     let level: u32 = field!(pid, pid_level);
     let pid_ns: u64 = read(pid + offset!(pid_numbers) + u64::from(level) * offset!(upid_size) + offset!(upid_ns));
-    let signal: u64 = field!(task, task_signal);
-    let sid_pid: u64 = read(signal + offset!(signal_pids) + offset!(pidtype_sid) * 8);
-    let tty: u64 = field!(signal, signal_tty);
+    let signal: O = field!(task, task_signal);
+    let sid_pid: u64 = signal.member(offset!(signal_pids) + offset!(pidtype_sid) * 8);
+    let tty: O = field!(signal, signal_tty);
     // SAFETY: `image` is valid by contract.
     unsafe {
         (*image).parent_start_boottime = field!(parent_leader, task_start_boottime);
@@ -51,9 +53,9 @@ pub(crate) unsafe fn credentials(image: *mut Image, task: u64) {
         (*image).time_ns = if has_time { namespace!(nsproxy, nsproxy_time_ns, timens_inum) } else { 0 };
         (*image).uts_ns = namespace!(nsproxy, nsproxy_uts_ns, utsns_inum);
         (*image).user_ns = namespace!(cred, cred_user_ns, userns_inum);
-        copy((&raw mut (*image).comm).cast(), 16, task + offset!(task_comm));
-        if tty != 0 {
-            copy((&raw mut (*image).tty).cast(), 16, tty + offset!(tty_name));
+        copy((&raw mut (*image).comm).cast(), 16, task.address() + offset!(task_comm));
+        if !tty.is_null() {
+            copy((&raw mut (*image).tty).cast(), 16, tty.address() + offset!(tty_name));
         }
     }
 }
@@ -63,31 +65,31 @@ pub(crate) unsafe fn credentials(image: *mut Image, task: u64) {
 /// # Safety
 /// `image` and `header` must lie in `scratch`, whose tail begins at `fixed`.
 #[inline(always)]
-pub(crate) unsafe fn paths(scratch: *mut Scratch, header: *mut Header, image: *mut Image, fixed: usize, task: u64) {
+pub(crate) unsafe fn paths<O: Object>(scratch: *mut Scratch, header: *mut Header, image: *mut Image, fixed: usize, task: O) {
     let from = tail::used(scratch);
-    path::cgroup(scratch, fixed as u64, task);
+    path::cgroup(scratch, fixed as u64, task.address());
     // SAFETY: by contract, here and below.
     unsafe { (*image).cgroup = tail::span(scratch, fixed, from) };
 
-    let mm: u64 = field!(task, task_mm);
-    if mm != 0 {
-        let file: u64 = field!(mm, mm_exe_file);
-        if file != 0 {
-            let inode: u64 = field!(file, file_inode);
-            let sb: u64 = field!(inode, inode_sb);
+    let mm: O = field!(task, task_mm);
+    if !mm.is_null() {
+        let file: O = field!(mm, mm_exe_file);
+        if !file.is_null() {
+            let inode: O = field!(file, file_inode);
+            let sb: O = field!(inode, inode_sb);
             let mode: u16 = field!(inode, inode_mode);
             let magic: u64 = field!(sb, sb_magic);
-            let path = file + offset!(file_path);
-            let dentry: u64 = field!(path, path_dentry);
+            let (dentry, mount): (O, u64) =
+                (file.member(offset!(file_path) + offset!(path_dentry)), file.member(offset!(file_path) + offset!(path_mnt)));
             let folder: u64 = field!(dentry, dentry_parent);
-            let mut flags = if folder == dentry { EXE_ALONE } else { 0 };
-            if magic == OVERLAYFS_SUPER_MAGIC && read::<u64>(inode + offset!(inode_struct_size)) != 0 {
+            let mut flags = if folder == dentry.address() { EXE_ALONE } else { 0 };
+            if magic == OVERLAYFS_SUPER_MAGIC && read::<u64>(inode.address() + offset!(inode_struct_size)) != 0 {
                 flags |= EXE_UPPER;
             }
             let from = tail::used(scratch);
             // SAFETY: as above.
             unsafe {
-                if path::walk(scratch, fixed as u64, file + offset!(file_path)) != 0 {
+                if path::walk_from(scratch, fixed as u64, dentry.address(), mount) != 0 {
                     (*header).flags |= FLAG_EXE_TRUNCATED;
                 }
                 (*image).exe = tail::span(scratch, fixed, from);
@@ -105,12 +107,12 @@ pub(crate) unsafe fn paths(scratch: *mut Scratch, header: *mut Header, image: *m
             }
         }
     }
-    let fs: u64 = field!(task, task_fs);
-    if fs != 0 {
+    let fs: O = field!(task, task_fs);
+    if !fs.is_null() {
         let from = tail::used(scratch);
         // SAFETY: as above.
         unsafe {
-            if path::walk(scratch, fixed as u64, fs + offset!(fs_pwd)) != 0 {
+            if path::walk(scratch, fixed as u64, fs.address() + offset!(fs_pwd)) != 0 {
                 (*header).flags |= FLAG_CWD_TRUNCATED;
             }
             (*image).cwd = tail::span(scratch, fixed, from);
@@ -123,7 +125,7 @@ pub(crate) unsafe fn paths(scratch: *mut Scratch, header: *mut Header, image: *m
 /// # Safety
 /// `header`, `stdio` and `out` must lie in `scratch`, and the bytes of the last two be zero.
 #[inline(always)]
-pub(crate) unsafe fn streams(scratch: *mut Scratch, header: *mut Header, stdio: *mut [Fd; STDIO], out: *mut Relay, task: u64) {
+pub(crate) unsafe fn streams<O: Object>(scratch: *mut Scratch, header: *mut Header, stdio: *mut [Fd; STDIO], out: *mut Relay, task: O) {
     let ends = no_ends(scratch);
     for number in 0..STDIO {
         let file = fd::file_of(task, number as u32);
@@ -137,15 +139,15 @@ pub(crate) unsafe fn streams(scratch: *mut Scratch, header: *mut Header, stdio: 
     if unsafe { ends.read_volatile() | ends.add(1).read_volatile() | ends.add(2).read_volatile() } == 0 {
         return;
     }
-    let parent: u64 = field!(task, task_real_parent);
-    let leader: u64 = field!(parent, task_group_leader);
+    let parent: O = field!(task, task_real_parent);
+    let leader: O = field!(parent, task_group_leader);
     let exec_id: u64 = field!(parent, task_self_exec_id);
     // SAFETY: by contract.
     unsafe {
         (*out).tgid = field!(parent, task_tgid);
         (*out).start_boottime = field!(leader, task_start_boottime);
         (*out).exec_id = exec_id as u32;
-        if fd::relay(parent, out, ends) != 0 {
+        if fd::relay(parent.address(), out, ends) != 0 {
             (*header).flags |= FLAG_RELAY_TRUNCATED;
         }
     }

@@ -17,7 +17,7 @@ pub(crate) static OFFSETS: KernelOffsets = KernelOffsets::UNRESOLVED;
 #[unsafe(no_mangle)]
 pub(crate) static SELF_TGID: u32 = 0;
 
-/// Bytes that wait in [`BULK`] before a record wakes user space, set by user space before load; 0 wakes with each.
+/// Bytes that wait in [`BULK`] before a record wakes user space where that is [`ASLEEP`], set by user space before load; 0 wakes with each.
 #[unsafe(no_mangle)]
 pub(crate) static BULK_WAKEUP: u64 = 2 << 20;
 
@@ -115,6 +115,10 @@ pub(crate) const BPF_NOEXIST: u64 = 1;
 /// One word that user space sets: not 0 while Bartizan is at its CPU ceiling and leaves bulk kinds out.
 #[map]
 pub(crate) static SHED: Array<u32> = Array::with_max_entries(1, 0);
+
+/// One word that user space sets: not 0 while it waits for the rings; else it looks at them by itself, and a wake-up would be for nothing.
+#[map]
+pub(crate) static ASLEEP: Array<u32> = Array::with_max_entries(1, 0);
 
 /// Packets to closed ports, by source. User space empties it once a second: so many sources in a second have room.
 #[map]

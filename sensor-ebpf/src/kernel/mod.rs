@@ -8,6 +8,7 @@ pub(crate) mod ignore;
 pub(crate) mod image;
 pub(crate) mod maps;
 pub(crate) mod mode;
+pub(crate) mod object;
 pub(crate) mod path;
 pub(crate) mod tail;
 pub(crate) mod task;
@@ -104,10 +105,10 @@ macro_rules! offset {
 }
 pub(crate) use offset;
 
-/// Follows a member: `read(base + offset)`.
+/// Reads a member of an [`Object`](object::Object): of an address by the helper, of what the verifier knows by a load.
 macro_rules! field {
     ($base:expr, $slot:ident) => {
-        crate::kernel::read($base + crate::kernel::offset!($slot))
+        crate::kernel::object::Object::member($base, crate::kernel::offset!($slot))
     };
 }
 pub(crate) use field;
@@ -116,7 +117,7 @@ pub(crate) use field;
 /// its end.
 macro_rules! namespace {
     ($holder:expr, $pointer:ident, $inum:ident) => {{
-        let namespace: u64 = crate::kernel::field!($holder, $pointer);
+        let namespace = crate::kernel::object::same(&$holder, crate::kernel::field!($holder, $pointer));
         crate::kernel::field!(namespace, $inum)
     }};
 }

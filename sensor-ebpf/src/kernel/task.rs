@@ -2,20 +2,21 @@
 
 use bartizan_sensor_ebpf::abi::{FLAG_KERNEL_THREAD, Header, Target};
 
+use super::object::{Known, Object};
 use super::{field, offset, read};
 
 /// `PF_KTHREAD`, include/linux/sched.h.
 const PF_KTHREAD: u32 = 0x0020_0000;
 
-/// Fills the subject of `header` from `task` (an address), and clears the flags.
+/// Fills the subject of `header` from `task`, and clears the flags.
 ///
 /// # Safety
 /// `header` must be valid for writing.
 #[inline(always)]
-pub(crate) unsafe fn subject(header: *mut Header, task: u64) {
-    let leader: u64 = field!(task, task_group_leader);
-    let cred: u64 = field!(task, task_cred);
-    let parent: u64 = field!(task, task_real_parent);
+pub(crate) unsafe fn subject<O: Object>(header: *mut Header, task: O) {
+    let leader: O = field!(task, task_group_leader);
+    let cred: O = field!(task, task_cred);
+    let parent: O = field!(task, task_real_parent);
     let flags: u32 = field!(task, task_flags);
     let exec_id: u64 = field!(task, task_self_exec_id);
     // SAFETY: `header` is valid by contract.
@@ -32,14 +33,14 @@ pub(crate) unsafe fn subject(header: *mut Header, task: u64) {
     }
 }
 
-/// Fills `target` from `task` (an address).
+/// Fills `target` from `task`.
 ///
 /// # Safety
 /// `target` must be valid for writing.
 #[inline(always)]
-pub(crate) unsafe fn target(target: *mut Target, task: u64) {
-    let leader: u64 = field!(task, task_group_leader);
-    let cred: u64 = field!(task, task_cred);
+pub(crate) unsafe fn target<O: Object>(target: *mut Target, task: O) {
+    let leader: O = field!(task, task_group_leader);
+    let cred: O = field!(task, task_cred);
     let exec_id: u64 = field!(task, task_self_exec_id);
     // SAFETY: by contract.
     unsafe {
@@ -53,10 +54,10 @@ pub(crate) unsafe fn target(target: *mut Target, task: u64) {
 
 /// Id of the task's cgroup in the unified hierarchy.
 #[inline(always)]
-fn cgroup_id(task: u64) -> u64 {
-    let css_set: u64 = field!(task, task_cgroups);
-    let cgroup: u64 = field!(css_set, css_set_dfl);
-    let node: u64 = field!(cgroup, cgroup_kn);
+fn cgroup_id<O: Object>(task: O) -> u64 {
+    let css_set: O = field!(task, task_cgroups);
+    let cgroup: O = field!(css_set, css_set_dfl);
+    let node: O = field!(cgroup, cgroup_kn);
     field!(node, kn_id)
 }
 
@@ -68,9 +69,9 @@ pub(crate) fn leader_of(pid: u64) -> u64 {
     if first == 0 { 0 } else { first - offset!(task_pid_links) - offset!(pidtype_tgid) * 16 }
 }
 
-/// Address of the running task.
+/// The running task.
 #[inline(always)]
-pub(crate) fn current() -> u64 {
-    // SAFETY: the helper takes nothing and returns an address.
-    unsafe { aya_ebpf::helpers::generated::bpf_get_current_task() }
+pub(crate) fn current() -> Known {
+    // SAFETY: the helper takes nothing and returns a pointer of which the verifier knows the type (Linux 5.11).
+    Known::new(unsafe { aya_ebpf::helpers::generated::bpf_get_current_task_btf() }.cast_const().cast())
 }

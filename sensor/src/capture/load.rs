@@ -17,7 +17,7 @@ use super::hooks::{Attach, Hook, ProgramSpec, Tier, absent, hooks, refused_by_ty
 use super::ignore::{self, Ignoring};
 use super::libraries::Libraries;
 use super::offsets::{self, OffsetsError};
-use super::syns;
+use super::{rings, syns};
 use crate::config::ignore::IgnoreEntry;
 
 /// The kernel object that `cargo xtask build` made; empty in a build without it.
@@ -129,18 +129,24 @@ unsafe impl aya::Pod for PendingValue {}
 /// Connection attempts without a result, by the address of their `struct sock`.
 pub type PendingMap = HashMap<MapData, u64, PendingValue>;
 
-/// Everything that is loaded. Dropping it detaches.
+/// Everything that is loaded.
 pub struct Loaded {
-    /// Owns programs and links: dropping it detaches.
-    pub ebpf: Ebpf,
+    /// Programs and maps.
+    pub kernel: Kernel,
     /// The task iterator, when the kernel has one.
     pub seeds: Option<IterLink>,
-    /// Ring for what must not be lost.
-    pub priority: RingBuf<MapData>,
-    /// Ring for bulk.
-    pub bulk: RingBuf<MapData>,
     /// Counters by kind.
     pub counters: PerCpuArray<MapData, u64>,
+    /// Every hook, in the order of [`hooks`].
+    pub hooks: Vec<HookReport>,
+}
+
+/// The programs, and what is shared with them while they run.
+pub struct Kernel {
+    /// Owns programs and links: dropping it detaches.
+    pub ebpf: Ebpf,
+    /// Where records come from.
+    pub rings: rings::Maps,
     /// Connection attempts without a result.
     pub pending: PendingMap,
     /// Packets to closed ports, gathered by source.
@@ -159,8 +165,6 @@ pub struct Loaded {
     pub fanotify: Option<Group>,
     /// What is left out before a record is made of it.
     pub ignoring: Ignoring,
-    /// Every hook, in the order of [`hooks`].
-    pub hooks: Vec<HookReport>,
 }
 
 /// Loads and attaches.
@@ -196,8 +200,8 @@ pub fn load(config: &LoadConfig) -> Result<Loaded, LoadError> {
         .load(OBJECT)
         .map_err(|error| LoadError::Object(Box::new(error)))?;
 
-    let priority = ring(&mut ebpf, "PRIORITY")?;
-    let bulk = ring(&mut ebpf, "BULK")?;
+    let asleep = Array::try_from(take(&mut ebpf, "ASLEEP")?).map_err(|error| LoadError::Map("ASLEEP", error))?;
+    let rings = rings::Maps { priority: ring(&mut ebpf, "PRIORITY")?, bulk: ring(&mut ebpf, "BULK")?, asleep };
     let counters = take(&mut ebpf, "COUNTERS")?;
     let counters = PerCpuArray::try_from(counters).map_err(|error| LoadError::Map("COUNTERS", error))?;
     let pending = HashMap::try_from(take(&mut ebpf, "PENDING")?).map_err(|error| LoadError::Map("PENDING", error))?;
@@ -233,23 +237,8 @@ pub fn load(config: &LoadConfig) -> Result<Loaded, LoadError> {
         let reasons: Vec<String> = hooks.iter().flat_map(|report| report.reasons.iter().cloned()).take(3).collect();
         return Err(LoadError::NoHook(reasons.join("; ")));
     }
-    Ok(Loaded {
-        ebpf,
-        seeds,
-        priority,
-        bulk,
-        counters,
-        pending,
-        probes,
-        udp_flows,
-        syns,
-        shed,
-        libraries,
-        watch,
-        fanotify,
-        ignoring,
-        hooks,
-    })
+    let kernel = Kernel { ebpf, rings, pending, probes, udp_flows, syns, shed, libraries, watch, fanotify, ignoring };
+    Ok(Loaded { kernel, seeds, counters, hooks })
 }
 
 /// Bytes that `percent` of a ring of `ring` bytes are.

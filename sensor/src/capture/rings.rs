@@ -6,12 +6,13 @@
 //! record it gave; behind an unfinished one, records are held for at most [`HOLD`].
 //!
 //! Records that come close together are taken together (`sensor.ring_gather`): a wake-up and an append cost more than what one record needs.
+//! Nor does the kernel wake anybody then: it does so only while this says that it sleeps.
 
 use std::mem::offset_of;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use aya::maps::{MapData, RingBuf};
+use aya::maps::{Array, MapData, RingBuf};
 use bartizan_sensor_ebpf::abi::Header;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -29,19 +30,33 @@ const LOOK_AT_LEAST: Duration = Duration::from_millis(1);
 /// For so long after a bulk record, which wakes nobody, others are looked for as often as records are gathered.
 const BUSY: Duration = Duration::from_millis(250);
 
+/// The same after a record of the priority ring, which wakes where nobody looks.
+const BUSY_PRIORITY: Duration = Duration::from_millis(10);
+
 /// Records taken from one ring before the other gets its turn.
 const BATCH: usize = 4096;
 
+/// What is shared with the kernel's programs.
+pub struct Maps {
+    /// Ring for what must not be lost.
+    pub priority: RingBuf<MapData>,
+    /// Ring for bulk.
+    pub bulk: RingBuf<MapData>,
+    /// One word: not 0 while the reader sleeps, so that it is to be woken.
+    pub asleep: Array<MapData, u32>,
+}
+
 /// The reader of both rings.
 pub struct Rings {
-    priority: RingBuf<MapData>,
-    bulk: RingBuf<MapData>,
+    maps: Maps,
+    /// The kernel knows that it sleeps. It is told before the last look, and wakes until it is told otherwise.
+    asleep: bool,
     /// After something was found, how long the next records are gathered before they are looked for.
     gather: Duration,
     /// The last reading found something.
     found: bool,
-    /// When the last bulk record was read.
-    last_bulk: Option<Instant>,
+    /// Until when more records are expected.
+    busy: Option<Instant>,
 }
 
 /// What one reading found.
@@ -55,8 +70,8 @@ pub struct Reading {
 
 impl Rings {
     /// A reader of both, that gathers for so long.
-    pub fn new(priority: RingBuf<MapData>, bulk: RingBuf<MapData>, gather: Duration) -> Self {
-        Self { priority, bulk, gather, found: false, last_bulk: None }
+    pub fn new(maps: Maps, gather: Duration) -> Self {
+        Self { maps, asleep: false, gather, found: false, busy: None }
     }
 
     /// How long records are gathered.
@@ -65,19 +80,34 @@ impl Rings {
     }
 
     /// Waits until something is there (in `other` too), or `timeout` has passed, or bulk records may have come, or what is `held` may be due.
-    pub fn wait(&self, timeout: Duration, held: bool, other: Option<BorrowedFd<'_>>) {
+    pub fn wait(&mut self, timeout: Duration, held: bool, other: Option<BorrowedFd<'_>>) {
         if self.found {
+            self.sleeps(false);
             std::thread::sleep(self.gather.min(timeout));
             return;
         }
-        let busy = self.last_bulk.is_some_and(|last| last.elapsed() < BUSY);
-        let timeout = rest(self.gather, busy, held).map_or(timeout, |rest| rest.min(timeout));
+        let busy = self.busy.is_some_and(|until| Instant::now() < until);
+        // A program that asked just before the kernel was told has not handed over its record yet: one short wait more.
+        let settling = !busy && self.sleeps(true);
+        let timeout = rest(self.gather, busy || settling, held).map_or(timeout, |rest| rest.min(timeout));
         self.poll(PollTimeout::try_from(timeout).unwrap_or(PollTimeout::ZERO), other);
+    }
+
+    /// Tells the kernel whether records are to wake; whether that is new to it.
+    fn sleeps(&mut self, asleep: bool) -> bool {
+        if self.asleep == asleep {
+            return false;
+        }
+        // Where it cannot be told it goes on as before: then every record wakes, or the next wait ends by its timeout.
+        if self.maps.asleep.set(0, u32::from(asleep), 0).is_ok() {
+            self.asleep = asleep;
+        }
+        true
     }
 
     /// Waits for one of the rings, or for `other`; whether each ring holds something, finished or not.
     fn poll(&self, timeout: PollTimeout, other: Option<BorrowedFd<'_>>) -> [bool; 2] {
-        let (priority, bulk) = (self.priority.as_fd(), self.bulk.as_fd());
+        let (priority, bulk) = (self.maps.priority.as_fd(), self.maps.bulk.as_fd());
         // Where there is no other, a ring stands twice.
         let mut fds = [priority, bulk, other.unwrap_or(priority)].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         match poll(&mut fds, timeout) {
@@ -91,7 +121,7 @@ impl Rings {
     /// call; [`u64::MAX`] holds nothing back, for the end, again and again until nothing is found.
     pub fn read(&mut self, now: u64, mut each: impl FnMut(&[u8])) -> Reading {
         let mut given = [Given::default(); 2];
-        for (ring, given) in [&mut self.priority, &mut self.bulk].into_iter().zip(&mut given) {
+        for (ring, given) in [&mut self.maps.priority, &mut self.maps.bulk].into_iter().zip(&mut given) {
             let mut taken = 0;
             while taken < BATCH {
                 let Some(item) = ring.next() else { break };
@@ -103,8 +133,9 @@ impl Rings {
         }
         let taken = given.iter().map(|given| given.taken).sum();
         self.found = taken > 0;
-        if given[1].taken > 0 {
-            self.last_bulk = Some(Instant::now());
+        if self.found {
+            let busy = if given[1].taken > 0 { BUSY } else { BUSY_PRIORITY };
+            self.busy = self.busy.max(Some(Instant::now() + busy));
         }
         for (given, holds) in given.iter_mut().zip(self.poll(PollTimeout::ZERO, None)) {
             given.is_empty = !holds;
@@ -113,7 +144,7 @@ impl Rings {
     }
 }
 
-/// How long is waited at most where nothing was found: not at all limited where nothing is expected. `busy`: bulk records may come; `held`:
+/// How long is waited at most where nothing was found: not at all limited where nothing is expected. `busy`: records may come; `held`:
 /// some wait for their turn.
 fn rest(gather: Duration, busy: bool, held: bool) -> Option<Duration> {
     let looks = gather.max(LOOK_AT_LEAST);

@@ -14,6 +14,7 @@ use bartizan_bus::event::{InetSocket, NS_PER_TICK, ProcessNamespaces, Stdio, Std
 use bartizan_sensor_ebpf::abi::{ARGV_MAX, DecodeError, Header, Kind, RELAY_SOCKETS};
 use procfs::process::{FDTarget, Process as Proc};
 
+use super::load::{HookReport, HookState};
 use super::rings::Aligned;
 use crate::project::{ExeInode, Image, Observation, Subject, What, escape_bytes, project};
 
@@ -67,6 +68,11 @@ fn exact(record: &[u8], cmdline: &[u8]) -> Result<Observation, DecodeError> {
         (image.argv, image.argv_truncated) = split_argv(cmdline);
     }
     Ok(observation)
+}
+
+/// Whether the operator has not turned seeds off.
+pub fn is_active(hooks: &[HookReport]) -> bool {
+    hooks.iter().any(|report| report.hook.name == "process_seed" && report.state == HookState::Active)
 }
 
 /// Takes the seeds; `now` is the boot clock in nanoseconds.

@@ -101,7 +101,7 @@ fn try_hooks(config: &Config) -> Hooks {
     let loaded = load(&LoadConfig { ring_priority: 64 << 10, ring_bulk: 64 << 10, ..config.sensor.load(&config.files) });
     match loaded {
         Ok(loaded) => {
-            let libraries = loaded.libraries.report();
+            let libraries = loaded.kernel.libraries.report();
             let hooks = loaded.hooks.iter().map(|report| hook_status(report, &libraries)).collect();
             Hooks::Tried { hooks, blind: blind(&loaded.hooks, &libraries) }
         }

@@ -13,21 +13,15 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::format::Header;
 use super::totals::Totals;
 use super::write::{WriteError, Writer};
-use crate::capture::files::FileWatch;
 use crate::capture::load::Loaded;
-use crate::capture::loss::Losses;
-use crate::capture::rings::Rings;
 use crate::capture::{HookState, LoadError, load, mounts, seed};
 use crate::config::Config;
-use crate::daemon::{DaemonError, USERS, lookups, may_capture, start_event};
+use crate::daemon::{DaemonError, lookups, may_capture, start_event};
 use crate::enrich::clock;
 use crate::enrich::environment::Listed;
-use crate::enrich::users::Users;
-use crate::governor::Governor;
 use crate::host::host_name;
 use crate::logins::LoginsFile;
-use crate::pipeline::{Pipeline, Reseed, Shared};
-use crate::watch::Watch;
+use crate::pipeline::{Pipeline, Shared};
 
 /// Between two looks whether the capture thread still runs.
 const LOOK: Duration = Duration::from_millis(100);
@@ -137,25 +131,9 @@ pub fn record(config: &Config, path: &Path, limit: Option<Duration>, ready: impl
 
 /// Everything that captures, with the file behind it; the seeds are in the file.
 fn pipeline(config: &Config, loaded: Loaded, path: &Path, file: File) -> Result<(Pipeline<Writer<File>>, Arc<Shared>), RecordError> {
-    let Loaded {
-        ebpf,
-        seeds,
-        priority,
-        bulk,
-        counters,
-        pending,
-        probes,
-        udp_flows,
-        syns,
-        shed,
-        libraries,
-        watch,
-        fanotify,
-        ignoring,
-        hooks,
-    } = loaded;
+    let Loaded { kernel, seeds, counters, hooks } = loaded;
     let start = start_event(&hooks);
-    let seed_wanted = hooks.iter().any(|report| report.hook.name == "process_seed" && report.state == HookState::Active);
+    let seed_wanted = seed::is_active(&hooks);
     let shared = Arc::new(Shared::new(counters, hooks));
     let seeds = if seed_wanted { seed::take(seeds, clock::boot_now()) } else { seed::Seeds::default() };
     let mut key = [0; 32];
@@ -175,30 +153,7 @@ fn pipeline(config: &Config, loaded: Loaded, path: &Path, file: File) -> Result<
     });
     let sink = Writer::new(file, &header).map_err(|source| RecordError::Write { path: path.to_owned(), source })?;
     let sink = sink.keeping(Listed::new(&config.sensor.environment));
-    let mut pipeline = Pipeline {
-        rings: Rings::new(priority, bulk, config.sensor.ring_gather),
-        sink,
-        users: Users::new(USERS),
-        shared: Arc::clone(&shared),
-        heartbeat: config.sensor.heartbeat,
-        told: Losses::new(),
-        pending,
-        programs: Some(ebpf),
-        reseed: Reseed { wanted: seed_wanted, ..Reseed::default() },
-        probes,
-        udp_flows,
-        syns,
-        libraries,
-        files: FileWatch::new(&config.files, fanotify, watch),
-        ignoring,
-        shedding: false,
-        files_read: None,
-        governor: Governor::new(config.sensor.cpu_limit),
-        shed,
-        watch: Watch::default(),
-        lookups: lookups(config)?,
-        hasher: None,
-    };
+    let mut pipeline = Pipeline::new(kernel, config, Arc::clone(&shared), sink, lookups(config)?, None);
     pipeline.begin(start, None, logins, seeds);
     Ok((pipeline, shared))
 }

@@ -6,11 +6,13 @@
 
 use aya_ebpf::macros::{fexit, tracepoint};
 use aya_ebpf::programs::{FExitContext, TracePointContext};
-use bartizan_sensor_ebpf::abi::{FLAG_FROM_CALLER, FLAG_NAME_TRUNCATED, Kind, MOUNT_ATTACH, MOUNT_MOUNT, MOUNT_PIVOT, Mount, Span, Umount};
+use bartizan_sensor_ebpf::abi::{
+    FLAG_FROM_CALLER, FLAG_NAME_TRUNCATED, Kind, MOUNT_ATTACH, MOUNT_MOUNT, MOUNT_PIVOT, Mount, Ring, Span, Umount,
+};
 
 use super::{Program, scratch};
 use crate::kernel::call::{at_exit, errno};
-use crate::kernel::maps::{PRIORITY, Scratch};
+use crate::kernel::maps::Scratch;
 use crate::kernel::{emit, field, path, tail, task};
 
 const FIXED: usize = size_of::<Mount>();
@@ -71,7 +73,7 @@ unsafe fn send<T: 'static>(scratch: *mut Scratch, kind: Kind, weighty: bool) {
     let total = tail::total(scratch, size_of::<T>());
     // SAFETY: by contract.
     unsafe { emit::stamp(scratch.cast(), kind, total as u32) };
-    emit::send(&PRIORITY, scratch, kind, total);
+    emit::send(Ring::Priority, scratch, kind, total);
 }
 
 /// (const char *source, struct path *target, const char *type, unsigned long flags, void *data), then the result.

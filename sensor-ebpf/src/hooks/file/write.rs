@@ -18,6 +18,7 @@ use super::{Program, path_of, scratch};
 use crate::kernel::call::registers;
 use crate::kernel::maps::{BPF_NOEXIST, WRITES};
 use crate::kernel::mode::{S_IFMT, S_IFREG};
+use crate::kernel::object::Known;
 use crate::kernel::{emit, fd, field, offset, path, read, tail, task, watch};
 
 const PAGE: u64 = 4096;
@@ -143,7 +144,7 @@ fn buffer(regs: u64, call: u64) -> (u64, u64) {
 
 /// Where in the file the running call writes; not 0 where that is not known.
 #[inline(always)]
-fn position(current: u64, regs: u64, call: u64) -> u64 {
+fn position(current: Known, regs: u64, call: u64) -> u64 {
     if call == PWRITE {
         return field!(regs, regs_r10);
     }
@@ -197,7 +198,7 @@ fn ones(bits: u64) -> u64 {
 
 /// Tells who begins to write to what.
 #[inline(never)]
-fn begins(inode: u64, current: u64) -> u64 {
+fn begins(inode: u64, current: Known) -> u64 {
     let Some(scratch) = scratch(Program::Write) else { return 0 };
     let record = scratch.cast::<FileWrite>();
     let fixed = size_of::<FileWrite>();
@@ -226,7 +227,7 @@ fn begins(inode: u64, current: u64) -> u64 {
 
 /// The open file that the running call names first, where it is the one with this inode; else 0.
 #[inline(always)]
-fn written_file(current: u64, inode: u64) -> u64 {
+fn written_file(current: Known, inode: u64) -> u64 {
     let regs = registers();
     let number: u64 = field!(regs, regs_di);
     if number > u64::from(u32::MAX) {
