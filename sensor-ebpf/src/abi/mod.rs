@@ -339,6 +339,24 @@ pub enum Count {
     Filtered = 7,
 }
 
+/// Parts of a program that several hooks share, because finding the socket costs as much as what each does with it: bits of the word that user
+/// space sets for those that are attached. TCP attempts at the exit of connect(2).
+pub const PART_CONNECT_TCP: u32 = 1 << 0;
+/// UDP sockets, likewise.
+pub const PART_CONNECT_UDP: u32 = 1 << 1;
+/// UNIX sockets, likewise.
+pub const PART_CONNECT_UNIX: u32 = 1 << 2;
+/// VM sockets, likewise.
+pub const PART_CONNECT_VSOCK: u32 = 1 << 3;
+/// INET sockets at the exit of accept(2).
+pub const PART_ACCEPT_INET: u32 = 1 << 4;
+/// VM sockets, likewise.
+pub const PART_ACCEPT_VSOCK: u32 = 1 << 5;
+/// Attempts, results and ends of connections at the socket's state changes.
+pub const PART_STATE_CONNECT: u32 = 1 << 6;
+/// Sockets that begin to listen, likewise.
+pub const PART_STATE_LISTEN: u32 = 1 << 7;
+
 /// Counters per kind.
 pub const COUNTS: usize = 8;
 /// Kinds that the counter array has room for.

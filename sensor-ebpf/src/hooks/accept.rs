@@ -6,13 +6,11 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::macros::{fexit, tracepoint};
-use aya_ebpf::programs::{FExitContext, TracePointContext};
+use aya_ebpf::macros::fexit;
+use aya_ebpf::programs::FExitContext;
 use bartizan_sensor_ebpf::abi::{Accept, Kind, Ring};
 
 use super::connect::{AF_INET, AF_INET6};
-use crate::kernel::call::at_exit;
-use crate::kernel::mode::{S_IFMT, S_IFSOCK};
 use crate::kernel::object::{Known, Object};
 use crate::kernel::{emit, fd, field, flow, ignore, offset, task, zero};
 
@@ -71,31 +69,10 @@ fn fexit_inet_accept_flags(ctx: FExitContext) -> i32 {
     accepted(&ctx, ctx.arg::<i32>(4))
 }
 
-#[tracepoint]
-fn sys_exit_accept(ctx: TracePointContext) -> u32 {
-    let (_, result) = at_exit(&ctx);
-    let sk = taken(result);
-    if sk != 0
-        && let Some(family) = inet_family(sk)
-    {
-        let met = ignore::met_by(task::current());
-        flow::accepted_by_address(sk, met);
-        report(sk, family, met);
-    }
-    0
-}
-
-/// Address of the socket that accept(2) returned; 0 where it failed.
+/// accept(2) returned the INET socket `sk`.
 #[inline(always)]
-pub(super) fn taken(result: i64) -> u64 {
-    if result < 0 {
-        return 0;
-    }
-    let file = fd::file_of(task::current(), result as u32);
-    if file == 0 {
-        return 0;
-    }
-    let inode: u64 = field!(file, file_inode);
-    let mode: u16 = field!(inode, inode_mode);
-    if mode & S_IFMT == S_IFSOCK { fd::sock_of(file) } else { 0 }
+pub(super) fn at_exit(sk: u64, family: u16) {
+    let met = ignore::met_by(task::current());
+    flow::accepted_by_address(sk, met);
+    report(sk, family, met);
 }

@@ -11,12 +11,12 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_probe_read_kernel, bpf_probe_read_user};
-use aya_ebpf::macros::{btf_tracepoint, fexit, tracepoint};
-use aya_ebpf::programs::{BtfTracePointContext, FExitContext, TracePointContext};
+use aya_ebpf::macros::fexit;
+use aya_ebpf::programs::FExitContext;
 use bartizan_sensor_ebpf::abi::{Connect, Count, FLAG_FROM_CALLER, FLAG_RESULT_UNKNOWN, Fd, FdKind, Header, Kind, Pending, Ring};
 
 use super::{flow_end, syn};
-use crate::kernel::call::{ERESTART_RESTARTBLOCK, ERESTARTSYS, at_exit};
+use crate::kernel::call::{ERESTART_RESTARTBLOCK, ERESTARTSYS};
 use crate::kernel::flow::{self, copy_header};
 use crate::kernel::maps::{BULK, PENDING, PENDING_CALLING, PENDING_CLOSED, PENDING_SENT, REPORTED, Reported};
 use crate::kernel::object::{Known, Object};
@@ -153,12 +153,9 @@ fn subject_now() -> Header {
     }
 }
 
-#[btf_tracepoint(function = "inet_sock_set_state")]
-fn inet_sock_set_state(ctx: BtfTracePointContext) -> u32 {
-    // (const struct sock *sk, const int oldstate, const int newstate)
-    let (old, new) = (ctx.arg::<i32>(1), ctx.arg::<i32>(2));
-    let socket = ctx.arg::<*const u8>(0).cast_mut().cast::<c_void>();
-    let sk = Known::new(socket.cast_const().cast());
+/// The state of `sk`, the same as `socket`, changes.
+#[inline(always)]
+pub(super) fn changes(sk: Known, socket: *mut c_void, old: i32, new: i32) {
     if new == TCP_SYN_SENT {
         attempt(sk, socket);
     } else if old == TCP_SYN_SENT || old == TCP_SYN_RECV {
@@ -172,7 +169,6 @@ fn inet_sock_set_state(ctx: BtfTracePointContext) -> u32 {
     } else if new == TCP_CLOSE {
         flow_end::closed(sk, socket, old);
     }
-    0
 }
 
 /// A first SYN is about to be sent.
@@ -392,57 +388,19 @@ fn fexit_ip6_datagram_connect(ctx: FExitContext) -> i32 {
     0
 }
 
-/// Address of the socket, registers and result at the exit of connect(2); the address is 0 when it was no socket.
+/// connect(2) on the TCP socket `sk` returned.
 #[inline(always)]
-pub(super) fn socket_at_exit(ctx: &TracePointContext) -> (u64, u64, i64) {
-    let (regs, result) = at_exit(ctx);
-    let number: u64 = field!(regs, regs_di);
-    let file = fd::file_of(task::current(), number as u32);
-    if file == 0 {
-        return (0, 0, 0);
-    }
-    let inode: u64 = field!(file, file_inode);
-    let mode: u16 = field!(inode, inode_mode);
-    if mode & 0o170_000 != 0o140_000 {
-        return (0, 0, 0);
-    }
-    (fd::sock_of(file), regs, result)
+pub(super) fn tcp_at_exit(sk: u64, address: u64, result: i64) {
+    tcp_returned(sk, result, Peer::Caller(address));
 }
 
-/// Socket, caller's address and result at the exit of connect(2); 0 when it was not an INET socket.
+/// connect(2) on the INET socket `sk` returned, which may be a UDP one.
 #[inline(always)]
-fn at_connect_exit(ctx: &TracePointContext) -> (u64, u64, i64) {
-    let (sk, regs, result) = socket_at_exit(ctx);
-    if sk == 0 {
-        return (0, 0, 0);
-    }
-    let family: u16 = field!(sk, sock_family);
-    if family != AF_INET && family != AF_INET6 {
-        return (0, 0, 0);
-    }
-    (sk, field!(regs, regs_si), result)
-}
-
-#[tracepoint]
-fn sys_exit_connect_tcp(ctx: TracePointContext) -> u32 {
-    let (sk, address, result) = at_connect_exit(&ctx);
-    if sk != 0 {
-        let protocol: u16 = field!(sk, sock_protocol);
-        if protocol == IPPROTO_TCP {
-            tcp_returned(sk, result, Peer::Caller(address));
-        }
-    }
-    0
-}
-
-#[tracepoint]
-fn sys_exit_connect_udp(ctx: TracePointContext) -> u32 {
-    let (sk, address, result) = at_connect_exit(&ctx);
+pub(super) fn udp_at_exit(sk: u64, address: u64, result: i64) {
     // AF_UNSPEC takes a connection back. The kernel had a copy of the address; this is the caller's.
-    if sk != 0 && is_udp(sk) && !is_no_attempt(-result) && caller_family(address) != AF_UNSPEC {
+    if is_udp(sk) && !is_no_attempt(-result) && caller_family(address) != AF_UNSPEC {
         udp_returned(sk, result, Peer::Caller(address));
     }
-    0
 }
 
 const _: () = assert!(core::mem::offset_of!(Connect, socket) % 8 == 0);

@@ -1,7 +1,7 @@
 //! A TCP socket begins to take connections: its own state says so, in the caller's context and whichever system call caused it.
 
-use aya_ebpf::macros::btf_tracepoint;
-use aya_ebpf::programs::BtfTracePointContext;
+use core::ffi::c_void;
+
 use bartizan_sensor_ebpf::abi::{Count, Kind, Listen, Ring};
 
 use super::connect::IPPROTO_TCP;
@@ -9,31 +9,24 @@ use crate::kernel::maps::BULK;
 use crate::kernel::object::Known;
 use crate::kernel::{emit, fd, field, flow, task, zero};
 
-/// include/net/tcp_states.h.
-const TCP_LISTEN: i32 = 10;
-
-#[btf_tracepoint(function = "inet_sock_set_state")]
-fn inet_sock_set_state_listen(ctx: BtfTracePointContext) -> u32 {
-    // (const struct sock *sk, const int oldstate, const int newstate)
-    if ctx.arg::<i32>(2) != TCP_LISTEN {
-        return 0;
-    }
-    let sk = Known::new(ctx.arg(0));
+/// `sk`, the same as `socket`, begins to listen.
+#[inline(always)]
+pub(super) fn begins(sk: Known, socket: *mut c_void) {
     // An MPTCP socket listens by a TCP socket: that one is told.
     let protocol: u16 = field!(sk, sock_protocol);
     if protocol != IPPROTO_TCP {
-        return 0;
+        return;
     }
     let current = task::current();
     let tgid: u32 = field!(current, task_tgid);
     let own = emit::is_self(Kind::Listen, tgid);
-    flow::listens(ctx.arg::<*const u8>(0).cast_mut().cast(), own);
+    flow::listens(socket, own);
     if own || emit::is_ignored(Kind::Listen, current) {
-        return 0;
+        return;
     }
     let Some(mut entry) = BULK.reserve::<Listen>(0) else {
         emit::count(Kind::Listen, Count::RingFull);
-        return 0;
+        return;
     };
     let record = entry.as_mut_ptr();
     let family: u16 = field!(sk, sock_family);
@@ -48,5 +41,4 @@ fn inet_sock_set_state_listen(ctx: BtfTracePointContext) -> u32 {
     }
     entry.submit(emit::wakeup(Ring::Bulk));
     emit::count(Kind::Listen, Count::Emitted);
-    0
 }

@@ -35,6 +35,8 @@ mod seccomp;
 mod seed;
 mod signal;
 mod sock_create;
+mod sock_state;
+mod socket_calls;
 mod sshd_log;
 mod syn;
 mod sysctl;

@@ -8,18 +8,18 @@
 //! once is told again at every power of two, with its number.
 
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user, bpf_probe_read_user_str};
-use aya_ebpf::macros::{fexit, tracepoint};
-use aya_ebpf::programs::{FExitContext, TracePointContext};
+use aya_ebpf::macros::fexit;
+use aya_ebpf::programs::FExitContext;
 use bartizan_sensor_ebpf::abi::{FLAG_FROM_CALLER, Kind, Ring, Target, UNIX_NAME_MAX, UnixConnect};
 
-use super::connect::{is_no_attempt, socket_at_exit};
+use super::connect::is_no_attempt;
 use crate::kernel::call::errno;
 use crate::kernel::maps::{UNIX_SCRATCH, UNIX_TOLD, UnixTold};
 use crate::kernel::object::Object;
 use crate::kernel::{bound, emit, fd, field, offset, read, task, zero};
 
 /// include/linux/socket.h.
-const AF_UNIX: u16 = 1;
+pub(super) const AF_UNIX: u16 = 1;
 /// include/linux/net.h.
 const SOCK_STREAM: u16 = 1;
 const SOCK_SEQPACKET: u16 = 5;
@@ -257,15 +257,11 @@ fn fexit_unix_stream_connect(ctx: FExitContext) -> i32 {
     0
 }
 
-#[tracepoint]
-fn sys_exit_connect_unix(ctx: TracePointContext) -> u32 {
-    let (sk, regs, result) = socket_at_exit(&ctx);
-    if sk == 0 {
-        return 0;
+/// connect(2) on the UNIX socket `sk` returned.
+#[inline(always)]
+pub(super) fn at_exit(sk: u64, result: i64, address: u64, len: u64) {
+    let socket_type: u16 = field!(sk, sock_type);
+    if socket_type == SOCK_STREAM || socket_type == SOCK_SEQPACKET {
+        returned(sk, result, address, len, true);
     }
-    let (family, socket_type): (u16, u16) = (field!(sk, sock_family), field!(sk, sock_type));
-    if family == AF_UNIX && (socket_type == SOCK_STREAM || socket_type == SOCK_SEQPACKET) {
-        returned(sk, result, field!(regs, regs_si), field!(regs, regs_dx), true);
-    }
-    0
 }

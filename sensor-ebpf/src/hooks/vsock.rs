@@ -6,19 +6,18 @@
 //! connect() was given is told.
 
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_user};
-use aya_ebpf::macros::{fexit, tracepoint};
-use aya_ebpf::programs::{FExitContext, TracePointContext};
+use aya_ebpf::macros::fexit;
+use aya_ebpf::programs::FExitContext;
 use bartizan_sensor_ebpf::abi::{FLAG_FROM_CALLER, Kind, Ring, VSOCK_ANY, Vsock, VsockAccept, VsockConnect};
 use bartizan_sensor_ebpf::layout::ABSENT;
 
-use super::accept::taken;
-use super::connect::{is_no_attempt, socket_at_exit};
-use crate::kernel::call::{at_exit, errno};
+use super::connect::is_no_attempt;
+use crate::kernel::call::errno;
 use crate::kernel::mode::{S_IFMT, S_IFSOCK};
 use crate::kernel::{emit, fd, field, offset, read, task};
 
 /// include/linux/socket.h.
-const AF_VSOCK: u16 = 40;
+pub(super) const AF_VSOCK: u16 = 40;
 /// `svm_port` and `svm_cid` in a `sockaddr_vm`, include/uapi/linux/vm_sockets.h.
 const PORT_AT: u64 = 4;
 const CID_AT: u64 = 8;
@@ -42,7 +41,7 @@ unsafe fn fill(out: *mut Vsock, sk: u64) {
 
 /// connect() on `sk` returned `result`; `address` is what it was given.
 #[inline(always)]
-fn connected(sk: u64, result: i64, address: u64, user: bool) {
+pub(super) fn connected(sk: u64, result: i64, address: u64, user: bool) {
     // A connection that is still being made is told once, when it was begun.
     if is_no_attempt(-result) && -result != EINPROGRESS {
         return;
@@ -73,7 +72,7 @@ fn connected(sk: u64, result: i64, address: u64, user: bool) {
 
 /// A connection became the socket `sk`.
 #[inline(always)]
-fn accepted(sk: u64) {
+pub(super) fn accepted(sk: u64) {
     let (family, socket_type): (u16, u16) = (field!(sk, sock_family), field!(sk, sock_type));
     if family != AF_VSOCK {
         return;
@@ -109,28 +108,5 @@ fn fexit_sys_connect_file(ctx: FExitContext) -> i32 {
 #[fexit]
 fn fexit_sock_graft(ctx: FExitContext) -> i32 {
     accepted(ctx.arg::<*const u8>(0) as u64);
-    0
-}
-
-#[tracepoint]
-fn sys_exit_connect_vsock(ctx: TracePointContext) -> u32 {
-    let (sk, regs, result) = socket_at_exit(&ctx);
-    if sk == 0 {
-        return 0;
-    }
-    let family: u16 = field!(sk, sock_family);
-    if family == AF_VSOCK {
-        connected(sk, result, field!(regs, regs_si), true);
-    }
-    0
-}
-
-#[tracepoint]
-fn sys_exit_accept_vsock(ctx: TracePointContext) -> u32 {
-    let (_, result) = at_exit(&ctx);
-    let sk = taken(result);
-    if sk != 0 {
-        accepted(sk);
-    }
     0
 }

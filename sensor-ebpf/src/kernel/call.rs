@@ -6,6 +6,7 @@ use aya_ebpf::programs::TracePointContext;
 use bartizan_sensor_ebpf::abi::{FLAG_32_BIT, Header};
 use bartizan_sensor_ebpf::layout::ABSENT;
 
+use super::object::{Known, Object};
 use super::{field, offset, read, task};
 
 /// arch/x86/include/asm/thread_info.h: the task came in by `int 0x80` or another 32-bit entry.
@@ -17,14 +18,14 @@ pub(crate) const ERESTART_RESTARTBLOCK: i64 = 516;
 
 /// Registers of the running task at its system call.
 #[inline(always)]
-pub(crate) fn registers() -> u64 {
-    // SAFETY: helpers without side effects on the running task.
-    unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) as u64 }
+pub(crate) fn registers() -> Known {
+    // SAFETY: helpers without side effects on the running task; both return pointers of which the verifier knows the type.
+    Known::new(unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as *const u8)
 }
 
 /// Result and saved registers at a system call's exit tracepoint. The layout is `syscall_tp_t`, not the format file's.
 #[inline(always)]
-pub(crate) fn at_exit(ctx: &TracePointContext) -> (u64, i64) {
+pub(crate) fn at_exit(ctx: &TracePointContext) -> (Known, i64) {
     // `<VERIFIER>` A context may be dereferenced at constant offsets only, and this one comes from the kernel's BTF.
     let result: i64 = read(ctx.as_ptr() as u64 + offset!(syscall_exit_ret));
     (registers(), result)
@@ -46,7 +47,7 @@ pub(crate) fn thread() -> u64 {
 /// The call that the running task came in with.
 #[derive(Clone, Copy)]
 pub(crate) struct Call {
-    regs: u64,
+    regs: Known,
     compat: bool,
 }
 
@@ -115,10 +116,10 @@ impl Call {
             _ => offset!(regs_di),
         };
         if self.compat {
-            let value: u32 = read(self.regs + narrow);
+            let value: u32 = self.regs.member(narrow);
             u64::from(value)
         } else {
-            read(self.regs + wide)
+            self.regs.member(wide)
         }
     }
 }

@@ -4,7 +4,7 @@ use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_boot_
 use aya_ebpf::maps::RingBuf;
 use bartizan_sensor_ebpf::abi::{ABI_VERSION, COUNTS, Count, Header, Kind, Ring};
 
-use super::maps::{ASLEEP, BULK, BULK_WAKEUP, COUNTERS, PRIORITY, SCRATCH, SELF_TGID, SEQUENCE, SHED, Scratch};
+use super::maps::{ASLEEP, BULK, BULK_WAKEUP, COUNTERS, PARTS, PRIORITY, SCRATCH, SELF_TGID, SEQUENCE, SHED, Scratch};
 use super::object::Object;
 use super::{bound, field, ignore, task};
 
@@ -58,6 +58,13 @@ pub(crate) fn is_shed_raw(kind: u16) -> bool {
         count_raw(kind, Count::Shed);
     }
     shed
+}
+
+/// Which parts of the program that is running are attached: `PART_*`.
+#[inline(always)]
+pub(crate) fn parts() -> u32 {
+    // SAFETY: a map value is aligned and lives for ever.
+    PARTS.get_ptr(0).map_or(0, |word| unsafe { word.read_volatile() })
 }
 
 /// Whether `tgid` is Bartizan itself; if so the record is counted as filtered.

@@ -116,6 +116,10 @@ pub(crate) const BPF_NOEXIST: u64 = 1;
 #[map]
 pub(crate) static SHED: Array<u32> = Array::with_max_entries(1, 0);
 
+/// One word that user space sets: the parts of shared programs whose hooks are attached (`PART_*`).
+#[map]
+pub(crate) static PARTS: Array<u32> = Array::with_max_entries(1, 0);
+
 /// One word that user space sets: not 0 while it waits for the rings; else it looks at them by itself, and a wake-up would be for nothing.
 #[map]
 pub(crate) static ASLEEP: Array<u32> = Array::with_max_entries(1, 0);

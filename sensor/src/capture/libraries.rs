@@ -254,7 +254,7 @@ fn executable(line: &str) -> Option<(&str, &str)> {
 /// Attaches all `programs` to the file, or none.
 fn attach(ebpf: &mut Ebpf, programs: &[ProgramSpec], file: &Path) -> Result<Vec<(&'static str, UProbeLinkId)>, String> {
     let mut links = Vec::new();
-    for ProgramSpec { program, attach, optional } in programs {
+    for ProgramSpec { program, attach, optional, part: _ } in programs {
         let Attach::Uprobe { library: _, symbol, cookie } = attach else { continue };
         let result = uprobe(ebpf, program).and_then(|probe| {
             let point = UProbeAttachPoint { location: UProbeAttachLocation::Symbol(symbol), cookie: *cookie };

@@ -201,6 +201,7 @@ pub fn load(config: &LoadConfig) -> Result<Loaded, LoadError> {
         .map_err(|error| LoadError::Object(Box::new(error)))?;
 
     let asleep = Array::try_from(take(&mut ebpf, "ASLEEP")?).map_err(|error| LoadError::Map("ASLEEP", error))?;
+    let parts = Array::try_from(take(&mut ebpf, "PARTS")?).map_err(|error| LoadError::Map("PARTS", error))?;
     let rings = rings::Maps { priority: ring(&mut ebpf, "PRIORITY")?, bulk: ring(&mut ebpf, "BULK")?, asleep };
     let counters = take(&mut ebpf, "COUNTERS")?;
     let counters = PerCpuArray::try_from(counters).map_err(|error| LoadError::Map("COUNTERS", error))?;
@@ -229,6 +230,8 @@ pub fn load(config: &LoadConfig) -> Result<Loaded, LoadError> {
         seeds: None,
         libraries: Libraries::default(),
         fanotify: None,
+        parts,
+        shared: Vec::new(),
     };
     let hooks: Vec<HookReport> = hooks().map(|hook| attacher.attach(hook)).collect();
     let Attacher { seeds, libraries, fanotify, .. } = attacher;
@@ -280,6 +283,10 @@ struct Attacher<'a> {
     seeds: Option<IterLink>,
     libraries: Libraries,
     fanotify: Option<Group>,
+    /// Which parts of shared programs are attached.
+    parts: Array<MapData, u32>,
+    /// Shared programs, with the tracepoints that they are at.
+    shared: Vec<(&'static str, &'static str)>,
 }
 
 /// Why a tier could not be taken.
@@ -361,7 +368,11 @@ impl Attacher<'_> {
                 }
                 Err(refusal) => {
                     for (name, _) in attached {
-                        self.detach(name);
+                        match tier.programs.iter().filter(|spec| spec.program == name).fold(0, |parts, spec| parts | spec.part) {
+                            0 => self.detach(name),
+                            // Others go on with the program.
+                            parts => self.set_parts(|word| word & !parts)?,
+                        }
                     }
                     return Err(refusal);
                 }
@@ -422,8 +433,11 @@ impl Attacher<'_> {
         let fd = match spec.attach {
             Attach::TpBtf(name, _) => {
                 let program: &mut BtfTracePoint = program.try_into().map_err(refuse)?;
-                program.load(name, self.btf).map_err(refuse)?;
-                program.attach().map_err(refuse)?;
+                // Another hook may have attached it.
+                if program.fd().is_err() {
+                    program.load(name, self.btf).map_err(refuse)?;
+                    program.attach().map_err(refuse)?;
+                }
                 program.fd().map_err(refuse)?.as_fd().try_clone_to_owned()
             }
             Attach::Fexit(name, _) => {
@@ -451,7 +465,11 @@ impl Attacher<'_> {
                 if program.fd().is_err() {
                     program.load().map_err(refuse)?;
                 }
-                program.attach(category, name).map_err(refuse)?;
+                // Attached twice it would run twice.
+                if spec.part == 0 || !self.shared.contains(&(spec.program, name)) {
+                    program.attach(category, name).map_err(refuse)?;
+                    self.shared.push((spec.program, name));
+                }
                 program.fd().map_err(refuse)?.as_fd().try_clone_to_owned()
             }
             Attach::IterTask => {
@@ -462,7 +480,18 @@ impl Attacher<'_> {
                 program.fd().map_err(refuse)?.as_fd().try_clone_to_owned()
             }
         };
-        fd.map_err(|error| Refusal::Bug(format!("{}: cannot keep a handle: {error}", spec.program)))
+        let fd = fd.map_err(|error| Refusal::Bug(format!("{}: cannot keep a handle: {error}", spec.program)))?;
+        if spec.part != 0 {
+            self.set_parts(|word| word | spec.part)?;
+        }
+        Ok(fd)
+    }
+
+    /// Tells shared programs which of their parts are attached.
+    fn set_parts(&mut self, change: impl FnOnce(u32) -> u32) -> Result<(), Refusal> {
+        let tell = |error: aya::maps::MapError| Refusal::Bug(format!("PARTS: {error}"));
+        let word = self.parts.get(&0, 0).map_err(tell)?;
+        self.parts.set(0, change(word), 0).map_err(tell)
     }
 
     /// Has the one fanotify group, made when the first hook needs it, ask for further events.

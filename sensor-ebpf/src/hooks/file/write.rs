@@ -126,7 +126,7 @@ fn pages(folio: u64) -> u64 {
 
 /// The memory that the running call writes from, and its length; 0 when it is no such call.
 #[inline(always)]
-fn buffer(regs: u64, call: u64) -> (u64, u64) {
+fn buffer(regs: Known, call: u64) -> (u64, u64) {
     if call == WRITE || call == PWRITE {
         return (field!(regs, regs_si), field!(regs, regs_dx));
     }
@@ -144,7 +144,7 @@ fn buffer(regs: u64, call: u64) -> (u64, u64) {
 
 /// Where in the file the running call writes; not 0 where that is not known.
 #[inline(always)]
-fn position(current: Known, regs: u64, call: u64) -> u64 {
+fn position(current: Known, regs: Known, call: u64) -> u64 {
     if call == PWRITE {
         return field!(regs, regs_r10);
     }

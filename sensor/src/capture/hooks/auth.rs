@@ -6,16 +6,16 @@ use super::{Attach, Hook, ProgramSpec, Tier};
 use crate::capture::libraries::Library;
 
 const fn pam(program: &'static str, symbol: &'static str) -> ProgramSpec {
-    ProgramSpec { program, attach: Attach::Uprobe { library: Library::Pam, symbol, cookie: None }, optional: false }
+    ProgramSpec { program, attach: Attach::Uprobe { library: Library::Pam, symbol, cookie: None }, optional: false, part: 0 }
 }
 
 /// A call into libpam whose verdict becomes a record of this kind.
 const fn pam_verdict(program: &'static str, symbol: &'static str, kind: Kind) -> ProgramSpec {
-    ProgramSpec { program, attach: Attach::Uprobe { library: Library::Pam, symbol, cookie: Some(kind as u64) }, optional: false }
+    ProgramSpec { program, attach: Attach::Uprobe { library: Library::Pam, symbol, cookie: Some(kind as u64) }, optional: false, part: 0 }
 }
 
 const fn libc(program: &'static str, symbol: &'static str) -> ProgramSpec {
-    ProgramSpec { program, attach: Attach::Uprobe { library: Library::C, symbol, cookie: None }, optional: false }
+    ProgramSpec { program, attach: Attach::Uprobe { library: Library::C, symbol, cookie: None }, optional: false, part: 0 }
 }
 
 /// In the order of the status page.

@@ -8,7 +8,7 @@ const PATH: &str = "struct path *";
 
 /// Events of the one fanotify group.
 const fn fanotify(events: u64) -> ProgramSpec {
-    ProgramSpec { program: "fanotify", attach: Attach::Fanotify(events), optional: false }
+    ProgramSpec { program: "fanotify", attach: Attach::Fanotify(events), optional: false, part: 0 }
 }
 
 /// In the order of the status page.

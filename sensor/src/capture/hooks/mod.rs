@@ -63,6 +63,8 @@ pub struct ProgramSpec {
     pub attach: Attach,
     /// Only where the kernel has it (32-bit entry points, another signature): its absence does not fail the tier, unless no program is left.
     pub optional: bool,
+    /// What this hook has of a program that others share: `PART_*`; 0 where it is this hook's alone.
+    pub part: u32,
 }
 
 /// One way to carry a hook.
@@ -92,15 +94,20 @@ pub struct Hook {
 }
 
 const fn program(program: &'static str, attach: Attach) -> ProgramSpec {
-    ProgramSpec { program, attach, optional: false }
+    ProgramSpec { program, attach, optional: false, part: 0 }
 }
 
 const fn optional(program: &'static str, attach: Attach) -> ProgramSpec {
-    ProgramSpec { program, attach, optional: true }
+    ProgramSpec { program, attach, optional: true, part: 0 }
 }
 
 const fn syscall(program: &'static str, name: &'static str) -> ProgramSpec {
-    ProgramSpec { program, attach: Attach::Tracepoint("syscalls", name), optional: false }
+    ProgramSpec { program, attach: Attach::Tracepoint("syscalls", name), optional: false, part: 0 }
+}
+
+/// A part of a program that others share.
+const fn part(part: u32, shared: ProgramSpec) -> ProgramSpec {
+    ProgramSpec { part, ..shared }
 }
 
 const TASK: &str = "struct task_struct *";

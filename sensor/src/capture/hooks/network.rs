@@ -1,19 +1,27 @@
 //! Connections and packets.
 
-use super::{
-    ADDRESS, Attach, CgroupPlace, FILE_ADDRESS, Hook, SOCK, SOCKET, SOCKET_ADDRESS, SOCKET_CREATED, Tier, optional, program, syscall,
+use bartizan_sensor_ebpf::abi::{
+    PART_ACCEPT_INET, PART_ACCEPT_VSOCK, PART_CONNECT_TCP, PART_CONNECT_UDP, PART_CONNECT_UNIX, PART_CONNECT_VSOCK, PART_STATE_CONNECT,
+    PART_STATE_LISTEN,
 };
+
+use super::{
+    ADDRESS, Attach, CgroupPlace, FILE_ADDRESS, Hook, ProgramSpec, SOCK, SOCKET, SOCKET_ADDRESS, SOCKET_CREATED, Tier, optional, part,
+    program, syscall,
+};
+
+/// Programs that several of these share.
+const SOCK_STATE: ProgramSpec = program("inet_sock_set_state", Attach::TpBtf("inet_sock_set_state", &[SOCK, "int", "int"]));
+const CONNECT_EXIT: ProgramSpec = syscall("sys_exit_connect", "sys_exit_connect");
+const ACCEPT_EXIT: ProgramSpec = syscall("sys_exit_accept", "sys_exit_accept");
+const ACCEPT4_EXIT: ProgramSpec = syscall("sys_exit_accept", "sys_exit_accept4");
 
 /// In the order of the status page.
 pub(super) const HOOKS: &[Hook] = &[
     Hook {
         name: "network_connect_tcp",
         kinds: &["network.connect", "network.flow_end"],
-        tiers: &[Tier {
-            name: "tp_btf",
-            programs: &[program("inet_sock_set_state", Attach::TpBtf("inet_sock_set_state", &[SOCK, "int", "int"]))],
-            blind: None,
-        }],
+        tiers: &[Tier { name: "tp_btf", programs: &[part(PART_STATE_CONNECT, SOCK_STATE)], blind: None }],
         without: "TCP connections, their results and how they end (and every attempt of network.syn counts as unfinished)",
         costs: &["runtime_watcher.reverse_shell (direction of the socket, relays by a sibling process)"],
     },
@@ -31,7 +39,7 @@ pub(super) const HOOKS: &[Hook] = &[
             },
             Tier {
                 name: "syscall_tracepoint",
-                programs: &[program("sys_exit_connect_tcp", Attach::Tracepoint("syscalls", "sys_exit_connect"))],
+                programs: &[part(PART_CONNECT_TCP, CONNECT_EXIT)],
                 blind: Some("TCP attempts that fail before their first packet, by io_uring or 32-bit (int 0x80) callers"),
             },
         ],
@@ -52,7 +60,7 @@ pub(super) const HOOKS: &[Hook] = &[
             },
             Tier {
                 name: "syscall_tracepoint",
-                programs: &[program("sys_exit_connect_udp", Attach::Tracepoint("syscalls", "sys_exit_connect"))],
+                programs: &[part(PART_CONNECT_UDP, CONNECT_EXIT)],
                 blind: Some("UDP connects by io_uring or 32-bit (int 0x80) callers"),
             },
         ],
@@ -74,7 +82,7 @@ pub(super) const HOOKS: &[Hook] = &[
             },
             Tier {
                 name: "syscall_tracepoint",
-                programs: &[syscall("sys_exit_accept", "sys_exit_accept"), syscall("sys_exit_accept", "sys_exit_accept4")],
+                programs: &[part(PART_ACCEPT_INET, ACCEPT_EXIT), part(PART_ACCEPT_INET, ACCEPT4_EXIT)],
                 blind: Some("connections accepted by io_uring or 32-bit (int 0x80) callers"),
             },
         ],
@@ -84,11 +92,7 @@ pub(super) const HOOKS: &[Hook] = &[
     Hook {
         name: "network_listen",
         kinds: &["network.listen"],
-        tiers: &[Tier {
-            name: "tp_btf",
-            programs: &[program("inet_sock_set_state_listen", Attach::TpBtf("inet_sock_set_state", &[SOCK, "int", "int"]))],
-            blind: None,
-        }],
+        tiers: &[Tier { name: "tp_btf", programs: &[part(PART_STATE_LISTEN, SOCK_STATE)], blind: None }],
         without: "TCP sockets that begin to listen",
         costs: &[],
     },
@@ -167,7 +171,7 @@ pub(super) const HOOKS: &[Hook] = &[
             },
             Tier {
                 name: "syscall_tracepoint",
-                programs: &[syscall("sys_exit_connect_unix", "sys_exit_connect")],
+                programs: &[part(PART_CONNECT_UNIX, CONNECT_EXIT)],
                 blind: Some("UNIX connections by io_uring or 32-bit (int 0x80) callers"),
             },
         ],
@@ -189,9 +193,9 @@ pub(super) const HOOKS: &[Hook] = &[
             Tier {
                 name: "syscall_tracepoint",
                 programs: &[
-                    syscall("sys_exit_connect_vsock", "sys_exit_connect"),
-                    syscall("sys_exit_accept_vsock", "sys_exit_accept"),
-                    syscall("sys_exit_accept_vsock", "sys_exit_accept4"),
+                    part(PART_CONNECT_VSOCK, CONNECT_EXIT),
+                    part(PART_ACCEPT_VSOCK, ACCEPT_EXIT),
+                    part(PART_ACCEPT_VSOCK, ACCEPT4_EXIT),
                 ],
                 blind: Some("VM socket connections by io_uring or 32-bit (int 0x80) callers"),
             },
