@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bartizan_bus::event::{
     Alert, Auth, AuthSource, Body, BootId, Connect, EventId, EventTime, ExeFile, Exec, ExecId, Exit, Fork, Heartbeat, InetSocket, Outcome,
@@ -114,7 +115,7 @@ impl Host {
             host: "testhost".to_owned(),
             severity: Severity::Info,
             outcome: Outcome::Success,
-            process,
+            process: process.map(Arc::new),
             no_subject: None,
             body,
             target: None,

@@ -1,7 +1,6 @@
 //! What a process is confined to: its container, and its namespaces.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use minicbor::{Decode, Encode};
 use schemars::JsonSchema;
@@ -152,36 +151,5 @@ impl NamespacesJson {
     pub(super) fn new(mnt: Option<u32>, pid: Option<u32>, others: Option<ProcessNamespaces>) -> Self {
         let ProcessNamespaces { cgroup, ipc, net, time, user, uts } = others.unwrap_or_default();
         Self { cgroup, ipc, mnt, net, pid, time, user, uts }
-    }
-}
-
-/// minicbor has no encoding of `Arc`: that of what it holds.
-pub(super) mod shared {
-    use minicbor::decode::{Decoder, Error as DecodeError};
-    use minicbor::encode::{Encoder, Error as EncodeError, Write};
-    use minicbor::{Decode, Encode};
-
-    use super::{Arc, ContainerInfo};
-
-    type Shared = Option<Arc<ContainerInfo>>;
-
-    pub(in crate::event) fn encode<Ctx, W: Write>(
-        info: &Shared,
-        encoder: &mut Encoder<W>,
-        context: &mut Ctx,
-    ) -> Result<(), EncodeError<W::Error>> {
-        info.as_deref().encode(encoder, context)
-    }
-
-    pub(in crate::event) fn decode<'b, Ctx>(decoder: &mut Decoder<'b>, context: &mut Ctx) -> Result<Shared, DecodeError> {
-        Ok(Option::<ContainerInfo>::decode(decoder, context)?.map(Arc::new))
-    }
-
-    pub(in crate::event) fn is_nil(info: &Shared) -> bool {
-        info.is_none()
-    }
-
-    pub(in crate::event) fn nil() -> Option<Shared> {
-        Some(None)
     }
 }

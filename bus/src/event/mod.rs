@@ -33,6 +33,7 @@ mod module;
 mod pattern_match;
 mod peer;
 mod process;
+mod shared;
 mod signal;
 mod sysctl;
 mod wire;
@@ -66,6 +67,8 @@ pub use process::{Cgroup, ExeFile, Process};
 pub use signal::{Signal, SignalResult};
 pub use sysctl::Sysctl;
 pub use wire::{Dns, DnsAnswer, DnsQuestion, Http, Ssh, Tls, TlsSide, UdpFlow};
+
+use std::sync::Arc;
 
 use minicbor::{Decode, Encode};
 use schemars::JsonSchema;
@@ -167,9 +170,10 @@ pub struct SecurityEvent {
     /// Whether the action succeeded.
     #[n(4)]
     pub outcome: Outcome,
-    /// The process that acted. `None` only where `no_subject` says why.
+    /// The process that acted; shared by the events of one that does not change. `None` only where `no_subject` says why.
     #[n(5)]
-    pub process: Option<Process>,
+    #[cbor(with = "shared", has_nil)]
+    pub process: Option<Arc<Process>>,
     /// Why there is no acting process ("sensor", "softirq", ...).
     #[n(6)]
     pub no_subject: Option<String>,
@@ -238,7 +242,7 @@ impl<'a> EventJson<'a> {
             kind: body.kind(),
             severity: *severity,
             outcome: *outcome,
-            process: process.as_ref(),
+            process: process.as_deref(),
             no_subject: no_subject.as_deref(),
             target: target.as_ref(),
             body,

@@ -6,8 +6,8 @@ use minicbor::{Decode, Encode};
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
-use super::container::{ContainerJson, NamespacesJson, shared};
-use super::{ContainerInfo, EventId, ExecId, ProcessNamespaces};
+use super::container::{ContainerJson, NamespacesJson};
+use super::{ContainerInfo, EventId, ExecId, ProcessNamespaces, shared};
 
 /// One process at the time of an event. Field terms follow ECS where ECS has one.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, JsonSchema)]

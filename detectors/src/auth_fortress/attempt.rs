@@ -157,6 +157,8 @@ fn clip(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use bartizan_bus::event::Body;
     use proptest::prelude::*;
 
@@ -183,7 +185,7 @@ mod tests {
             Auth { rhost: Some("192.0.2.7".into()), peer_ip: "192.0.2.7".parse().ok(), ..Auth::of(AuthSource::Pam, EventId([1; 20])) };
         let mut event = event(auth.clone(), Outcome::Failure);
         assert_eq!(Attempt::of(&auth, &event).source, Source::Net([192, 0, 2, 7].into()));
-        event.process.as_mut().unwrap().euid = 1000;
+        Arc::make_mut(event.process.as_mut().unwrap()).euid = 1000;
         assert_eq!(Attempt::of(&auth, &event).source, Source::Local { who: "uid 1000".into(), tty: None });
     }
 

@@ -123,8 +123,8 @@ impl AuthFortress {
         let attempt = Attempt::of(auth, event);
         match attempt.verdict {
             Verdict::NotJudged => self.counters.not_judged += 1,
-            Verdict::Guess | Verdict::KeyOffer => self.failure(&attempt, event.process.as_ref(), out),
-            Verdict::Success | Verdict::KeySuccess => self.success(&attempt, event.process.as_ref(), out),
+            Verdict::Guess | Verdict::KeyOffer => self.failure(&attempt, event.process.as_deref(), out),
+            Verdict::Success | Verdict::KeySuccess => self.success(&attempt, event.process.as_deref(), out),
         }
     }
 
@@ -269,7 +269,7 @@ impl AuthFortress {
     fn session(&mut self, auth: &Auth, event: &SecurityEvent, out: &mut Findings) {
         let Some(Reported { login, event: proved, failures, sprayed, source, user }) = self.logins.take(auth.login) else { return };
         let attempt = Attempt { login, source, user, ..Attempt::of(auth, event) };
-        let case = Case { attempt: &attempt, process: event.process.as_ref(), address: attempt.address };
+        let case = Case { attempt: &attempt, process: event.process.as_deref(), address: attempt.address };
         let window_ns = self.config.success_after_failures.window.ns();
         let proof = Proof { event: proved, failures, sprayed, window_ns, session: true };
         out.push(case.success(&proof, vec![proved]));

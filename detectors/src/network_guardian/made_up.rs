@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bartizan_bus::event::{
     Accept, Alert, Auth, AuthSource, Body, Connect, Errno, EventId, InetSocket, Outcome, PROBE_PORTS, Probe, SecurityEvent, Transport,
@@ -69,7 +70,7 @@ impl Net {
         let sessions = &self.sessions;
         let events = self.host.take().into_iter().map(|mut event| {
             if let Some(process) = &mut event.process {
-                process.sid = sessions.get(&process.pid).copied();
+                Arc::make_mut(process).sid = sessions.get(&process.pid).copied();
             }
             if let Body::Fork(fork) = &mut event.body {
                 fork.child.sid = sessions.get(&fork.child.pid).copied();

@@ -58,7 +58,7 @@ impl EventLines {
     /// The line, without its line feed.
     pub(crate) fn render(&self, event: &SecurityEvent) -> String {
         let Self { paint, zone, names } = self;
-        let user = event.process.as_ref().map(user).unwrap_or_default();
+        let user = event.process.as_deref().map(user).unwrap_or_default();
         let process = match &event.process {
             Some(process) => process_cell(process, names),
             None => escape(event.no_subject.as_deref().unwrap_or("-")),
@@ -70,7 +70,7 @@ impl EventLines {
             Severity::Info => paint.cyan(&kind),
             severity => paint.severity(severity, &kind),
         };
-        let container = event.process.as_ref().and_then(container);
+        let container = event.process.as_deref().and_then(container);
         let container = container.map(|container| paint.dim(&format!("  [container {container}]"))).unwrap_or_default();
         let line = format!(
             "{} {} {kind} {user:<USER_WIDTH$} {process:<PROCESS_WIDTH$} {what}{target}{container}",
@@ -81,7 +81,7 @@ impl EventLines {
     }
 
     fn what(&self, event: &SecurityEvent) -> String {
-        let (paint, process) = (self.paint, event.process.as_ref());
+        let (paint, process) = (self.paint, event.process.as_deref());
         match &event.body {
             Body::Exec(Exec { requested, error: Some(error), requested_truncated, .. }) => {
                 let path = requested.as_deref().map_or_else(|| "an unknown path".to_owned(), quote);

@@ -1,6 +1,7 @@
 //! Events and alerts for tests.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bartizan_bus::event::{
     Alert, AlertId, Attack, Body, BootId, Confidence, Entity, EventId, EventTime, ExecId, InetSocket, LineageEntry, MatchId, MatchStep,
@@ -32,7 +33,7 @@ pub(crate) fn event(process: Process, body: Body) -> SecurityEvent {
         host: "host1".to_owned(),
         severity: Severity::Info,
         outcome: Outcome::Success,
-        process: Some(process),
+        process: Some(Arc::new(process)),
         no_subject: None,
         body,
         target: None,

@@ -127,13 +127,13 @@ impl Enricher {
     fn exe_hash(&mut self, ktime: u64, id: &ExecId, answer: &Answer) -> Option<SecurityEvent> {
         let Answer { file, result } = answer;
         let entry = self.table.get_mut(id)?;
-        let images = [Some(&mut entry.process), entry.previous.as_deref_mut()];
+        let images = [Some(&mut entry.process), entry.previous.as_mut()];
         let process = images.into_iter().flatten().find(|process| process.exec_id.exec == id.exec)?;
         let sha256 = result.as_ref().ok().cloned();
-        if let Some(exe) = &mut process.exe {
+        if let Some(exe) = &mut Arc::make_mut(process).exe {
             exe.sha256.clone_from(&sha256);
         }
-        let process = process.clone();
+        let process = Arc::clone(process);
         let not_hashed = match result {
             Ok(_) => None,
             Err(Unhashed::TooLarge) => Some(NotHashed::TooLarge),
@@ -244,6 +244,7 @@ impl Enricher {
             What::Exec { image, requested, requested_truncated, interpreter, interpreter_truncated, environment } => {
                 let mut process = self.image(&subject, id, &image, false);
                 self.look_up_hash(&mut process, &image);
+                let process = Arc::new(process);
                 self.replace(&process, subject.ktime);
                 self.transactions.forget(who(&id));
                 let Image { stdio, relay, .. } = *image;
@@ -276,7 +277,7 @@ impl Enricher {
                 let process = self.subject(&subject, id);
                 let namespaces = child.namespaces.clone();
                 let child = self.child(&process, &child);
-                self.replace(&child, subject.ktime);
+                self.replace(&Arc::new(child.clone()), subject.ktime);
                 (process, Outcome::Success, Body::Fork(Fork { child, namespaces }))
             }
             What::Exit(exit) => {
@@ -288,6 +289,7 @@ impl Enricher {
             What::Seed(image) => {
                 let mut process = self.image(&subject, id, &image, approximate);
                 self.look_up_hash(&mut process, &image);
+                let process = Arc::new(process);
                 self.replace(&process, subject.ktime);
                 let Image { stdio, relay, sockets, .. } = *image;
                 let relay = relay.map(|relay| self.relay(relay));
@@ -417,16 +419,19 @@ impl Enricher {
     }
 
     /// A step of a login: from a login on, the process belongs to it.
-    fn step(&mut self, subject: &Subject, id: ExecId, step: Step) -> (Process, Outcome, Body) {
+    fn step(&mut self, subject: &Subject, id: ExecId, step: Step) -> (Arc<Process>, Outcome, Body) {
         let Step { body, outcome, logs_in } = step;
         if let Some(login) = logs_in {
             self.any_login = true;
             if let Some(entry) = self.table.get_mut(&id) {
-                entry.process.login = Some(login);
+                Arc::make_mut(&mut entry.process).login = Some(login);
             }
         }
-        let process = self.subject(subject, id);
-        (Process { login: logs_in.or(process.login), ..process }, outcome, body)
+        let mut process = self.subject(subject, id);
+        if logs_in.is_some() && logs_in != process.login {
+            Arc::make_mut(&mut process).login = logs_in;
+        }
+        (process, outcome, body)
     }
 
     fn exec_id(&self, pid: u32, start_ns: u64, exec: u32) -> ExecId {
@@ -434,44 +439,51 @@ impl Enricher {
     }
 
     /// Puts `process` into the table unless something newer is known of it.
-    fn replace(&mut self, process: &Process, ktime: u64) {
+    fn replace(&mut self, process: &Arc<Process>, ktime: u64) {
         if self.table.get(&process.exec_id).is_none_or(|known| known.ktime <= ktime) {
-            self.table.put(process.clone(), ktime);
+            self.table.put(Arc::clone(process), ktime);
         }
     }
 
     /// The acting process, with the image that the record names. What is not known is not put into the table: a late record of
     /// a dead process must not take the place of the living one that has its pid now.
-    fn subject(&mut self, subject: &Subject, id: ExecId) -> Process {
+    fn subject(&mut self, subject: &Subject, id: ExecId) -> Arc<Process> {
         let known = self.table.get_mut(&id).and_then(|entry| {
             if entry.process.approximate && entry.process.exec_id != id {
                 // The kernel names what /proc had seeded: from now on by its exact id.
-                entry.process.exec_id = id;
-                entry.process.approximate = false;
+                let process = Arc::make_mut(&mut entry.process);
+                (process.exec_id, process.approximate) = (id, false);
             }
-            if subject.cpu != NO_CPU && entry.process.exec_id.exec == id.exec {
+            let users = (entry.process.uid, entry.process.euid);
+            if subject.cpu != NO_CPU && entry.process.exec_id.exec == id.exec && users != (subject.uid, subject.euid) {
                 // For sources that name a process by its number only.
-                (entry.process.uid, entry.process.euid) = (subject.uid, subject.euid);
+                let process = Arc::make_mut(&mut entry.process);
+                (process.uid, process.euid) = (subject.uid, subject.euid);
             }
-            let images = [Some(&entry.process), entry.previous.as_deref()];
-            images.into_iter().flatten().find(|process| process.exec_id.exec == id.exec).cloned()
+            let images = [Some(&entry.process), entry.previous.as_ref()];
+            images.into_iter().flatten().find(|process| process.exec_id.exec == id.exec).map(Arc::clone)
         });
-        let mut process = known.unwrap_or_else(|| Process {
-            start_wall_ns: Some(clock::event_time(id.start_ns, self.wall_offset).wall_ns),
-            kernel_thread: subject.kernel_thread,
-            ..Process::of(id)
+        let mut process = known.unwrap_or_else(|| {
+            Arc::new(Process {
+                start_wall_ns: Some(clock::event_time(id.start_ns, self.wall_offset).wall_ns),
+                kernel_thread: subject.kernel_thread,
+                ..Process::of(id)
+            })
         });
         if process.cgroup.as_ref().is_some_and(|cgroup| cgroup.id != 0 && cgroup.id != subject.cgroup_id) {
             // It was moved since its exec: where to is known by number only.
+            let process = Arc::make_mut(&mut process);
             process.cgroup = Some(Cgroup { id: subject.cgroup_id, path: None });
             (process.container, process.container_info) = (None, None);
         }
         self.tell_container(&mut process, id, subject.ktime);
-        process.tid = subject.tid;
-        process.ppid = Some(subject.ppid).filter(|ppid| *ppid != 0);
-        process.uid = subject.uid;
-        process.euid = subject.euid;
-        process.user = self.users.get(&subject.uid).cloned();
+        let (ppid, user) = (Some(subject.ppid).filter(|ppid| *ppid != 0), self.users.get(&subject.uid));
+        let as_it_is = (process.tid, process.ppid, process.uid, process.euid, process.user.as_ref());
+        if as_it_is != (subject.tid, ppid, subject.uid, subject.euid, user) {
+            let process = Arc::make_mut(&mut process);
+            (process.tid, process.ppid, process.uid, process.euid) = (subject.tid, ppid, subject.uid, subject.euid);
+            process.user = user.cloned();
+        }
         process
     }
 
@@ -479,10 +491,10 @@ impl Enricher {
     fn target(&self, target: &Target) -> Option<Process> {
         if target.start_boottime == 0 {
             let named = self.table.by_pid(target.tgid)?;
-            return Some(named.process.clone());
+            return Some(Process::clone(&named.process));
         }
         let id = self.exec_id(target.tgid, target.start_boottime, target.exec_id);
-        let known = self.table.get(&id).map(|entry| entry.process.clone());
+        let known = self.table.get(&id).map(|entry| Process::clone(&entry.process));
         let process = known.unwrap_or_else(|| Process {
             start_wall_ns: Some(clock::event_time(id.start_ns, self.wall_offset).wall_ns),
             ..Process::of(id)
@@ -491,14 +503,14 @@ impl Enricher {
     }
 
     /// Adds to a process in a container what was found of it since the process began.
-    fn tell_container(&mut self, process: &mut Process, id: ExecId, now: u64) {
+    fn tell_container(&mut self, process: &mut Arc<Process>, id: ExecId, now: u64) {
         let (Some(container), Some(held)) = (&process.container, &process.container_info) else { return };
         let Some(found) = self.containers.found(container, held, now) else { return };
         // Its children have it then, and it outlives the table of containers.
         if let Some(entry) = self.table.get_mut(&id).filter(|entry| entry.process.exec_id == id) {
-            entry.process.container_info = Some(Arc::clone(&found));
+            Arc::make_mut(&mut entry.process).container_info = Some(Arc::clone(&found));
         }
-        process.container_info = Some(found);
+        Arc::make_mut(process).container_info = Some(found);
     }
 
     /// The child of `parent`: its image under another id.
@@ -747,17 +759,17 @@ mod tests {
             executed(Box::new(Image { exe_file: Some(file), ..*image("/bin/x") }), "x")
         };
         let exec = |ktime, pid| Observation { kind: Kind::Exec, subject: subject(ktime, pid, 1, 2), what: with_file() };
-        let first = enricher.event(exec(10, 5), false).unwrap().process.unwrap().exe.unwrap();
+        let first = enricher.event(exec(10, 5), false).unwrap().process.unwrap().exe.clone().unwrap();
         assert_eq!((first.sha256, first.filesystem.as_deref(), first.changed_ns), (None, Some("ext4"), Some(4_000_000_005)));
         let [wanted] = enricher.hashes().take_wanted().try_into().unwrap();
         assert_eq!((wanted.pid, wanted.ppid, wanted.path.as_str()), (5, Some(1), "/bin/x"));
         let events = enricher.hashed(20, &Answer { file: wanted.file, result: Ok("ab".into()) });
         let [event] = events.try_into().unwrap();
         assert_eq!(event.body, Body::ExeHash(ExeHash { sha256: Some("ab".into()), size: 3, not_hashed: None }));
-        assert_eq!(event.process.unwrap().exe.unwrap().sha256.as_deref(), Some("ab"));
+        assert_eq!(event.process.unwrap().exe.as_ref().unwrap().sha256.as_deref(), Some("ab"));
         for pid in [5, 6] {
             let later = enricher.event(exec(30, pid), false).unwrap().process.unwrap();
-            assert_eq!(later.exe.unwrap().sha256.as_deref(), Some("ab"));
+            assert_eq!(later.exe.as_ref().unwrap().sha256.as_deref(), Some("ab"));
         }
     }
 
@@ -811,7 +823,7 @@ mod tests {
         let exit = Observation { kind: Kind::Exit, subject: subject(5, 77, 3, 0), what: What::Exit(Exit::default()) };
         let event = enricher.event(exit, false).unwrap();
         let process = event.process.unwrap();
-        assert_eq!((process.pid, process.exe, process.user), (77, None, None));
+        assert_eq!((process.pid, process.exe.as_ref(), process.user.as_ref()), (77, None, None));
         assert_eq!(event.time.wall_ns, 1_005);
     }
 }

@@ -1,6 +1,7 @@
 //! The process table: who every pid is now, bounded.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use bartizan_bus::event::{ExecId, Process};
 
@@ -10,14 +11,14 @@ const EXITED_KEPT: usize = 4096;
 /// One process.
 #[derive(Debug, Clone)]
 pub struct Entry {
-    /// As it is now.
-    pub process: Process,
+    /// As it is now; events share it.
+    pub process: Arc<Process>,
     /// Boot clock of the record that said so; older records change nothing.
     pub ktime: u64,
     /// It ended.
     pub exited: bool,
-    /// The image that it ran before: records that come late (a connection's result) may be about that one.
-    pub previous: Option<Box<Process>>,
+    /// The image that it ran before, until it ends: records that come late (a connection's result) may be about that one.
+    pub previous: Option<Arc<Process>>,
 }
 
 /// Processes by pid.
@@ -59,7 +60,7 @@ impl Table {
     }
 
     /// Puts in what `process` is at `ktime`. Makes room first.
-    pub fn put(&mut self, process: Process, ktime: u64) {
+    pub fn put(&mut self, process: Arc<Process>, ktime: u64) {
         let id = process.exec_id;
         let known = self.get(&id).is_some();
         if !known {
@@ -73,7 +74,7 @@ impl Table {
         }
         let previous = self.entries.remove(&id.pid).filter(|entry| entry.process.exec_id.same_process(&id)).and_then(|entry| {
             let replaced = entry.process.exec_id.exec != id.exec && !entry.process.approximate;
-            if replaced { Some(Box::new(entry.process)) } else { entry.previous }
+            if replaced { Some(entry.process) } else { entry.previous }
         });
         self.entries.insert(id.pid, Entry { process, ktime, exited: false, previous });
     }
@@ -84,6 +85,7 @@ impl Table {
             && !entry.exited
         {
             entry.exited = true;
+            entry.previous = None;
             self.exited.push_back(*id);
         }
         while self.exited.len() > EXITED_KEPT.min(self.max / 2) {
@@ -156,11 +158,15 @@ mod tests {
         ExecId { boot: BootId(1), start_ns, pid, exec: 0 }
     }
 
+    fn process(pid: u32, start_ns: u64) -> Arc<Process> {
+        Arc::new(Process::of(id(pid, start_ns)))
+    }
+
     #[test]
     fn a_reused_pid_is_another_process() {
         let mut table = Table::new(8);
-        table.put(Process::of(id(7, 10_000_000)), 1);
-        table.put(Process::of(id(7, 990_000_000)), 2);
+        table.put(process(7, 10_000_000), 1);
+        table.put(process(7, 990_000_000), 2);
         assert!(table.get(&id(7, 10_000_000)).is_none());
         assert!(table.get(&id(7, 990_000_000)).is_some());
         assert_eq!(table.len(), 1);
@@ -170,13 +176,13 @@ mod tests {
     fn the_ended_make_room_before_the_living() {
         let mut table = Table::new(4);
         for pid in 1..=4 {
-            table.put(Process::of(id(pid, 0)), 1);
+            table.put(process(pid, 0), 1);
         }
         table.exit(&id(3, 0));
-        table.put(Process::of(id(5, 0)), 2);
+        table.put(process(5, 0), 2);
         assert!(table.get(&id(3, 0)).is_none());
         assert_eq!((table.len(), table.evicted()), (4, 0));
-        table.put(Process::of(id(6, 0)), 3);
+        table.put(process(6, 0), 3);
         assert_eq!((table.len(), table.evicted()), (4, 1));
     }
 
@@ -186,7 +192,7 @@ mod tests {
             let mut table = Table::new(max);
             for (pid, start, exit) in steps {
                 let id = id(pid, start * 20_000_000);
-                if exit { table.exit(&id) } else { table.put(Process::of(id), 0) }
+                if exit { table.exit(&id) } else { table.put(Arc::new(Process::of(id)), 0) }
                 prop_assert!(table.len() <= max);
                 prop_assert!(table.arrived.len() <= max * 4 + 1);
             }

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -169,7 +170,7 @@ pub(crate) fn event(seconds: u32, process: Process, body: Body) -> SecurityEvent
         host: "host1".to_owned(),
         severity: Severity::Info,
         outcome: Outcome::Success,
-        process: Some(process),
+        process: Some(Arc::new(process)),
         no_subject: None,
         body,
         target: None,

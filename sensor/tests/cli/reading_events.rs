@@ -1,6 +1,7 @@
 //! `bartizan events`.
 
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use bartizan_bus::{BusConfig, StreamName};
 
@@ -89,7 +90,7 @@ fn an_argv_cannot_draw_on_the_terminal() {
     let host = Host::new();
     let attack = "\u{1b}]0;pwned\u{7}\u{1b}[2J\r\n2023 fake line\u{202e}\u{9b}31m\u{2028}\t\u{7f}";
     let mut event = exec(0, 10, &["sh", attack]);
-    event.process.as_mut().expect("process").name = attack.to_owned();
+    Arc::make_mut(event.process.as_mut().expect("process")).name = attack.to_owned();
     host.event(&event);
     let run = host.run(&["events", "--color", "never"]);
     assert_eq!(run.stdout.lines().count(), 1, "{:?}", run.stdout);

@@ -1,0 +1,27 @@
+//! minicbor has no encoding of `Arc`: that of what it holds. For `#[cbor(with = "shared", has_nil)]`.
+
+use std::sync::Arc;
+
+use minicbor::decode::{Decoder, Error as DecodeError};
+use minicbor::encode::{Encoder, Error as EncodeError, Write};
+use minicbor::{Decode, Encode};
+
+pub(super) fn encode<T: Encode<Ctx>, Ctx, W: Write>(
+    value: &Option<Arc<T>>,
+    encoder: &mut Encoder<W>,
+    context: &mut Ctx,
+) -> Result<(), EncodeError<W::Error>> {
+    value.as_deref().encode(encoder, context)
+}
+
+pub(super) fn decode<'b, T: Decode<'b, Ctx>, Ctx>(decoder: &mut Decoder<'b>, context: &mut Ctx) -> Result<Option<Arc<T>>, DecodeError> {
+    Ok(Option::<T>::decode(decoder, context)?.map(Arc::new))
+}
+
+pub(super) fn is_nil<T>(value: &Option<Arc<T>>) -> bool {
+    value.is_none()
+}
+
+pub(super) fn nil<T>() -> Option<Option<Arc<T>>> {
+    Some(None)
+}
