@@ -4,7 +4,7 @@
 //!
 //! - A seed (`/proc` read at the sensor's start) fills blanks and never replaces a parent or an argv that the kernel told.
 //! - An image that something was started from stays as long as what was started does; when the table is full, ended
-//!   leaves go first, then the oldest, and each is counted.
+//!   leaves go first, then the oldest, and each is counted. Ended leaves never take more than a part of it.
 //! - The table is a function of the events it was fed: a saved and restored table behaves as the one that was saved.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +20,11 @@ pub const MAX_DEPTH: usize = 64;
 const MAX_ARGS: usize = 64;
 /// Most bytes of arguments kept of one image.
 const MAX_ARGV_BYTES: usize = 2048;
+
+/// Of ended images that nothing was started from, one in so many places of the table is kept, and so many at least: they are told in what
+/// comes late, and a host that starts a thousand programs a second must not fill the table with them.
+const ENDED_PART: usize = 4;
+const ENDED_LEAST: usize = 64;
 
 /// One image in the table.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
@@ -473,7 +478,8 @@ impl Lineage {
     }
 
     fn make_room(&mut self) {
-        while self.nodes.len() > self.max {
+        let ended = (self.max / ENDED_PART).max(ENDED_LEAST);
+        while self.nodes.len() > self.max || self.evictable.len() > ended {
             let Some((_, id)) = self.evictable.first().or_else(|| self.order.first()).copied() else { return };
             let live = self.nodes.get(&id).is_some_and(|node| !node.exited && !node.superseded);
             self.evicted += 1;

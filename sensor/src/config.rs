@@ -168,8 +168,8 @@ impl Default for SensorConfig {
     fn default() -> Self {
         Self {
             disable_hooks: Vec::new(),
-            ring_priority: 8 << 20,
-            ring_bulk: 16 << 20,
+            ring_priority: 4 << 20,
+            ring_bulk: 8 << 20,
             ring_gather: Duration::from_millis(1),
             ring_bulk_wakeup: 25,
             process_table: 65_536,

@@ -30,6 +30,7 @@ use crate::hash::worker::Worker;
 use crate::host::{host_name, kernel_release};
 use crate::intake::Intake;
 use crate::logins::LoginsFile;
+use crate::memory;
 use crate::metrics;
 use crate::pipeline::{Pipeline, Shared};
 use crate::redact::{Key, KeyError, RedactionConfig, Redactor, RedactorError};
@@ -270,6 +271,11 @@ impl Daemon {
         let mut tasks = JoinSet::new();
         let detectors = EngineStatus::new();
         tasks.spawn(detect(bus.clone(), config.detectors.clone(), config.data_dir.clone(), detectors.clone(), stopping.clone()));
+        let stopped = stopping.clone();
+        tasks.spawn(async move {
+            memory::upkeep(stopped).await;
+            Ok(())
+        });
         let correlation = config.detectors.correlate.enabled.then(CorrelateStatus::default);
         if let Some(status) = &correlation {
             let (config, data_dir) = (config.detectors.correlate.clone(), config.data_dir.clone());

@@ -23,6 +23,7 @@ pub mod hash;
 mod host;
 pub mod intake;
 pub mod logins;
+mod memory;
 mod metrics;
 pub mod pipeline;
 pub mod project;

@@ -37,6 +37,9 @@ use crate::watch::{Reading as KernelReading, Watch};
 /// The host's user names.
 const USERS: &str = "/etc/passwd";
 
+/// Nice value of the capture thread.
+const CAPTURE_NICE: i32 = -5;
+
 /// Longest wait for the rings: how late the first bulk record after a while without any (it wakes nobody), a stop or a tick may be seen.
 const WAIT: Duration = Duration::from_millis(50);
 /// After events of fanotify it is not waited for at once: what comes meanwhile is merged by the kernel.
@@ -304,6 +307,16 @@ pub struct Pipeline<S> {
     hasher: Option<Worker>,
 }
 
+/// Gives the running thread a larger share of a processor than programs have that fill the rings: on two processors that were busy with
+/// connections, 8 MiB of ring lost up to one record in ten without it and none with it. `sensor.cpu_limit` bounds what it takes.
+fn take_precedence() {
+    // SAFETY: only numbers are passed; 0 is the calling thread.
+    if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, CAPTURE_NICE) } != 0 {
+        let error = std::io::Error::last_os_error();
+        tracing::warn!("the capture thread runs without precedence ({error}): more may be lost while all processors are busy");
+    }
+}
+
 /// When seeds are taken again after records of identity were lost.
 #[derive(Debug, Clone, Copy, Default)]
 struct Reseed {
@@ -365,6 +378,7 @@ impl<S: Sink> Pipeline<S> {
 
     /// Runs until [`Shared::stop`], or until the sink can take nothing any more, then drains. Gives the sink back.
     pub fn run(mut self, started: Instant) -> S {
+        take_precedence();
         let (mut ticked, mut beaten, mut reconciled, mut governed) = (Instant::now(), Instant::now(), Instant::now(), Instant::now());
         let mut looked = Instant::now();
         while !self.shared.stop.load(Ordering::Acquire) && !self.sink.is_broken() {

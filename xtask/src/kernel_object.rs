@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use object::build::elf::{Builder, SectionData};
+use object::elf::SHT_STRTAB;
 
 use crate::command;
 use crate::project::Project;
@@ -27,6 +29,7 @@ pub(crate) fn build(project: &Project, linker: &Path) -> Result<String> {
     let built = project.bpf_target().join(TARGET).join("release").join(BIN);
     let bytes = read(&built)?;
     check_elf(&bytes).with_context(|| format!("{} is not a kernel object", built.display()))?;
+    let bytes = without_dwarf(&bytes).with_context(|| format!("{} cannot be rewritten", built.display()))?;
     let published = publish(&bytes, &project.kernel_object())?;
     let what = if published { "is new" } else { "is unchanged" };
     Ok(format!("{} of eBPF, {what}", step::bytes(bytes.len() as u64)))
@@ -87,6 +90,24 @@ fn check_elf(bytes: &[u8]) -> Result<()> {
         bail!("it does not begin with a 64-bit little-endian eBPF ELF header: remove target/bpf and build again");
     }
     Ok(())
+}
+
+/// The object without DWARF, which is two thirds of it and which nobody reads: type information and line numbers for the verifier are in
+/// `.BTF` and `.BTF.ext`. All of the rest would be mapped, and counted as memory, where the sensor runs.
+fn without_dwarf(bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut object = Builder::read(bytes)?;
+    for section in &mut object.sections {
+        section.delete = section.name.starts_with(b".debug_") || section.name.starts_with(b".rel.debug_");
+    }
+    object.delete_orphans();
+    // LLVM puts names of sections and symbols into one table; the writer wants two.
+    let names = object.sections.add();
+    names.name = b".shstrtab".as_slice().into();
+    names.sh_type = SHT_STRTAB;
+    names.data = SectionData::SectionString;
+    let mut rest = Vec::new();
+    object.write(&mut rest)?;
+    Ok(rest)
 }
 
 /// Writes `bytes` to `to` only when they differ: the binary's build script watches the file's time. Atomic, so that a build that runs at

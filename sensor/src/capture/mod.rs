@@ -10,6 +10,7 @@
 
 pub mod btf;
 mod cgroup;
+mod devices;
 mod drain;
 pub mod files;
 pub mod hooks;

@@ -2,13 +2,16 @@
 
 use std::collections::HashMap;
 use std::ffi::CString;
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use bartizan_sensor_ebpf::abi::WatchKey;
+
 use super::event::Handle;
+use crate::capture::devices::{self, Devices};
 
 /// Longest handle, include/linux/exportfs.h `MAX_HANDLE_SZ`.
 const HANDLE_MAX: usize = 128;
@@ -78,12 +81,6 @@ pub(super) fn of(path: &Path) -> io::Result<Handle> {
     Ok(Handle { fsid: fsid(&path)?, kind: raw.kind, bytes })
 }
 
-/// `8:1` as the kernel keeps it.
-fn device(text: &str) -> Option<u32> {
-    let (major, minor) = text.split_once(':')?;
-    Some(major.parse::<u32>().ok()?.checked_shl(20)? | minor.parse::<u32>().ok()?)
-}
-
 /// What is mounted, and folders that were looked up.
 #[derive(Debug, Default)]
 pub(super) struct Paths {
@@ -94,15 +91,17 @@ pub(super) struct Paths {
     folders: HashMap<Handle, PathBuf>,
     /// Where the whole of a device's file system is mounted.
     places: HashMap<u32, PathBuf>,
+    devices: Devices,
 }
 
 impl Paths {
     /// Reads the mounts anew. Returns the local file systems, each once.
     pub(super) fn refresh(&mut self) -> io::Result<&[FileSystem]> {
         let mounts = procfs::process::Process::myself().and_then(|own| own.mountinfo()).map_err(io::Error::other)?;
+        self.devices = Devices::of(mounts.iter());
         self.places.clear();
         for mount in mounts.iter().filter(|mount| mount.root == "/") {
-            if let Some(device) = device(&mount.majmin) {
+            if let Some(device) = devices::number(&mount.majmin) {
                 self.places.entry(device).or_insert_with(|| mount.mount_point.clone());
             }
         }
@@ -126,6 +125,11 @@ impl Paths {
             self.systems = systems;
         }
         Ok(&self.systems)
+    }
+
+    /// What the kernel's programs look a file up by.
+    pub(super) fn key(&self, path: &Path, meta: &Metadata) -> WatchKey {
+        self.devices.key(path, meta)
     }
 
     /// Every device with a file system whose root is mounted, and where.

@@ -276,7 +276,7 @@ impl FileWatch {
         self.report.ignored_missing = missing.map(|(_, rule)| rule.text.clone()).collect();
         let key = |path: &Path| {
             let meta = std::fs::metadata(path).ok()?;
-            Some(WatchKey { inode: meta.ino(), device: kernel_device(meta.dev()), pad: 0 })
+            Some(self.paths.key(path, &meta))
         };
         let wanted: HashSet<WatchKey> = places.iter().filter_map(|(_, path)| key(path)).collect();
         for gone in self.ignored_now.difference(&wanted) {
@@ -308,7 +308,7 @@ impl FileWatch {
     /// Puts one file or folder on the list, in the kernel first.
     fn watch(&mut self, path: &Path, rule: &str, want: u32, before: &HashMap<Handle, Watched>) -> io::Result<()> {
         let meta = std::fs::metadata(path)?;
-        let key = WatchKey { inode: meta.ino(), device: kernel_device(meta.dev()), pad: 0 };
+        let key = self.paths.key(path, &meta);
         // A file system without handles (ramfs) can be watched all the same, but not by fanotify, which will say so.
         let handle = handle::of(path).unwrap_or_else(|_| Handle::of_inode(key.inode, meta.dev()));
         let wanted = self.watched.get(&handle).map_or(want, |known| known.want | want);
@@ -510,12 +510,6 @@ fn about(body: &Body) -> impl Iterator<Item = &str> {
     [path, old].into_iter().flatten()
 }
 
-/// `st_dev` as the kernel keeps it: major << 20 | minor (include/linux/kdev_t.h).
-pub(crate) fn kernel_device(device: u64) -> u32 {
-    let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
-    (major as u32) << 20 | minor as u32
-}
-
 /// Events to ask for of a file or folder.
 fn events(want: u32, folder: bool, wanted: u64) -> u64 {
     use libc::{
@@ -546,11 +540,6 @@ mod tests {
     use bartizan_sensor_ebpf::abi::WANT_CHANGE;
 
     use super::*;
-
-    #[test]
-    fn devices_are_numbered_as_the_kernel_numbers_them() {
-        assert_eq!(kernel_device(nix::sys::stat::makedev(254, 3)), 254 << 20 | 3);
-    }
 
     #[test]
     fn a_file_whose_readers_are_not_wanted_costs_them_nothing() {

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use bartizan_bus::event::{Change, File};
 
-use super::kernel_device;
+use crate::capture::devices::kernel_device;
 use crate::project::escape_bytes;
 
 /// Bytes of attribute names that are read; more are not told apart.

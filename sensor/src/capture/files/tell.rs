@@ -11,7 +11,8 @@ use bartizan_sensor_ebpf::abi::WANT_READ;
 
 use super::event::{Event, Handle, Name, inode_of};
 use super::state::{Difference, State};
-use super::{FileDeed, FileWatch, Told, kernel_device};
+use super::{FileDeed, FileWatch, Told};
+use crate::capture::devices::kernel_device;
 use crate::project::escape_bytes;
 
 /// Numbers of observations made here: above those of seeds from /proc (pids), below the sensor's own.

@@ -20,7 +20,8 @@ use aya::maps::{HashMap as KernelMap, LpmTrie, MapData, MapError};
 use bartizan_sensor_ebpf::abi::{Ignore, KINDS, WatchKey};
 
 use super::cgroup;
-use super::files::{Key, kernel_device};
+use super::devices::Devices;
+use super::files::Key;
 use crate::config::ignore::IgnoreEntry;
 
 /// [`Ignore`] as bytes that aya may write into the kernel object.
@@ -66,6 +67,7 @@ pub struct Ignoring {
     entries: Vec<Entry>,
     /// Kept though nothing may be in them: the programs that are still to be loaded name them by their descriptors. `None` in tests.
     maps: Option<Maps>,
+    devices: Devices,
     exes: HashMap<WatchKey, u64>,
     cgroups: HashMap<u64, u64>,
     root: Option<PathBuf>,
@@ -119,8 +121,15 @@ impl Ignoring {
             maps.networks.insert(&Prefix::new(len, bytes), bits, 0).map_err(|error| ("IGNORE_NETWORKS", error))?;
         }
         let entries = compiled(entries);
-        let mut ignoring =
-            Self { entries, maps: Some(maps), exes: HashMap::new(), cgroups: HashMap::new(), root: None, report: Vec::new() };
+        let mut ignoring = Self {
+            entries,
+            maps: Some(maps),
+            devices: Devices::default(),
+            exes: HashMap::new(),
+            cgroups: HashMap::new(),
+            root: None,
+            report: Vec::new(),
+        };
         ignoring.refresh()?;
         Ok(ignoring)
     }
@@ -138,11 +147,14 @@ impl Ignoring {
         let Some(maps) = &mut self.maps else { return Ok(()) };
         let (mut exes, mut cgroups) = (HashMap::<WatchKey, u64>::new(), HashMap::<u64, u64>::new());
         self.report.clear();
+        if self.entries.iter().any(|entry| !entry.config.exe.is_empty()) {
+            self.devices = Devices::read();
+        }
         for (index, Entry { kinds, config }) in self.entries.iter().enumerate() {
             let mut missing = Vec::new();
             for path in &config.exe {
                 match std::fs::metadata(path) {
-                    Ok(meta) if meta.is_file() => *exes.entry(key(&meta)).or_default() |= 1 << index,
+                    Ok(meta) if meta.is_file() => *exes.entry(self.devices.key(path, &meta)).or_default() |= 1 << index,
                     Ok(_) => missing.push(format!("exe {}: it is no file", path.display())),
                     Err(error) => missing.push(format!("exe {}: {error}", path.display())),
                 }
@@ -173,13 +185,10 @@ impl Ignoring {
 
     /// Whether the process runs a file of the entries `bits`.
     fn runs(&self, pid: u32, bits: u64) -> bool {
-        let meta = std::fs::metadata(format!("/proc/{pid}/exe"));
-        meta.is_ok_and(|meta| self.exes.get(&key(&meta)).is_some_and(|entries| entries & bits != 0))
+        let exe = PathBuf::from(format!("/proc/{pid}/exe"));
+        let meta = std::fs::metadata(&exe);
+        meta.is_ok_and(|meta| self.exes.get(&self.devices.key(&exe, &meta)).is_some_and(|entries| entries & bits != 0))
     }
-}
-
-fn key(meta: &std::fs::Metadata) -> WatchKey {
-    WatchKey { inode: meta.ino(), device: kernel_device(meta.dev()), pad: 0 }
 }
 
 /// Makes `map`, which holds `before`, hold `now`.
@@ -252,9 +261,9 @@ mod tests {
         let own = std::env::current_exe().unwrap();
         let mut with = IgnoreEntry { exe: vec![own.clone()], uid: vec![nix::unistd::getuid().as_raw()], ..entry(&["file.unlink"]) };
         let ignoring = |with: &IgnoreEntry| {
-            let exes = HashMap::from([(key(&std::fs::metadata(&own).unwrap()), 1)]);
+            let exes = HashMap::from([(Devices::read().key(&own, &std::fs::metadata(&own).unwrap()), 1)]);
             let entries = compiled(std::slice::from_ref(with));
-            Ignoring { entries, maps: None, exes, cgroups: HashMap::new(), root: None, report: Vec::new() }
+            Ignoring { entries, maps: None, devices: Devices::read(), exes, cgroups: HashMap::new(), root: None, report: Vec::new() }
         };
         let me = std::process::id();
         assert!(ignoring(&with).leaves_out("file.unlink", me));
