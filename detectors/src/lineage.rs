@@ -4,7 +4,8 @@
 //!
 //! - A seed (`/proc` read at the sensor's start) fills blanks and never replaces a parent or an argv that the kernel told.
 //! - An image that something was started from stays as long as what was started does; when the table is full, ended
-//!   leaves go first, then the oldest, and each is counted. Ended leaves never take more than a part of it.
+//!   leaves go first, then the oldest, and each is counted. Of ended leaves the last ones
+//!   are kept, a part of the table, whether it is full or not: that is no eviction.
 //! - The table is a function of the events it was fed: a saved and restored table behaves as the one that was saved.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -479,7 +480,13 @@ impl Lineage {
 
     fn make_room(&mut self) {
         let ended = (self.max / ENDED_PART).max(ENDED_LEAST);
-        while self.nodes.len() > self.max || self.evictable.len() > ended {
+        while self.evictable.len() > ended
+            && let Some((_, id)) = self.evictable.first().copied()
+        {
+            // Nothing had to go for want of room.
+            self.remove(&id);
+        }
+        while self.nodes.len() > self.max {
             let Some((_, id)) = self.evictable.first().or_else(|| self.order.first()).copied() else { return };
             let live = self.nodes.get(&id).is_some_and(|node| !node.exited && !node.superseded);
             self.evicted += 1;
@@ -627,6 +634,26 @@ mod tests {
         assert!(table.evicted > 80);
         let chain: Vec<String> = table.chain(&host.id(3)).into_iter().filter_map(|entry| entry.exe).collect();
         assert_eq!(chain, ["/bin/worker", "/bin/launcher", "/sbin/init"]);
+    }
+
+    #[test]
+    fn ended_leaves_take_a_part_of_the_table_and_no_more() {
+        let mut host = Host::new();
+        host.seed(1, 0, "/sbin/init", &["init"]);
+        host.fork(1, 2);
+        host.exec(2, "/bin/worker", &["worker"]);
+        for pid in 100..300 {
+            host.fork(1, pid);
+            host.exec(pid, "/bin/true", &["true"]);
+            host.exit(pid);
+        }
+        host.fork(1, 300);
+        let mut table = Lineage::new(400);
+        host.take().iter().for_each(|event| table.observe(event));
+        let ended = table.nodes.values().filter(|node| node.exited).count();
+        assert_eq!((ended, table.evicted, table.evicted_live), (400 / ENDED_PART, 0, 0));
+        assert!(table.get(&host.id(299)).is_some_and(|node| node.exited), "the last of them are kept");
+        assert_eq!(table.chain(&host.id(2)).len(), 2);
     }
 
     #[test]

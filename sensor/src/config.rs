@@ -85,7 +85,7 @@ pub struct SensorConfig {
     /// After something was found in the rings, how long the next records are gathered before they are looked for; 0 looks at once.
     #[serde(deserialize_with = "fields::duration_ms::<_, 0, 100>")]
     pub ring_gather: Duration,
-    /// Percent of the bulk ring that waits before a record in it wakes Bartizan at once.
+    /// Percent of the bulk ring that waits before a record in it wakes Bartizan, while that does not look by itself (`capture/rings.rs`).
     #[serde(deserialize_with = "fields::count::<_, 1, 90>")]
     pub ring_bulk_wakeup: usize,
     /// Most processes that the process table holds.

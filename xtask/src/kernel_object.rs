@@ -30,6 +30,7 @@ pub(crate) fn build(project: &Project, linker: &Path) -> Result<String> {
     let bytes = read(&built)?;
     check_elf(&bytes).with_context(|| format!("{} is not a kernel object", built.display()))?;
     let bytes = without_dwarf(&bytes).with_context(|| format!("{} cannot be rewritten", built.display()))?;
+    check_elf(&bytes).context("what came of the kernel object is none")?;
     let published = publish(&bytes, &project.kernel_object())?;
     let what = if published { "is new" } else { "is unchanged" };
     Ok(format!("{} of eBPF, {what}", step::bytes(bytes.len() as u64)))
@@ -101,10 +102,10 @@ fn without_dwarf(bytes: &[u8]) -> Result<Vec<u8>> {
     }
     object.delete_orphans();
     // LLVM puts names of sections and symbols into one table; the writer wants two.
-    let names = object.sections.add();
-    names.name = b".shstrtab".as_slice().into();
-    names.sh_type = SHT_STRTAB;
-    names.data = SectionData::SectionString;
+    if !object.sections.iter().any(|section| matches!(section.data, SectionData::SectionString)) {
+        let names = object.sections.add();
+        (names.name, names.sh_type, names.data) = (b".shstrtab".as_slice().into(), SHT_STRTAB, SectionData::SectionString);
+    }
     let mut rest = Vec::new();
     object.write(&mut rest)?;
     Ok(rest)
@@ -138,6 +139,34 @@ mod tests {
         assert!(publish(b"two", &to)?);
         assert_eq!(fs::read(&to)?, b"two");
         assert_eq!(fs::read_dir(folder.path())?.count(), 1, "no temporary file is left");
+        Ok(())
+    }
+
+    #[test]
+    fn dwarf_goes_and_nothing_else() -> Result<()> {
+        let mut object = Builder::new(object::Endianness::Little, true);
+        object.header.e_machine = EM_BPF;
+        let bytes = |name: &[u8]| [name, b" of the object"].concat();
+        let kept: [&[u8]; 3] = [b".text", b".BTF", b"license"];
+        for name in kept.into_iter().chain([b".debug_info".as_slice(), b".debug_str"]) {
+            let section = object.sections.add();
+            section.name = name.into();
+            section.sh_type = object::elf::SHT_PROGBITS;
+            section.data = SectionData::Data(bytes(name).into());
+        }
+        let names = object.sections.add();
+        (names.name, names.sh_type, names.data) = (b".shstrtab".as_slice().into(), SHT_STRTAB, SectionData::SectionString);
+        let mut built = Vec::new();
+        object.write(&mut built)?;
+        let rest = without_dwarf(&built)?;
+        check_elf(&rest)?;
+        let rest = Builder::read(rest.as_slice())?;
+        let found = |name: &[u8]| rest.sections.iter().find(|section| section.name.as_slice() == name);
+        for name in kept {
+            let SectionData::Data(data) = &found(name).context("a section is gone")?.data else { bail!("another kind of section") };
+            assert_eq!(data.as_slice(), bytes(name));
+        }
+        assert!(found(b".debug_info").is_none() && found(b".debug_str").is_none());
         Ok(())
     }
 

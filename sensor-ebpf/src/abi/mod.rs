@@ -339,8 +339,10 @@ pub enum Count {
     Filtered = 7,
 }
 
-/// Parts of a program that several hooks share, because finding the socket costs as much as what each does with it: bits of the word that user
-/// space sets for those that are attached. TCP attempts at the exit of connect(2).
+// Parts of a program that several hooks share, because finding the socket costs as much as what each does with it: bits of the word that user
+// space sets for those that are attached.
+
+/// TCP attempts at the exit of connect(2).
 pub const PART_CONNECT_TCP: u32 = 1 << 0;
 /// UDP sockets, likewise.
 pub const PART_CONNECT_UDP: u32 = 1 << 1;

@@ -75,7 +75,7 @@ fn fentry_commit_creds(ctx: FEntryContext) -> i32 {
     if call.is_exec() || sets_ids(call) {
         return 0;
     }
-    let old: u64 = field!(task::current(), task_real_cred);
+    let old = task::real_cred(task::current());
     report(call, &sets(old), &sets(ctx.arg::<*const u8>(0) as u64));
     0
 }
@@ -98,7 +98,7 @@ fn sys_enter_capabilities(_ctx: TracePointContext) -> u32 {
         return 0;
     }
     let thread = thread();
-    if CAPABILITIES.insert(&thread, &sets(field!(task::current(), task_cred)), 0).is_err() {
+    if CAPABILITIES.insert(&thread, &sets(task::cred(task::current())), 0).is_err() {
         emit::count(Kind::Capabilities, Count::TableFull);
     }
     0
@@ -116,7 +116,7 @@ fn sys_exit_capabilities(ctx: TracePointContext) -> u32 {
     let (_, result) = at_exit(&ctx);
     if result >= 0 {
         // SAFETY: the map is preallocated, and the entry is this thread's own.
-        report(call, unsafe { &*before }, &sets(field!(task::current(), task_cred)));
+        report(call, unsafe { &*before }, &sets(task::cred(task::current())));
     }
     let _ = CAPABILITIES.remove(&thread);
     0

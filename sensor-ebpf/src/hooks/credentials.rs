@@ -103,7 +103,7 @@ fn fexit_task_fix_setgid(ctx: FExitContext) -> i32 {
 fn sys_enter_setid(_ctx: TracePointContext) -> u32 {
     let current = task::current();
     let thread = thread();
-    if SETID.insert(&thread, &ids(field!(current, task_cred)), 0).is_err() {
+    if SETID.insert(&thread, &ids(task::cred(current)), 0).is_err() {
         emit::count(Kind::Credentials, Count::TableFull);
     }
     0
@@ -120,7 +120,7 @@ fn sys_exit_setid(ctx: TracePointContext) -> u32 {
         let call: u32 = read(ctx.as_ptr() as u64 + offset!(syscall_number));
         let current = task::current();
         // SAFETY: the map is preallocated, and the entry is this thread's own.
-        report(call, unsafe { &*old }, &ids(field!(current, task_cred)));
+        report(call, unsafe { &*old }, &ids(task::cred(current)));
     }
     let _ = SETID.remove(&thread);
     0

@@ -22,7 +22,7 @@ const UNSHARE_32: u32 = 310;
 #[inline(always)]
 fn ids(task: Known) -> NamespaceIds {
     let proxy: Known = field!(task, task_nsproxy);
-    let cred: Known = field!(task, task_cred);
+    let cred = task::cred(task);
     let has_time = offset!(nsproxy_time_for_children) != u64::from(ABSENT) && offset!(timens_inum) != u64::from(ABSENT);
     NamespaceIds {
         mnt: namespace!(proxy, nsproxy_mnt_ns, mntns_inum),

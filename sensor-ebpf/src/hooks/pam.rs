@@ -37,7 +37,7 @@ const _: () = assert!(
 /// Where records of the running task go.
 #[inline(always)]
 fn ring() -> Ring {
-    let cred: u64 = field!(task::current(), task_cred);
+    let cred = task::cred(task::current());
     let euid: u32 = field!(cred, cred_euid);
     if euid == 0 { Ring::Priority } else { Ring::Bulk }
 }

@@ -61,7 +61,7 @@ fn signal_generate(ctx: BtfTracePointContext) -> u32 {
     }
     let signal = ctx.arg::<u32>(0);
     if signal >= 64 || TELLING & 1 << signal == 0 {
-        let (own, others): (u64, u64) = (field!(current, task_cred), field!(other, task_cred));
+        let (own, others) = (task::cred(current), task::cred(other));
         let (own, others): (u32, u32) = (field!(own, cred_uid), field!(others, cred_uid));
         if own == others {
             return 0;

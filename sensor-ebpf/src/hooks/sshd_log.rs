@@ -24,7 +24,7 @@ fn said(format: u64, text: u64) -> u32 {
     if comm != SSHD {
         return 0;
     }
-    let cred: u64 = field!(current, task_cred);
+    let cred = task::cred(current);
     let euid: u32 = field!(cred, cred_euid);
     let mut begin = 0_u64;
     // SAFETY: at most eight bytes for a `u64`.

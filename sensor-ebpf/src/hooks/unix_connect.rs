@@ -202,7 +202,7 @@ fn returned(sk: u64, result: i64, address: u64, len: u64, user: bool) {
             let inode: u64 = field!(exe, file_inode);
             let sb: u64 = field!(inode, inode_sb);
             let device: u32 = field!(sb, sb_dev);
-            let cred: u64 = field!(current, task_cred);
+            let cred = task::cred(current);
             let euid: u32 = field!(cred, cred_euid);
             (*key).of = OF_PROGRAM;
             (*key).who = field!(inode, inode_ino);

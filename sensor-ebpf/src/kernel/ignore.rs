@@ -58,7 +58,7 @@ fn look(task: u64) -> u64 {
         met &= !exe | of_exe(task);
     }
     if uid != 0 {
-        let cred: u64 = field!(task, task_cred);
+        let cred = super::task::cred(task);
         // A program that took another user's rights is nobody's who is named.
         met &= !uid | (of_uid(field!(cred, cred_uid)) & of_uid(field!(cred, cred_euid)));
     }

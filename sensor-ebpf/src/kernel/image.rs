@@ -22,7 +22,7 @@ const CTIME_QUERIED: u32 = 1 << 31;
 /// `image` must be valid for writing, and its bytes zero.
 #[inline(always)]
 pub(crate) unsafe fn credentials<O: Object>(image: *mut Image, task: O) {
-    let cred: O = field!(task, task_cred);
+    let cred = super::task::cred(task);
     let parent: O = field!(task, task_real_parent);
     let parent_leader: O = field!(parent, task_group_leader);
     let parent_exec_id: u64 = field!(parent, task_self_exec_id);

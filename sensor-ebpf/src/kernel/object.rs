@@ -42,8 +42,8 @@ impl Object for u64 {
 
 /// A pointer of which the verifier knows the type. A program that makes one of anything else is refused by the kernel.
 ///
-/// `<VERIFIER>` Some members may be null as far as the kernel says (`mm_struct.exe_file`): those are compared with null before anything is
-/// added to them. A member that the type does not have is refused: what is behind `struct sock` in a `struct tcp_sock` needs an address.
+/// `<VERIFIER>` Some members may be null as far as the kernel says (`mm_struct.exe_file`, and every `__rcu` member of a kernel whose types have
+/// that tag, such as `task_struct.cred`): those are compared with null before anything is added to them. A member that the type does not have is refused: what is behind `struct sock` in a `struct tcp_sock` needs an address.
 #[repr(transparent)]
 #[derive(Clone, Copy)]
 pub(crate) struct Known(*const u8);

@@ -26,8 +26,9 @@ pub(crate) unsafe fn subject<O: Object>(header: *mut Header, task: O) {
         (*header).tid = field!(task, task_pid);
         (*header).start_boottime = field!(leader, task_start_boottime);
         (*header).exec_id = exec_id as u32;
-        (*header).uid = field!(cred, cred_uid);
-        (*header).euid = field!(cred, cred_euid);
+        // <VERIFIER> Compared first: where the kernel's types say `__rcu`, it may be null as far as the verifier knows.
+        ((*header).uid, (*header).euid) =
+            if cred.is_null() { (u32::MAX, u32::MAX) } else { (field!(cred, cred_uid), field!(cred, cred_euid)) };
         (*header).cgroup_id = cgroup_id(task);
         (*header).ppid = field!(parent, task_tgid);
     }
@@ -48,8 +49,23 @@ pub(crate) unsafe fn target<O: Object>(target: *mut Target, task: O) {
         (*target).tgid = field!(task, task_tgid);
         (*target).tid = field!(task, task_pid);
         (*target).exec_id = exec_id as u32;
-        (*target).uid = field!(cred, cred_uid);
+        // <VERIFIER> As in `subject`.
+        (*target).uid = if cred.is_null() { u32::MAX } else { field!(cred, cred_uid) };
     }
+}
+
+/// Address of the credentials that `task` acts with.
+///
+/// `<VERIFIER>` By the helper: what a load gives may be null as far as the verifier knows (see [`Known`]), and cannot be added to unchecked.
+#[inline(always)]
+pub(crate) fn cred(task: impl Object) -> u64 {
+    read(task.address() + offset!(task_cred))
+}
+
+/// Those that others see of `task`, likewise.
+#[inline(always)]
+pub(crate) fn real_cred(task: impl Object) -> u64 {
+    read(task.address() + offset!(task_real_cred))
 }
 
 /// Id of the task's cgroup in the unified hierarchy.

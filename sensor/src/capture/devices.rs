@@ -15,9 +15,13 @@ use std::path::Path;
 use bartizan_sensor_ebpf::abi::WatchKey;
 use procfs::process::MountInfo;
 
-/// Devices of mounts, by their ids.
+/// Devices of mounts.
 #[derive(Debug, Default)]
-pub(crate) struct Devices(HashMap<u64, u32>);
+pub(crate) struct Devices {
+    by_mount: HashMap<u64, u32>,
+    /// By `st_dev`, where that is another and a mount has answered for it: the mounts of another namespace are not known here.
+    by_stat: HashMap<u32, u32>,
+}
 
 impl Devices {
     /// Those of the mounts that this process sees; none where they cannot be read.
@@ -28,16 +32,26 @@ impl Devices {
 
     /// Those of these mounts.
     pub(crate) fn of<'a>(mounts: impl Iterator<Item = &'a MountInfo>) -> Self {
-        Self(mounts.filter_map(|mount| Some((u64::try_from(mount.mnt_id).ok()?, number(&mount.majmin)?))).collect())
+        let by_mount = mounts.filter_map(|mount| Some((u64::try_from(mount.mnt_id).ok()?, number(&mount.majmin)?))).collect();
+        Self { by_mount, by_stat: HashMap::new() }
     }
 
     /// What the kernel's programs look the file at `path` up by, links followed.
-    pub(crate) fn key(&self, path: &Path, meta: &Metadata) -> WatchKey {
+    pub(crate) fn key(&mut self, path: &Path, meta: &Metadata) -> WatchKey {
         let by_stat = kernel_device(meta.dev());
-        let known = self.0.values().any(|device| *device == by_stat);
-        let by_mount = || self.0.get(&mount_id(path)?).copied();
-        let device = if known { by_stat } else { by_mount().unwrap_or(by_stat) };
-        WatchKey { inode: meta.ino(), device, pad: 0 }
+        if !self.by_stat.contains_key(&by_stat)
+            && !self.by_mount.values().any(|device| *device == by_stat)
+            && let Some(device) = mount_id(path).and_then(|mount| self.by_mount.get(&mount))
+        {
+            self.by_stat.insert(by_stat, *device);
+        }
+        self.known_key(meta)
+    }
+
+    /// The same for a file of any mount namespace, by what was looked up before.
+    pub(crate) fn known_key(&self, meta: &Metadata) -> WatchKey {
+        let by_stat = kernel_device(meta.dev());
+        WatchKey { inode: meta.ino(), device: self.by_stat.get(&by_stat).copied().unwrap_or(by_stat), pad: 0 }
     }
 }
 
@@ -83,9 +97,11 @@ mod tests {
         assert_eq!(Devices::default().key(file, &meta), by_stat);
         // As a subvolume has it: the mount says another device than the file.
         let mount = mount_id(file).unwrap();
-        let subvolume = Devices(HashMap::from([(mount, 7)]));
+        let devices = |mounts: &[(u64, u32)]| Devices { by_mount: mounts.iter().copied().collect(), by_stat: HashMap::new() };
+        let mut subvolume = devices(&[(mount, 7)]);
+        assert_eq!(subvolume.known_key(&meta), by_stat);
         assert_eq!(subvolume.key(file, &meta), WatchKey { device: 7, ..by_stat });
-        let plain = Devices(HashMap::from([(mount, 7), (mount + 1, by_stat.device)]));
-        assert_eq!(plain.key(file, &meta), by_stat);
+        assert_eq!(subvolume.known_key(&meta), WatchKey { device: 7, ..by_stat });
+        assert_eq!(devices(&[(mount, 7), (mount + 1, by_stat.device)]).key(file, &meta), by_stat);
     }
 }

@@ -64,7 +64,7 @@ pub struct LoadConfig {
     pub ring_priority: u32,
     /// Bytes of the bulk ring; a power of two.
     pub ring_bulk: u32,
-    /// Percent of the bulk ring that waits before a record wakes user space.
+    /// Percent of the bulk ring that waits before a record wakes user space, where that sleeps.
     pub bulk_wakeup: usize,
     /// What is left out before a record is made of it.
     pub ignore: Vec<IgnoreEntry>,
@@ -285,7 +285,7 @@ struct Attacher<'a> {
     fanotify: Option<Group>,
     /// Which parts of shared programs are attached.
     parts: Array<MapData, u32>,
-    /// Shared programs, with the tracepoints that they are at.
+    /// Programs at tracepoints, with where they are: a shared one is attached once.
     shared: Vec<(&'static str, &'static str)>,
 }
 
@@ -370,8 +370,16 @@ impl Attacher<'_> {
                     for (name, _) in attached {
                         match tier.programs.iter().filter(|spec| spec.program == name).fold(0, |parts, spec| parts | spec.part) {
                             0 => self.detach(name),
-                            // Others go on with the program.
-                            parts => self.set_parts(|word| word & !parts)?,
+                            // Others may go on with the program; without a part it does nothing.
+                            parts => {
+                                if let Err(Refusal::Kernel(error) | Refusal::Bug(error)) = self.set_parts(|word| word & !parts) {
+                                    tracing::warn!(
+                                        program = name,
+                                        error,
+                                        "a part of a shared program cannot be taken back: its kind may be told"
+                                    );
+                                }
+                            }
                         }
                     }
                     return Err(refusal);
@@ -433,10 +441,13 @@ impl Attacher<'_> {
         let fd = match spec.attach {
             Attach::TpBtf(name, _) => {
                 let program: &mut BtfTracePoint = program.try_into().map_err(refuse)?;
-                // Another hook may have attached it.
+                // Another hook may have loaded it, and attached it or not.
                 if program.fd().is_err() {
                     program.load(name, self.btf).map_err(refuse)?;
+                }
+                if spec.part == 0 || !self.shared.contains(&(spec.program, name)) {
                     program.attach().map_err(refuse)?;
+                    self.shared.push((spec.program, name));
                 }
                 program.fd().map_err(refuse)?.as_fd().try_clone_to_owned()
             }

@@ -87,8 +87,10 @@ impl Rings {
             return;
         }
         let busy = self.busy.is_some_and(|until| Instant::now() < until);
+        // Where it gathers for long, the mark of the bulk ring ends the wait between two bursts.
+        let wakes = !busy || self.gather > LOOK_AT_LEAST;
         // A program that asked just before the kernel was told has not handed over its record yet: one short wait more.
-        let settling = !busy && self.sleeps(true);
+        let settling = wakes && self.sleeps(true);
         let timeout = rest(self.gather, busy || settling, held).map_or(timeout, |rest| rest.min(timeout));
         self.poll(PollTimeout::try_from(timeout).unwrap_or(PollTimeout::ZERO), other);
     }

@@ -14,6 +14,7 @@ use bartizan_bus::event::{InetSocket, NS_PER_TICK, ProcessNamespaces, Stdio, Std
 use bartizan_sensor_ebpf::abi::{ARGV_MAX, DecodeError, Header, Kind, RELAY_SOCKETS};
 use procfs::process::{FDTarget, Process as Proc};
 
+use super::devices::kernel_device;
 use super::load::{HookReport, HookState};
 use super::rings::Aligned;
 use crate::project::{ExeInode, Image, Observation, Subject, What, escape_bytes, project};
@@ -220,11 +221,6 @@ fn one(proc: &Proc, now: u64, starts: &HashMap<u32, u64>, sockets: &HashMap<u64,
         kernel_thread: stat.flags & PF_KTHREAD != 0,
     };
     Some((subject, Found::Proc { subject, image: Box::new(image) }))
-}
-
-/// `stat(2)` packs device numbers as glibc does; the kernel's own form is major << 20 | minor.
-fn kernel_device(dev: u64) -> u32 {
-    (libc::major(dev) << 20) | libc::minor(dev)
 }
 
 fn cgroup(proc: &Proc) -> Option<String> {

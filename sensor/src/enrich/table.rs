@@ -17,7 +17,7 @@ pub struct Entry {
     pub ktime: u64,
     /// It ended.
     pub exited: bool,
-    /// The image that it ran before, until it ends: records that come late (a connection's result) may be about that one.
+    /// The image that it ran before: records that come late (a connection's result) may be about that one.
     pub previous: Option<Arc<Process>>,
 }
 
@@ -85,7 +85,6 @@ impl Table {
             && !entry.exited
         {
             entry.exited = true;
-            entry.previous = None;
             self.exited.push_back(*id);
         }
         while self.exited.len() > EXITED_KEPT.min(self.max / 2) {

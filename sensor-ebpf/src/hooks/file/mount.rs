@@ -54,7 +54,7 @@ unsafe fn walked(scratch: *mut Scratch, fixed: usize, dentry: u64, vfsmount: u64
 /// Whether what ended with this errno must not be crowded out: root did it, and it was done.
 #[inline(always)]
 fn is_weighty(error: u32) -> bool {
-    let cred: u64 = field!(task::current(), task_cred);
+    let cred = task::cred(task::current());
     let euid: u32 = field!(cred, cred_euid);
     error == 0 && euid == 0
 }

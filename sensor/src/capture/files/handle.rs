@@ -128,7 +128,7 @@ impl Paths {
     }
 
     /// What the kernel's programs look a file up by.
-    pub(super) fn key(&self, path: &Path, meta: &Metadata) -> WatchKey {
+    pub(super) fn key(&mut self, path: &Path, meta: &Metadata) -> WatchKey {
         self.devices.key(path, meta)
     }
 

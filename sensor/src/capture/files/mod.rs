@@ -274,7 +274,7 @@ impl FileWatch {
         let places = list::places(&self.ignored, Path::new("/"));
         let missing = self.ignored.iter().enumerate().filter(|(index, _)| !places.iter().any(|(rule, _)| rule == index));
         self.report.ignored_missing = missing.map(|(_, rule)| rule.text.clone()).collect();
-        let key = |path: &Path| {
+        let mut key = |path: &Path| {
             let meta = std::fs::metadata(path).ok()?;
             Some(self.paths.key(path, &meta))
         };

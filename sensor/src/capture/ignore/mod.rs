@@ -185,9 +185,8 @@ impl Ignoring {
 
     /// Whether the process runs a file of the entries `bits`.
     fn runs(&self, pid: u32, bits: u64) -> bool {
-        let exe = PathBuf::from(format!("/proc/{pid}/exe"));
-        let meta = std::fs::metadata(&exe);
-        meta.is_ok_and(|meta| self.exes.get(&self.devices.key(&exe, &meta)).is_some_and(|entries| entries & bits != 0))
+        let meta = std::fs::metadata(format!("/proc/{pid}/exe"));
+        meta.is_ok_and(|meta| self.exes.get(&self.devices.known_key(&meta)).is_some_and(|entries| entries & bits != 0))
     }
 }
 
