@@ -217,6 +217,27 @@ fn a_disabled_hook_is_named_and_only_its_kinds_stop() {
 }
 
 #[test]
+fn hooks_that_share_a_program_stop_each_by_itself() {
+    let listens = |sensor: &Sensor, port: u16| {
+        let events = sensor.events_json(&["--kind", "network.listen"]);
+        events.iter().filter(|event| event["body"]["socket"]["local_port"] == port).count()
+    };
+    let without_tcp = Sensor::with().arg("--disable-hook").arg("network_connect_tcp");
+    let mut sensor = without_tcp.arg("--disable-hook").arg("network_connect_tcp_early").start();
+    let (udp, tcp) = connect_both(&sensor);
+    sensor.settle();
+    assert!(connected(&sensor, udp) && !connected(&sensor, tcp));
+    assert_eq!(listens(&sensor, tcp), 1, "the state of a socket is still looked at");
+    drop(sensor);
+
+    let mut sensor = Sensor::with().arg("--disable-hook").arg("network_listen").start();
+    let (udp, tcp) = connect_both(&sensor);
+    sensor.settle();
+    assert!(connected(&sensor, udp) && connected(&sensor, tcp));
+    assert_eq!(listens(&sensor, tcp), 0);
+}
+
+#[test]
 fn a_disabled_tier_is_named_and_the_next_one_takes_over() {
     let mut sensor = Sensor::with().arg("--disable-hook").arg("process_seed:iter").start();
     sensor.settle();

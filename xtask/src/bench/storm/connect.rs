@@ -1,9 +1,11 @@
 //! Connections over loopback, accepted or refused.
 
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use anyhow::{Context, Result, bail};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, getsockname, socket};
 
 /// Listeners of each thread. A closed connection keeps its pair of ports for a minute (TIME_WAIT), and one listener has some 28,000 of them:
 /// with fewer listeners a storm would run out of ports.
@@ -39,10 +41,20 @@ impl Listeners {
     }
 }
 
-/// A loopback port on which nobody listens. Another program could take it meanwhile; the storm then says so.
-pub(super) fn closed_port() -> Result<SocketAddr> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no listener on 127.0.0.1")?;
-    listener.local_addr().context("a listener has no address")
+/// A loopback port on which nobody listens, nor can while this is kept: a socket that is bound and does not listen.
+#[derive(Debug)]
+pub(super) struct Closed {
+    pub(super) address: SocketAddr,
+    _bound: OwnedFd,
+}
+
+impl Closed {
+    pub(super) fn new() -> Result<Self> {
+        let bound = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).context("no socket")?;
+        bind(bound.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0))).context("no port on 127.0.0.1")?;
+        let address: SockaddrIn = getsockname(bound.as_raw_fd()).context("a socket has no address")?;
+        Ok(Self { address: SocketAddrV4::from(address).into(), _bound: bound })
+    }
 }
 
 /// One connection that must be refused.
@@ -50,6 +62,6 @@ pub(super) fn refused(closed: SocketAddr) -> Result<()> {
     match TcpStream::connect(closed) {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(()),
         Err(error) => bail!("{closed} answered with {error} in place of a refusal"),
-        Ok(_) => bail!("somebody listens on {closed} now: try again"),
+        Ok(_) => bail!("{closed} took a connection, though nobody listens there"),
     }
 }

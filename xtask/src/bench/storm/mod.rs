@@ -125,8 +125,8 @@ impl Storm {
                 measured(operations, threads, &|thread, index| ground.each(thread, index))
             }
             Self::Refused => {
-                let closed = connect::closed_port()?;
-                measured(operations, threads, &|_, _| connect::refused(closed))
+                let closed = connect::Closed::new()?;
+                measured(operations, threads, &|_, _| connect::refused(closed.address))
             }
             Self::Open | Self::Read => {
                 let files = open::Files::make(folder, threads, self == Self::Open)?;
