@@ -152,6 +152,7 @@ layout! {
     files_fdt = Member("files_struct", "fdt");
     fdt_max_fds = Member("fdtable", "max_fds");
     fdt_fd = Member("fdtable", "fd");
+    fdt_open_fds = Member("fdtable", "open_fds");
     socket_sk = Member("socket", "sk");
     socket_alloc_socket = Member("socket_alloc", "socket");
     socket_alloc_inode = Member("socket_alloc", "vfs_inode");

@@ -170,8 +170,15 @@ pub(crate) fn describe(file: u64, out: *mut Fd) -> u64 {
 
 /// What [`relay`]'s loop works on.
 struct Scan {
+    /// Address of the table's files, by descriptor.
     array: u64,
-    max: u32,
+    /// Address of the bitmap of those that are open.
+    open: u64,
+    /// Words of the bitmap, and how many were taken.
+    words: u64,
+    taken: u64,
+    /// What is left of the last one.
+    bits: u64,
     out: *mut Relay,
     ends: *mut u64,
 }
@@ -190,26 +197,52 @@ pub(crate) fn relay(parent: u64, out: *mut Relay, ends: *mut u64) -> u64 {
     }
     let table: u64 = field!(files, files_fdt);
     let max: u32 = field!(table, fdt_max_fds);
-    let mut scan = Scan { array: field!(table, fdt_fd), max, out, ends };
+    // The table has room for a multiple of a word's bits.
+    let words = u64::from(if max > RELAY_FDS as u32 { RELAY_FDS as u32 } else { max }) / WORD;
+    let (array, open) = (field!(table, fdt_fd), field!(table, fdt_open_fds));
+    let mut scan = Scan { array, open, words, taken: 0, bits: 0, out, ends };
     // SAFETY: the callback has the signature that the helper asks for, and `scan` outlives the call.
-    unsafe { bpf_loop(RELAY_FDS as u32, relay_step as *mut _, (&raw mut scan).cast(), 0) };
+    unsafe { bpf_loop(RELAY_FDS as u32 + RELAY_FDS as u32 / WORD as u32, relay_step as *mut _, (&raw mut scan).cast(), 0) };
     u64::from(max > RELAY_FDS as u32)
 }
 
-/// One step of the loop: descriptor `index`. Returns 1 to end it.
-extern "C" fn relay_step(index: u32, scan: *mut c_void) -> i64 {
+/// Bits of a word of the bitmap.
+const WORD: u64 = 64;
+
+/// One step of the loop: the next word of the bitmap, or the next open descriptor of this one. Returns 1 to end it.
+extern "C" fn relay_step(_index: u32, scan: *mut c_void) -> i64 {
     // SAFETY: `relay` passes its own `Scan`, whose pointers lie in the scratch.
     unsafe {
         let scan = scan.cast::<Scan>();
-        if index >= (*scan).max {
-            return 1;
+        if (*scan).bits == 0 {
+            if (*scan).taken >= (*scan).words {
+                return 1;
+            }
+            (*scan).bits = read((*scan).open + (*scan).taken * 8);
+            (*scan).taken += 1;
+            return 0;
         }
-        let file: u64 = read((*scan).array + u64::from(index) * 8);
+        let lowest = (*scan).bits & (*scan).bits.wrapping_neg();
+        (*scan).bits ^= lowest;
+        let descriptor = ((*scan).taken - 1) * WORD + place(lowest);
+        let file: u64 = read((*scan).array + descriptor * 8);
         if file != 0 {
             relay_file(file, (*scan).out, (*scan).ends);
         }
     }
     0
+}
+
+/// Which bit of `bit` is the one that is set: the machine has no such instruction.
+#[inline(always)]
+fn place(bit: u64) -> u64 {
+    let odd = |mask: u64, value: u64| if bit & mask != 0 { value } else { 0 };
+    odd(0xffff_ffff_0000_0000, 32)
+        + odd(0xffff_0000_ffff_0000, 16)
+        + odd(0xff00_ff00_ff00_ff00, 8)
+        + odd(0xf0f0_f0f0_f0f0_f0f0, 4)
+        + odd(0xcccc_cccc_cccc_cccc, 2)
+        + odd(0xaaaa_aaaa_aaaa_aaaa, 1)
 }
 
 /// Looks at one descriptor of the parent.
