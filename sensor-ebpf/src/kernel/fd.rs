@@ -199,8 +199,10 @@ pub(crate) fn relay(parent: u64, out: *mut Relay, ends: *mut u64) -> u64 {
     let max: u32 = field!(table, fdt_max_fds);
     // The table has room for a multiple of a word's bits.
     let words = u64::from(if max > RELAY_FDS as u32 { RELAY_FDS as u32 } else { max }) / WORD;
-    let (array, open) = (field!(table, fdt_fd), field!(table, fdt_open_fds));
-    let mut scan = Scan { array, open, words, taken: 0, bits: 0, out, ends };
+    let (array, open): (u64, u64) = (field!(table, fdt_fd), field!(table, fdt_open_fds));
+    // <VERIFIER> Linux 6.1 verifies the body with what it begins with and no other time: with bits that are known to be none it would take the
+    // half that follows them for dead, and remove it.
+    let mut scan = Scan { array, open, words, taken: 1, bits: read(open), out, ends };
     // SAFETY: the callback has the signature that the helper asks for, and `scan` outlives the call.
     unsafe { bpf_loop(RELAY_FDS as u32 + RELAY_FDS as u32 / WORD as u32, relay_step as *mut _, (&raw mut scan).cast(), 0) };
     u64::from(max > RELAY_FDS as u32)
