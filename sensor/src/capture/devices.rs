@@ -19,7 +19,7 @@ use procfs::process::MountInfo;
 #[derive(Debug, Default)]
 pub(crate) struct Devices {
     by_mount: HashMap<u64, u32>,
-    /// By `st_dev`, where that is another and a mount has answered for it: the mounts of another namespace are not known here.
+    /// By `st_dev`, once a mount has answered for it: many files share one, and the mounts of another namespace are not known here.
     by_stat: HashMap<u32, u32>,
 }
 
@@ -39,11 +39,11 @@ impl Devices {
     /// What the kernel's programs look the file at `path` up by, links followed.
     pub(crate) fn key(&mut self, path: &Path, meta: &Metadata) -> WatchKey {
         let by_stat = kernel_device(meta.dev());
-        if !self.by_stat.contains_key(&by_stat)
-            && !self.by_mount.values().any(|device| *device == by_stat)
-            && let Some(device) = mount_id(path).and_then(|mount| self.by_mount.get(&mount))
-        {
-            self.by_stat.insert(by_stat, *device);
+        if !self.by_stat.contains_key(&by_stat) {
+            let is_mounts = self.by_mount.values().any(|device| *device == by_stat);
+            let by_mount = || self.by_mount.get(&mount_id(path)?).copied();
+            let device = if is_mounts { Some(by_stat) } else { by_mount() };
+            self.by_stat.extend(device.map(|device| (by_stat, device)));
         }
         self.known_key(meta)
     }
