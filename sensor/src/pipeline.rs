@@ -478,6 +478,8 @@ impl<S: Sink> Pipeline<S> {
         let all = self.shared.counts().lost;
         let new = loss::since(&self.told, &all);
         if !new.is_empty() {
+            // What follows takes its time, and the ring that had no room has none yet where this thread did not run for a while.
+            self.read(clock::boot_now());
             let lost =
                 new.iter().map(|((kind, reason), count)| KindLoss { kind: kind.clone(), reason: (*reason).to_owned(), count: *count });
             tracing::warn!(?new, "records were lost, or runs of a program were skipped");
