@@ -10,7 +10,7 @@ use aya_ebpf::macros::fexit;
 use aya_ebpf::programs::FExitContext;
 use bartizan_sensor_ebpf::abi::{Accept, Kind, Ring};
 
-use super::connect::{AF_INET, AF_INET6};
+use crate::kernel::family::is_inet;
 use crate::kernel::object::{Known, Object};
 use crate::kernel::{emit, fd, field, flow, ignore, offset, task, zero};
 
@@ -35,7 +35,7 @@ fn report(sk: impl Object, family: u16, met: u64) {
 #[inline(always)]
 fn inet_family(sk: impl Object) -> Option<u16> {
     let family: u16 = field!(sk, sock_family);
-    (family == AF_INET || family == AF_INET6).then_some(family)
+    is_inet(family).then_some(family)
 }
 
 /// The function returned `result` for the new `struct socket` in its second parameter.

@@ -8,8 +8,6 @@
 //! are told by the protocol's connect functions (fexit, best tier) or by the exit of connect(2) (fallback tier; blind to
 //! io_uring and 32-bit calls).
 
-use core::ffi::c_void;
-
 use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_probe_read_kernel, bpf_probe_read_user};
 use aya_ebpf::macros::fexit;
 use aya_ebpf::programs::FExitContext;
@@ -17,6 +15,7 @@ use bartizan_sensor_ebpf::abi::{Connect, Count, FLAG_FROM_CALLER, FLAG_RESULT_UN
 
 use super::{flow_end, syn};
 use crate::kernel::call::{ERESTART_RESTARTBLOCK, ERESTARTSYS};
+use crate::kernel::family::{AF_INET6, AF_UNSPEC, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE};
 use crate::kernel::flow::{self, copy_header};
 use crate::kernel::maps::{BULK, PENDING, PENDING_CALLING, PENDING_CLOSED, PENDING_SENT, REPORTED, Reported};
 use crate::kernel::object::{Known, Object};
@@ -27,13 +26,6 @@ const TCP_ESTABLISHED: i32 = 1;
 const TCP_SYN_SENT: i32 = 2;
 const TCP_SYN_RECV: i32 = 3;
 const TCP_CLOSE: i32 = 7;
-
-const AF_UNSPEC: u16 = 0;
-pub(super) const AF_INET: u16 = 2;
-pub(super) const AF_INET6: u16 = 10;
-pub(super) const IPPROTO_TCP: u16 = 6;
-pub(super) const IPPROTO_UDP: u16 = 17;
-const IPPROTO_UDPLITE: u16 = 136;
 
 const EINTR: i64 = 4;
 const EBADF: i64 = 9;
@@ -153,27 +145,27 @@ fn subject_now() -> Header {
     }
 }
 
-/// The state of `sk`, the same as `socket`, changes.
+/// The state of `sk` changes.
 #[inline(always)]
-pub(super) fn changes(sk: Known, socket: *mut c_void, old: i32, new: i32) {
+pub(super) fn changes(sk: Known, old: i32, new: i32) {
     if new == TCP_SYN_SENT {
-        attempt(sk, socket);
+        attempt(sk);
     } else if old == TCP_SYN_SENT || old == TCP_SYN_RECV {
         if new == TCP_ESTABLISHED {
-            flow::established(socket);
+            flow::established(sk.key());
             if old == TCP_SYN_RECV {
                 syn::completed(sk);
             }
         }
         result(sk, old, new);
     } else if new == TCP_CLOSE {
-        flow_end::closed(sk, socket, old);
+        flow_end::closed(sk, old);
     }
 }
 
 /// A first SYN is about to be sent.
 #[inline(always)]
-fn attempt(sk: Known, socket: *mut c_void) {
+fn attempt(sk: Known) {
     // An MPTCP socket changes state together with its first subflow, which is a TCP socket: that one is told.
     let protocol: u16 = field!(sk, sock_protocol);
     if protocol != IPPROTO_TCP {
@@ -182,7 +174,7 @@ fn attempt(sk: Known, socket: *mut c_void) {
     let mut header = subject_now();
     let (own, inode) = (emit::is_self(Kind::Connect, header.tgid), fd::socket_inode(sk));
     let met = ignore::met_by(task::current());
-    flow::connects(socket, &header, inode, own, met);
+    flow::connects(sk.key(), &header, inode, own, met);
     if own {
         return;
     }

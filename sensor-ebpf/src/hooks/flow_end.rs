@@ -2,11 +2,9 @@
 //!
 //! The kernel's own counters are still there. They are of the whole connection; payload is counted once, however often it was sent.
 
-use core::ffi::c_void;
-
 use bartizan_sensor_ebpf::abi::{Count, FlowEnd, Kind, Ring};
 
-use super::connect::IPPROTO_TCP;
+use crate::kernel::family::IPPROTO_TCP;
 use crate::kernel::flow::{self, OWN, owner};
 use crate::kernel::maps::{BULK, FLOWS};
 use crate::kernel::object::{Known, Object};
@@ -19,9 +17,9 @@ const TCP_CLOSE: i32 = 7;
 const TCP_LISTEN: i32 = 10;
 const TCP_NEW_SYN_RECV: i32 = 12;
 
-/// `sk`, the same as `socket`, changes from the state `old` to closed.
+/// `sk` changes from the state `old` to closed.
 #[inline(always)]
-pub(super) fn closed(sk: Known, socket: *mut c_void, old: i32) {
+pub(super) fn closed(sk: Known, old: i32) {
     if matches!(old, TCP_SYN_SENT | TCP_SYN_RECV | TCP_CLOSE | TCP_LISTEN | TCP_NEW_SYN_RECV) {
         return;
     }
@@ -30,7 +28,7 @@ pub(super) fn closed(sk: Known, socket: *mut c_void, old: i32) {
     if protocol != IPPROTO_TCP {
         return;
     }
-    let flow = FLOWS.get(socket);
+    let flow = FLOWS.get(sk.key());
     let address = sk.address();
     // SAFETY: the kernel keeps the value while the program runs.
     if !flow.is_null() && unsafe { (*flow).state } & OWN != 0 {

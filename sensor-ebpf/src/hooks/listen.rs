@@ -1,17 +1,15 @@
 //! A TCP socket begins to take connections: its own state says so, in the caller's context and whichever system call caused it.
 
-use core::ffi::c_void;
-
 use bartizan_sensor_ebpf::abi::{Count, Kind, Listen, Ring};
 
-use super::connect::IPPROTO_TCP;
+use crate::kernel::family::IPPROTO_TCP;
 use crate::kernel::maps::BULK;
 use crate::kernel::object::Known;
 use crate::kernel::{emit, fd, field, flow, task, zero};
 
-/// `sk`, the same as `socket`, begins to listen.
+/// `sk` begins to listen.
 #[inline(always)]
-pub(super) fn begins(sk: Known, socket: *mut c_void) {
+pub(super) fn begins(sk: Known) {
     // An MPTCP socket listens by a TCP socket: that one is told.
     let protocol: u16 = field!(sk, sock_protocol);
     if protocol != IPPROTO_TCP {
@@ -20,7 +18,7 @@ pub(super) fn begins(sk: Known, socket: *mut c_void) {
     let current = task::current();
     let tgid: u32 = field!(current, task_tgid);
     let own = emit::is_self(Kind::Listen, tgid);
-    flow::listens(socket, own);
+    flow::listens(sk.key(), own);
     if own || emit::is_ignored(Kind::Listen, current) {
         return;
     }

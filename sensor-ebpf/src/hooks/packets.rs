@@ -17,8 +17,8 @@ use bartizan_sensor_ebpf::abi::{
     UdpGathered, UdpPeer,
 };
 
-use super::connect::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP};
 use super::syn;
+use crate::kernel::family::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP};
 use crate::kernel::flow::{self, Flow, OWN, Stream, copy_header};
 use crate::kernel::maps::{BPF_NOEXIST, BULK, FLOWS, UDP_FLOWS};
 use crate::kernel::{bound, copy, emit, fd, field, ignore, zero};

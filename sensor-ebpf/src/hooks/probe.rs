@@ -13,7 +13,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 use bartizan_sensor_ebpf::abi::{Count, Kind, PROBE_PORTS, Probe, ProbeGathered, ProbeSource, Ring};
 use bartizan_sensor_ebpf::layout::ABSENT;
 
-use super::connect::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP};
+use crate::kernel::family::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP};
 use crate::kernel::maps::{BPF_NOEXIST, BULK, PROBES};
 use crate::kernel::{bound, copy, emit, field, ignore, offset, read, zero};
 

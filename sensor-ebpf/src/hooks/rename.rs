@@ -8,12 +8,11 @@ use aya_ebpf::programs::BtfTracePointContext;
 use bartizan_sensor_ebpf::abi::{Kind, Rename, Ring, Target};
 
 use crate::kernel::call::Call;
+use crate::kernel::task::{PF_IO_WORKER, PF_KTHREAD, PF_USER_WORKER};
 use crate::kernel::{copy, emit, field, offset, task};
 
-/// include/linux/sched.h: threads of the kernel, and those that it makes for io_uring and vhost.
-const PF_KTHREAD: u32 = 0x0020_0000;
-const PF_IO_WORKER: u32 = 0x0000_0010;
-const PF_USER_WORKER: u32 = 0x0000_4000;
+/// Threads of the kernel, and those that it makes for io_uring and vhost.
+const KERNELS: u32 = PF_KTHREAD | PF_IO_WORKER | PF_USER_WORKER;
 
 #[btf_tracepoint(function = "task_rename")]
 fn task_rename(ctx: BtfTracePointContext) -> u32 {
@@ -21,7 +20,7 @@ fn task_rename(ctx: BtfTracePointContext) -> u32 {
     let (other, name) = (ctx.arg::<*const u8>(0) as u64, ctx.arg::<*const u8>(1) as u64);
     let (pid, tgid): (u32, u32) = (field!(other, task_pid), field!(other, task_tgid));
     let flags: u32 = field!(other, task_flags);
-    if pid != tgid || flags & (PF_KTHREAD | PF_IO_WORKER | PF_USER_WORKER) != 0 || Call::now().is_exec() {
+    if pid != tgid || flags & KERNELS != 0 || Call::now().is_exec() {
         return 0;
     }
     let mut after = [0_u64; 2];

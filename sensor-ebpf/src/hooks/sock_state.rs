@@ -1,7 +1,5 @@
 //! The state of a TCP socket changes: one program, because it runs up to ten times in a connection's life.
 
-use core::ffi::c_void;
-
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use bartizan_sensor_ebpf::abi::{PART_STATE_CONNECT, PART_STATE_LISTEN};
@@ -17,15 +15,14 @@ const TCP_LISTEN: i32 = 10;
 fn inet_sock_set_state(ctx: BtfTracePointContext) -> u32 {
     // (const struct sock *sk, const int oldstate, const int newstate)
     let (old, new) = (ctx.arg::<i32>(1), ctx.arg::<i32>(2));
-    let socket = ctx.arg::<*const u8>(0);
-    let (sk, socket) = (Known::new(socket), socket.cast_mut().cast::<c_void>());
+    let sk = Known::new(ctx.arg(0));
     let parts = emit::parts();
     if new == TCP_LISTEN {
         if parts & PART_STATE_LISTEN != 0 {
-            listen::begins(sk, socket);
+            listen::begins(sk);
         }
     } else if parts & PART_STATE_CONNECT != 0 {
-        connect::changes(sk, socket, old, new);
+        connect::changes(sk, old, new);
     }
     0
 }

@@ -7,12 +7,9 @@ use bartizan_sensor_ebpf::abi::{
     PART_ACCEPT_INET, PART_ACCEPT_VSOCK, PART_CONNECT_TCP, PART_CONNECT_UDP, PART_CONNECT_UNIX, PART_CONNECT_VSOCK,
 };
 
-use super::accept;
-use super::connect::{self, AF_INET, AF_INET6, IPPROTO_TCP};
-use super::unix_connect::{self, AF_UNIX};
-use super::vsock::{self, AF_VSOCK};
+use super::{accept, connect, unix_connect, vsock};
 use crate::kernel::call::at_exit;
-use crate::kernel::mode::{S_IFMT, S_IFSOCK};
+use crate::kernel::family::{AF_UNIX, AF_VSOCK, IPPROTO_TCP, is_inet};
 use crate::kernel::{emit, fd, field, task};
 
 #[tracepoint]
@@ -26,7 +23,7 @@ fn sys_exit_connect(ctx: TracePointContext) -> u32 {
     let parts = emit::parts();
     let (address, len): (u64, u64) = (field!(regs, regs_si), field!(regs, regs_dx));
     let family: u16 = field!(sk, sock_family);
-    if family == AF_INET || family == AF_INET6 {
+    if is_inet(family) {
         let protocol: u16 = field!(sk, sock_protocol);
         if protocol == IPPROTO_TCP {
             if parts & PART_CONNECT_TCP != 0 {
@@ -56,7 +53,7 @@ fn sys_exit_accept(ctx: TracePointContext) -> u32 {
     }
     let parts = emit::parts();
     let family: u16 = field!(sk, sock_family);
-    if family == AF_INET || family == AF_INET6 {
+    if is_inet(family) {
         if parts & PART_ACCEPT_INET != 0 {
             accept::at_exit(sk, family);
         }
@@ -70,10 +67,5 @@ fn sys_exit_accept(ctx: TracePointContext) -> u32 {
 #[inline(always)]
 fn socket(number: u32) -> u64 {
     let file = fd::file_of(task::current(), number);
-    if file == 0 {
-        return 0;
-    }
-    let inode: u64 = field!(file, file_inode);
-    let mode: u16 = field!(inode, inode_mode);
-    if mode & S_IFMT == S_IFSOCK { fd::sock_of(file) } else { 0 }
+    if file == 0 { 0 } else { fd::socket_of(file) }
 }

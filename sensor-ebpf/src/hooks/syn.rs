@@ -11,8 +11,8 @@ use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_skb_load_bytes};
 use bartizan_sensor_ebpf::abi::{Kind, SYN_PORTS, SynGathered, SynSource};
 use bartizan_sensor_ebpf::layout::ABSENT;
 
-use super::connect::{AF_INET, AF_INET6, IPPROTO_TCP};
 use super::packets::{ETH_P_IP, load, transport};
+use crate::kernel::family::{AF_INET, AF_INET6, IPPROTO_TCP};
 use crate::kernel::maps::{BPF_NOEXIST, SYN_OTHERS, SYNS};
 use crate::kernel::object::{Known, Object};
 use crate::kernel::{bound, emit, fd, field, ignore, offset};

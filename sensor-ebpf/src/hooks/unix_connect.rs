@@ -18,8 +18,6 @@ use crate::kernel::maps::{UNIX_SCRATCH, UNIX_TOLD, UnixTold};
 use crate::kernel::object::Object;
 use crate::kernel::{bound, emit, fd, field, offset, read, task, zero};
 
-/// include/linux/socket.h.
-pub(super) const AF_UNIX: u16 = 1;
 /// include/linux/net.h.
 const SOCK_STREAM: u16 = 1;
 const SOCK_SEQPACKET: u16 = 5;

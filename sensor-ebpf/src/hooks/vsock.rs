@@ -13,11 +13,9 @@ use bartizan_sensor_ebpf::layout::ABSENT;
 
 use super::connect::is_no_attempt;
 use crate::kernel::call::errno;
-use crate::kernel::mode::{S_IFMT, S_IFSOCK};
+use crate::kernel::family::AF_VSOCK;
 use crate::kernel::{emit, fd, field, offset, read, task};
 
-/// include/linux/socket.h.
-pub(super) const AF_VSOCK: u16 = 40;
 /// `svm_port` and `svm_cid` in a `sockaddr_vm`, include/uapi/linux/vm_sockets.h.
 const PORT_AT: u64 = 4;
 const CID_AT: u64 = 8;
@@ -91,12 +89,10 @@ pub(super) fn accepted(sk: u64) {
 #[fexit]
 fn fexit_sys_connect_file(ctx: FExitContext) -> i32 {
     let file = ctx.arg::<*const u8>(0) as u64;
-    let inode: u64 = field!(file, file_inode);
-    let mode: u16 = field!(inode, inode_mode);
-    if mode & S_IFMT != S_IFSOCK {
+    let sk = fd::socket_of(file);
+    if sk == 0 {
         return 0;
     }
-    let sk = fd::sock_of(file);
     let family: u16 = field!(sk, sock_family);
     if family == AF_VSOCK {
         connected(sk, i64::from(ctx.arg::<i32>(4)), ctx.arg::<*const u8>(1) as u64, false);

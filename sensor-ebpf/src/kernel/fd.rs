@@ -6,13 +6,11 @@ use aya_ebpf::helpers::generated::bpf_loop;
 use bartizan_sensor_ebpf::abi::{Fd, FdKind, RELAY_FDS, RELAY_SOCKETS, Relay, STDIO};
 use bartizan_sensor_ebpf::layout::ABSENT;
 
+use super::family::{AF_INET6, AF_UNIX, is_inet};
 use super::mode::{S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFMT, S_IFREG, S_IFSOCK};
 use super::object::Object;
 use super::{bound, copy, field, offset, read};
 
-const AF_UNIX: u16 = 1;
-const AF_INET: u16 = 2;
-const AF_INET6: u16 = 10;
 /// `TCP_ESTABLISHED` and `TCP_CLOSE_WAIT`, include/net/tcp_states.h. A connected UDP socket says established too; a peer
 /// that has sent all its commands and closed its half leaves the shell in close-wait.
 const ESTABLISHED: u8 = 1;
@@ -89,6 +87,14 @@ fn tty_of(file: u64) -> u64 {
     if private == 0 { 0 } else { field!(private, tty_private_tty) }
 }
 
+/// Address of the `sock` behind a file; 0 where it is no socket.
+#[inline(always)]
+pub(crate) fn socket_of(file: u64) -> u64 {
+    let inode: u64 = field!(file, file_inode);
+    let mode: u16 = field!(inode, inode_mode);
+    if mode & S_IFMT == S_IFSOCK { sock_of(file) } else { 0 }
+}
+
 /// Address of the `sock` behind a socket file.
 #[inline(always)]
 pub(crate) fn sock_of(file: u64) -> u64 {
@@ -133,7 +139,7 @@ pub(crate) fn describe(file: u64, out: *mut Fd) -> u64 {
         if format == S_IFSOCK {
             let sk = sock_of(file);
             let family: u16 = field!(sk, sock_family);
-            if family == AF_INET || family == AF_INET6 {
+            if is_inet(family) {
                 inet(out, sk, family);
                 return 0;
             }
@@ -270,7 +276,7 @@ unsafe fn relay_file(file: u64, out: *mut Relay, ends: *mut u64) {
         if family == AF_UNIX {
             // SAFETY: as above.
             unsafe { hold(out, ends, sk, FMODE_READ | FMODE_WRITE) };
-        } else if family == AF_INET || family == AF_INET6 {
+        } else if is_inet(family) {
             let state: u8 = field!(sk, sock_state);
             if state == ESTABLISHED || state == CLOSE_WAIT {
                 // SAFETY: as above; the mask keeps the slot inside the arrays.

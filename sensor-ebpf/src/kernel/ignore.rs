@@ -7,11 +7,11 @@ use aya_ebpf::maps::lpm_trie::Key;
 use bartizan_sensor_ebpf::abi::{IGNORE_CGROUP_DEPTH, IGNORE_PREFIX_BITS, Ignore, KINDS_MAX, WatchKey};
 use bartizan_sensor_ebpf::layout::ABSENT;
 
+use super::family::AF_INET6;
 use super::maps::{IGNORE, IGNORE_CGROUPS, IGNORE_EXES, IGNORE_NETWORKS, IGNORE_UIDS};
 use super::object::Object;
 use super::{bound, copy, field, offset};
 
-const AF_INET6: u16 = 10;
 /// Begin of an IPv4 address in its mapped form, RFC 4291 §2.5.5.2: ten bytes of zero before it.
 const MAPPED: u16 = 0xffff;
 

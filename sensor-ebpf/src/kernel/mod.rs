@@ -2,6 +2,7 @@
 
 pub(crate) mod call;
 pub(crate) mod emit;
+pub(crate) mod family;
 pub(crate) mod fd;
 pub(crate) mod flow;
 pub(crate) mod ignore;

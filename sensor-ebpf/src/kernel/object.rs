@@ -4,6 +4,8 @@
 //! knows what a pointer points to (the arguments of programs at functions and BTF tracepoints, the running task, and every pointer among their
 //! members) a member is one load, which the kernel mends when it faults: zero is read then, as the helper does.
 
+use core::ffi::c_void;
+
 use super::read;
 
 /// Something of the kernel that has members.
@@ -53,6 +55,12 @@ impl Known {
     #[inline(always)]
     pub(crate) fn new(pointer: *const u8) -> Self {
         Self(pointer)
+    }
+
+    /// The same as a map's key: storage that belongs to the object.
+    #[inline(always)]
+    pub(crate) fn key(self) -> *mut c_void {
+        self.0.cast_mut().cast()
     }
 }
 

@@ -5,8 +5,10 @@ use bartizan_sensor_ebpf::abi::{FLAG_KERNEL_THREAD, Header, Target};
 use super::object::{Known, Object};
 use super::{field, offset, read};
 
-/// `PF_KTHREAD`, include/linux/sched.h.
-const PF_KTHREAD: u32 = 0x0020_0000;
+/// include/linux/sched.h.
+pub(crate) const PF_IO_WORKER: u32 = 0x0000_0010;
+pub(crate) const PF_USER_WORKER: u32 = 0x0000_4000;
+pub(crate) const PF_KTHREAD: u32 = 0x0020_0000;
 
 /// Fills the subject of `header` from `task`, and clears the flags.
 ///

@@ -19,12 +19,10 @@ use crate::kernel::call::registers;
 use crate::kernel::maps::{BPF_NOEXIST, WRITES};
 use crate::kernel::mode::{S_IFMT, S_IFREG};
 use crate::kernel::object::Known;
+use crate::kernel::task::{PF_IO_WORKER, PF_KTHREAD};
 use crate::kernel::{emit, fd, field, offset, path, read, tail, task, watch};
 
 const PAGE: u64 = 4096;
-/// include/linux/sched.h: threads without a caller behind them.
-const PF_KTHREAD: u32 = 0x0020_0000;
-const PF_IO_WORKER: u32 = 0x0000_0010;
 /// arch/x86/entry/syscalls/syscall_64.tbl.
 const WRITE: u64 = 1;
 const PWRITE: u64 = 18;
@@ -76,6 +74,7 @@ fn writeback_dirty_folio(ctx: BtfTracePointContext) -> u32 {
     };
     let regs = registers();
     let flags: u32 = field!(current, task_flags);
+    // Neither has a caller behind it.
     let call: u64 = if flags & (PF_KTHREAD | PF_IO_WORKER) != 0 { u64::MAX } else { field!(regs, regs_orig_ax) };
     let (buffer, len) = buffer(regs, call);
     let mut pages = pages(folio);
