@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray};
 use aya::programs::iter::IterLink;
 use aya::programs::{BtfTracePoint, FEntry, FExit, Iter, ProgramError, TracePoint, UProbe};
 use aya::{Ebpf, EbpfLoader};
@@ -17,6 +17,7 @@ use super::hooks::{Attach, Hook, ProgramSpec, Tier, absent, hooks, refused_by_ty
 use super::ignore::{self, Ignoring};
 use super::libraries::Libraries;
 use super::offsets::{self, OffsetsError};
+use super::ring::Ring;
 use super::{rings, syns};
 use crate::config::ignore::IgnoreEntry;
 
@@ -50,6 +51,9 @@ pub enum LoadError {
     /// A map cannot be used.
     #[error("cannot use the map {0}: {1}")]
     Map(&'static str, #[source] aya::maps::MapError),
+    /// A ring cannot be mapped.
+    #[error("cannot map the ring {0}: {1}; `sensor.ring_priority` and `sensor.ring_bulk` set their sizes")]
+    Ring(&'static str, #[source] io::Error),
     /// Nothing could be attached.
     #[error("no hook could be attached, so nothing would be seen: {0}")]
     NoHook(String),
@@ -264,8 +268,9 @@ fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, LoadError> {
     ebpf.take_map(name).ok_or(LoadError::NoMap(name))
 }
 
-fn ring(ebpf: &mut Ebpf, name: &'static str) -> Result<RingBuf<MapData>, LoadError> {
-    RingBuf::try_from(take(ebpf, name)?).map_err(|error| LoadError::Map(name, error))
+fn ring(ebpf: &mut Ebpf, name: &'static str) -> Result<Ring, LoadError> {
+    let Map::RingBuf(map) = take(ebpf, name)? else { return Err(LoadError::NoMap(name)) };
+    Ring::of(map).map_err(|error| LoadError::Ring(name, error))
 }
 
 /// A new run of the task iterator; `None` where the kernel has none.

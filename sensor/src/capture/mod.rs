@@ -21,6 +21,7 @@ pub mod loss;
 pub mod mounts;
 pub mod offsets;
 pub mod probes;
+pub mod ring;
 pub mod rings;
 pub mod seed;
 pub mod syns;

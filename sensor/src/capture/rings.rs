@@ -12,10 +12,11 @@ use std::mem::offset_of;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use aya::maps::{Array, MapData, RingBuf};
+use aya::maps::{Array, MapData};
 use bartizan_sensor_ebpf::abi::Header;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::ring::{Ring, Taken};
 use crate::project::Observation;
 
 /// How long a record waits, at most, for earlier ones of the other ring.
@@ -39,9 +40,9 @@ const BATCH: usize = 4096;
 /// What is shared with the kernel's programs.
 pub struct Maps {
     /// Ring for what must not be lost.
-    pub priority: RingBuf<MapData>,
+    pub priority: Ring,
     /// Ring for bulk.
-    pub bulk: RingBuf<MapData>,
+    pub bulk: Ring,
     /// One word: not 0 while the reader sleeps, so that it is to be woken.
     pub asleep: Array<MapData, u32>,
 }
@@ -107,42 +108,26 @@ impl Rings {
         true
     }
 
-    /// Waits for one of the rings, or for `other`; whether each ring holds something, finished or not.
-    fn poll(&self, timeout: PollTimeout, other: Option<BorrowedFd<'_>>) -> [bool; 2] {
+    /// Waits for one of the rings, or for `other`.
+    fn poll(&self, timeout: PollTimeout, other: Option<BorrowedFd<'_>>) {
         let (priority, bulk) = (self.maps.priority.as_fd(), self.maps.bulk.as_fd());
         // Where there is no other, a ring stands twice.
         let mut fds = [priority, bulk, other.unwrap_or(priority)].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-        match poll(&mut fds, timeout) {
-            Ok(_) => [&fds[0], &fds[1]].map(|fd| fd.any().unwrap_or(true)),
-            // An interrupted wait is as good as an ended one; what is not known to be empty is not.
-            Err(_) => [true; 2],
-        }
+        // An interrupted wait is as good as an ended one.
+        let _ = poll(&mut fds, timeout);
     }
 
     /// Takes what is there and hands it to `each`, ring by ring, as the kernel wrote it. `now`: boot clock, nanoseconds, read before the
     /// call; [`u64::MAX`] holds nothing back, for the end, again and again until nothing is found.
     pub fn read(&mut self, now: u64, mut each: impl FnMut(&[u8])) -> Reading {
-        let mut given = [Given::default(); 2];
-        for (ring, given) in [&mut self.maps.priority, &mut self.maps.bulk].into_iter().zip(&mut given) {
-            let mut taken = 0;
-            while taken < BATCH {
-                let Some(item) = ring.next() else { break };
-                taken += 1;
-                given.last = record_time(&item).or(given.last);
-                each(&item);
-            }
-            given.taken = taken;
-        }
-        let taken = given.iter().map(|given| given.taken).sum();
-        self.found = taken > 0;
+        let taken = [&mut self.maps.priority, &mut self.maps.bulk].map(|ring| ring.read(BATCH, &mut each));
+        let records = taken.iter().map(|taken| taken.records).sum();
+        self.found = records > 0;
         if self.found {
-            let busy = if given[1].taken > 0 { BUSY } else { BUSY_PRIORITY };
+            let busy = if taken[1].records > 0 { BUSY } else { BUSY_PRIORITY };
             self.busy = self.busy.max(Some(Instant::now() + busy));
         }
-        for (given, holds) in given.iter_mut().zip(self.poll(PollTimeout::ZERO, None)) {
-            given.is_empty = !holds;
-        }
-        Reading { taken, due: limit(now, &given) }
+        Reading { taken: records, due: limit(now, &taken) }
     }
 }
 
@@ -174,34 +159,29 @@ impl Aligned {
         bytes[..record.len()].copy_from_slice(record);
         &bytes[..record.len()]
     }
-}
 
-/// What a reading took out of a ring.
-#[derive(Debug, Clone, Copy, Default)]
-struct Given {
-    taken: usize,
-    /// Kernel time of the last one.
-    last: Option<u64>,
-    /// Nothing was left afterwards, not even an unfinished record.
-    is_empty: bool,
+    /// Both parts, one after the other, aligned to eight bytes; valid until the next call.
+    pub fn join(&mut self, parts: [&[u8]; 2]) -> &[u8] {
+        self.copy(&parts.concat())
+    }
 }
 
 /// Up to which time both rings have given everything, for a reading that began at `now`.
-fn limit(now: u64, given: &[Given; 2]) -> u64 {
-    let of = |given: &Given| {
-        let Given { taken, last, is_empty } = *given;
-        if is_empty {
+fn limit(now: u64, taken: &[Taken; 2]) -> u64 {
+    let of = |taken: &Taken| {
+        let Taken { records, last, left } = *taken;
+        if !left {
             return now;
         }
         let trusted = last.map_or(0, |last| last.saturating_sub(RESERVED.as_nanos() as u64));
         let held = now.saturating_sub(HOLD.as_nanos() as u64).max(trusted).min(now);
         match last {
             // There may be much more behind a full batch: nothing later than its last record is due yet.
-            Some(last) if taken == BATCH => held.min(last),
+            Some(last) if records == BATCH => held.min(last),
             Some(_) | None => held,
         }
     };
-    of(&given[0]).min(of(&given[1]))
+    of(&taken[0]).min(of(&taken[1]))
 }
 
 /// Records that wait for their turn.
@@ -261,14 +241,14 @@ mod tests {
     fn an_empty_ring_holds_nothing_up_and_a_blocked_one_for_a_while() {
         const NOW: u64 = 1_000_000_000;
         let [hold, reserved] = [HOLD, RESERVED].map(|time| time.as_nanos() as u64);
-        let empty = Given { is_empty: true, ..Given::default() };
-        let filling = |last| Given { taken: 3, last: Some(last), is_empty: false };
+        let (empty, blocked) = (Taken::default(), Taken { left: true, ..Taken::default() });
+        let filling = |last| Taken { records: 3, last: Some(last), left: true };
         assert_eq!(limit(NOW, &[empty, empty]), NOW);
-        assert_eq!(limit(NOW, &[empty, Given::default()]), NOW - hold, "blocked since before");
+        assert_eq!(limit(NOW, &[empty, blocked]), NOW - hold, "blocked since before");
         assert_eq!(limit(NOW, &[filling(NOW + 5_000), empty]), NOW + 5_000 - reserved, "it goes on filling");
         assert_eq!(limit(NOW, &[empty, filling(NOW + 2 * reserved)]), NOW, "later records of the other ring are not read yet");
         assert_eq!(limit(NOW, &[empty, filling(NOW - 9 * hold)]), NOW - hold);
-        let full = Given { taken: BATCH, ..filling(NOW - 9 * hold) };
+        let full = Taken { records: BATCH, ..filling(NOW - 9 * hold) };
         assert_eq!(limit(NOW, &[full, empty]), NOW - 9 * hold, "more of it waits");
         assert_eq!(limit(u64::MAX, &[filling(NOW), empty]), u64::MAX - hold, "at the end all is due");
     }
