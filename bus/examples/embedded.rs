@@ -15,11 +15,13 @@ fn heartbeat(n: u32) -> Arc<SecurityEvent> {
     Arc::new(SecurityEvent {
         id: EventId::from_sensor(BootId(7), u64::from(n), n),
         time: EventTime { boot_ns: u64::from(n), wall_ns: i64::from(n) },
-        host: "example".to_owned(),
+        host: "example".into(),
         severity: Severity::Info,
         outcome: Outcome::Success,
         process: None,
         no_subject: Some("sensor".to_owned()),
+        tid: None,
+        target_tid: None,
         body: Body::Heartbeat(Heartbeat { uptime_s: u64::from(n) }),
         target: None,
     })

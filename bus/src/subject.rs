@@ -1,10 +1,11 @@
 //! Bus subjects: validated NATS subjects, with constructors for Bartizan's own name space.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use crate::event::Severity;
+use crate::event::{Body, Severity};
 
 /// A concrete NATS subject (no wildcards): dot-separated, non-empty tokens of printable characters without spaces.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,6 +19,13 @@ pub struct SubjectError(String);
 impl Subject {
     /// `sec.events.<category>.<action>` of a kind such as `process.exec`.
     pub(crate) fn event(kind: &str) -> Self {
+        /// Every event has one of these.
+        static KNOWN: LazyLock<HashMap<&str, Subject>> =
+            LazyLock::new(|| Body::KINDS.iter().map(|kind| (*kind, Subject::of_kind(kind))).collect());
+        KNOWN.get(kind).map_or_else(|| Self::of_kind(kind), Self::clone)
+    }
+
+    fn of_kind(kind: &str) -> Self {
         Self(format!("sec.events.{kind}").into())
     }
 

@@ -43,11 +43,13 @@ fn event(n: u64) -> SecurityEvent {
     SecurityEvent {
         id: EventId([n as u8; 20]),
         time: EventTime { boot_ns: n, wall_ns: n as i64 },
-        host: "h".to_owned(),
+        host: "h".into(),
         severity: Severity::Info,
         outcome: Outcome::Unknown,
         process: None,
         no_subject: Some("sensor".to_owned()),
+        tid: None,
+        target_tid: None,
         body: Body::Heartbeat(Heartbeat { uptime_s: n }),
         target: None,
     }

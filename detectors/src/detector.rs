@@ -237,7 +237,7 @@ impl Finding {
             id: alert_id(detector, rule, &entity),
             revision,
             time: event.time,
-            host: event.host.clone(),
+            host: event.host.as_ref().to_owned(),
             detector: detector.to_owned(),
             rule: rule.to_owned(),
             title,
@@ -279,9 +279,8 @@ pub(crate) fn is_tick(event: &SecurityEvent) -> bool {
     matches!(event.body, Body::Heartbeat(_))
 }
 
-/// Hands `event` to `detector` and makes alerts of what it finds.
-pub fn step(detector: &mut dyn Detector, event: &SecurityEvent, context: &Context<'_>) -> Vec<Alert> {
-    let description = detector.describe();
+/// Hands `event` to `detector`, which this is the description of, and makes alerts of what it finds.
+pub fn step(detector: &mut dyn Detector, description: &Description, event: &SecurityEvent, context: &Context<'_>) -> Vec<Alert> {
     let mut out = Findings::default();
     if description.kinds.contains(&event.kind()) {
         detector.observe(event, context, &mut out);

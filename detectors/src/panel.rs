@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bartizan_bus::event::{Alert, SecurityEvent};
 
 use crate::config::Config;
-use crate::detector::{Context, Detector, RestoreError, TableInfo, step};
+use crate::detector::{Context, Description, Detector, RestoreError, TableInfo, step};
 use crate::lineage::Lineage;
 use crate::snapshot::Snapshot;
 use crate::status::DetectorStatus;
@@ -22,15 +22,22 @@ pub struct Raised {
 /// All detectors and the lineage table.
 pub struct Panel {
     lineage: Lineage,
-    detectors: Vec<Box<dyn Detector>>,
-    observed: Vec<u64>,
+    detectors: Vec<Seat>,
+}
+
+/// One detector.
+struct Seat {
+    detector: Box<dyn Detector>,
+    /// As it says: asked once.
+    description: Description,
+    observed: u64,
 }
 
 impl Panel {
     /// With empty state.
     pub fn new(config: &Config) -> Self {
-        let detectors = crate::detectors(config);
-        Self { lineage: Lineage::new(config.max_processes), observed: vec![0; detectors.len()], detectors }
+        let seat = |detector: Box<dyn Detector>| Seat { description: detector.describe(), detector, observed: 0 };
+        Self { lineage: Lineage::new(config.max_processes), detectors: crate::detectors(config).into_iter().map(seat).collect() }
     }
 
     /// With the state of `snapshot`. A detector that the snapshot does not know starts empty.
@@ -40,8 +47,8 @@ impl Panel {
     pub fn restore(config: &Config, snapshot: &Snapshot) -> Result<Self, RestoreError> {
         let mut panel = Self::new(config);
         panel.lineage = Lineage::restore(&snapshot.lineage, config.max_processes)?;
-        for detector in &mut panel.detectors {
-            if let Some(bytes) = snapshot.detectors.get(detector.describe().id) {
+        for Seat { detector, description, .. } in &mut panel.detectors {
+            if let Some(bytes) = snapshot.detectors.get(description.id) {
                 detector.restore(bytes)?;
             }
         }
@@ -50,14 +57,14 @@ impl Panel {
 
     /// Takes the event with this sequence of EVENTS.
     pub fn observe(&mut self, seq: u64, event: &SecurityEvent) -> Vec<Raised> {
-        let Self { lineage, detectors, observed } = self;
+        let Self { lineage, detectors } = self;
         lineage.observe(event);
         let context = Context { seq, lineage };
         let mut raised = Vec::new();
-        for (index, detector) in detectors.iter_mut().enumerate() {
+        for (index, Seat { detector, description, observed }) in detectors.iter_mut().enumerate() {
             // Every event counts; `step` hands on those that the detector reads.
-            observed[index] += 1;
-            raised.extend(step(detector.as_mut(), event, &context).into_iter().map(|alert| Raised { detector: index, alert }));
+            *observed += 1;
+            raised.extend(step(detector.as_mut(), description, event, &context).into_iter().map(|alert| Raised { detector: index, alert }));
         }
         raised
     }
@@ -65,16 +72,16 @@ impl Panel {
     /// The whole state, after the event with sequence `seq`.
     pub fn snapshot(&self, seq: u64) -> Snapshot {
         let detectors: BTreeMap<String, _> =
-            self.detectors.iter().map(|detector| (detector.describe().id.to_owned(), detector.save().into())).collect();
+            self.detectors.iter().map(|seat| (seat.description.id.to_owned(), seat.detector.save().into())).collect();
         Snapshot { seq, lineage: self.lineage.save(), detectors }
     }
 
     /// Each detector's numbers, as far as they are known here.
     pub fn status(&self) -> Vec<DetectorStatus> {
-        let numbers = self.detectors.iter().zip(&self.observed);
-        numbers
-            .map(|(detector, observed)| DetectorStatus {
-                id: detector.describe().id,
+        let seats = self.detectors.iter();
+        seats
+            .map(|Seat { detector, description, observed }| DetectorStatus {
+                id: description.id,
                 observed: *observed,
                 state: detector.state(),
                 ..DetectorStatus::default()

@@ -112,11 +112,13 @@ impl Host {
         self.events.push(SecurityEvent {
             id,
             time: EventTime { boot_ns: self.now, wall_ns },
-            host: "testhost".to_owned(),
+            host: "testhost".into(),
             severity: Severity::Info,
             outcome: Outcome::Success,
             process: process.map(Arc::new),
             no_subject: None,
+            tid: None,
+            target_tid: None,
             body,
             target: None,
         });
@@ -351,10 +353,10 @@ pub(crate) fn null() -> StdioEnd {
 
 /// Feeds `events` in order, as the engine does; sequences begin at 1.
 pub(crate) fn run(detector: &mut dyn Detector, lineage: &mut Lineage, first_seq: u64, events: &[SecurityEvent]) -> Vec<Alert> {
-    let mut alerts = Vec::new();
+    let (mut alerts, description) = (Vec::new(), detector.describe());
     for (event, seq) in events.iter().zip(first_seq..) {
         lineage.observe(event);
-        alerts.extend(step(detector, event, &Context { seq, lineage }));
+        alerts.extend(step(detector, &description, event, &Context { seq, lineage }));
     }
     alerts
 }

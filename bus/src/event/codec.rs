@@ -7,7 +7,7 @@ use minicbor::{Decode, Encode};
 use super::{Alert, PatternMatch, SecurityEvent};
 
 /// Version of the stored encoding. Raised only when an old reader could misread (not when it merely skips) a record.
-pub const SCHEMA_VERSION: u8 = 1;
+pub const SCHEMA_VERSION: u8 = 2;
 
 /// A stored record that cannot be read.
 #[derive(Debug, thiserror::Error)]

@@ -63,6 +63,7 @@ pub use memory::{Memfd, MemoryExec};
 pub use module::{Kexec, KexecAct, Module, ModuleAct};
 pub use pattern_match::{MatchStep, PatternMatch, PatternMatchJson};
 pub use peer::{UnixConnect, VsockAccept, VsockConnect, VsockSocket};
+use process::Threaded;
 pub use process::{Cgroup, ExeFile, Process};
 pub use signal::{Signal, SignalResult};
 pub use sysctl::Sysctl;
@@ -163,7 +164,8 @@ pub struct SecurityEvent {
     pub time: EventTime,
     /// Host name at the time of the event.
     #[n(2)]
-    pub host: String,
+    #[cbor(with = "shared::text")]
+    pub host: Arc<str>,
     /// Severity of the event itself, before any detector: telemetry is `Info`, loss is higher.
     #[n(3)]
     pub severity: Severity,
@@ -183,6 +185,12 @@ pub struct SecurityEvent {
     /// The process that it was done to, where it was done to one: who gets a signal, whose memory is written.
     #[n(8)]
     pub target: Option<Process>,
+    /// Thread of `process` that acted, where it was not the first one, whose number is the process's. In JSON it is `process.tid`.
+    #[n(9)]
+    pub tid: Option<u32>,
+    /// The same of `target`: who gets a signal that is for one thread.
+    #[n(10)]
+    pub target_tid: Option<u32>,
 }
 
 impl SecurityEvent {
@@ -218,13 +226,15 @@ pub struct EventJson<'a> {
     /// Whether the action succeeded.
     outcome: Outcome,
     /// The process that acted.
-    process: Option<&'a Process>,
+    #[schemars(with = "Option<Process>")]
+    process: Option<Threaded<'a>>,
     /// Why there is no acting process.
     #[serde(skip_serializing_if = "Option::is_none")]
     no_subject: Option<&'a str>,
     /// The process that it was done to, where it was done to one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    target: Option<&'a Process>,
+    #[schemars(with = "Option<Process>")]
+    target: Option<Threaded<'a>>,
     /// The fields of the kind.
     body: &'a Body,
 }
@@ -232,7 +242,7 @@ pub struct EventJson<'a> {
 impl<'a> EventJson<'a> {
     /// Renders `event`; `seq` is its sequence in the EVENTS stream.
     pub fn new(event: &'a SecurityEvent, seq: Option<u64>) -> Self {
-        let SecurityEvent { id, time, host, severity, outcome, process, no_subject, body, target } = event;
+        let SecurityEvent { id, time, host, severity, outcome, process, no_subject, body, target, tid, target_tid } = event;
         Self {
             id: *id,
             seq,
@@ -242,9 +252,9 @@ impl<'a> EventJson<'a> {
             kind: body.kind(),
             severity: *severity,
             outcome: *outcome,
-            process: process.as_deref(),
+            process: process.as_deref().map(|process| Threaded { process, tid: *tid }),
             no_subject: no_subject.as_deref(),
-            target: target.as_ref(),
+            target: target.as_ref().map(|process| Threaded { process, tid: *target_tid }),
             body,
         }
     }

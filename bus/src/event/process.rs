@@ -12,6 +12,7 @@ use super::{ContainerInfo, EventId, ExecId, ProcessNamespaces, shared};
 /// One process at the time of an event. Field terms follow ECS where ECS has one.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, JsonSchema)]
 #[cbor(map)]
+#[schemars(transform = with_tid)]
 pub struct Process {
     /// Names this image for ever.
     #[n(0)]
@@ -22,9 +23,6 @@ pub struct Process {
     /// Thread-group id, initial pid namespace.
     #[n(2)]
     pub pid: u32,
-    /// Thread that acted.
-    #[n(3)]
-    pub tid: u32,
     /// Thread-group id of the real parent.
     #[n(4)]
     pub ppid: Option<u32>,
@@ -140,13 +138,39 @@ struct ProcessJson<'a> {
     login: Option<EventId>,
 }
 
+/// The field of JSON that is the event's in the stored encoding.
+fn with_tid(schema: &mut schemars::Schema) {
+    let tid = schemars::json_schema!({
+        "description": "Thread that acted, or that something was done to; the process's first thread where no other is meant.",
+        "type": "integer",
+        "format": "uint32",
+        "minimum": 0,
+    });
+    if let Some(properties) = schema.get_mut("properties").and_then(serde_json::Value::as_object_mut) {
+        properties.insert("tid".to_owned(), tid.into());
+    }
+}
+
+/// A process with the thread of it that acted, or that something was done to; JSON has it as `tid`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Threaded<'a> {
+    pub(super) process: &'a Process,
+    /// `None` for the first thread.
+    pub(super) tid: Option<u32>,
+}
+
 impl Serialize for Process {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self {
+        Threaded { process: self, tid: None }.serialize(serializer)
+    }
+}
+
+impl Serialize for Threaded<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Process {
             exec_id,
             parent,
             pid,
-            tid,
             ppid,
             start_wall_ns,
             name,
@@ -172,12 +196,12 @@ impl Serialize for Process {
             login,
             namespaces,
             container_info,
-        } = self;
+        } = self.process;
         let json = ProcessJson {
             exec_id: *exec_id,
             parent: *parent,
             pid: *pid,
-            tid: *tid,
+            tid: self.tid.unwrap_or(*pid),
             ppid: *ppid,
             start_wall_ns: *start_wall_ns,
             name,
@@ -272,7 +296,6 @@ impl Process {
             exec_id,
             parent: None,
             pid: exec_id.pid,
-            tid: exec_id.pid,
             ppid: None,
             start_wall_ns: None,
             name: String::new(),

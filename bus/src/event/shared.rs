@@ -25,3 +25,23 @@ pub(super) fn is_nil<T>(value: &Option<Arc<T>>) -> bool {
 pub(super) fn nil<T>() -> Option<Option<Arc<T>>> {
     Some(None)
 }
+
+/// Text that events share. For `#[cbor(with = "shared::text")]`.
+pub(super) mod text {
+    use std::sync::Arc;
+
+    use minicbor::decode::{Decoder, Error as DecodeError};
+    use minicbor::encode::{Encoder, Error as EncodeError, Write};
+
+    pub(in super::super) fn encode<Ctx, W: Write>(
+        value: &Arc<str>,
+        encoder: &mut Encoder<W>,
+        _: &mut Ctx,
+    ) -> Result<(), EncodeError<W::Error>> {
+        encoder.str(value)?.ok()
+    }
+
+    pub(in super::super) fn decode<Ctx>(decoder: &mut Decoder<'_>, _: &mut Ctx) -> Result<Arc<str>, DecodeError> {
+        decoder.str().map(Arc::from)
+    }
+}

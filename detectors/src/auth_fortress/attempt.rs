@@ -53,7 +53,7 @@ impl Source {
             return Self::Local { who: format!("uid {}", process.uid), tty: None };
         }
         let local = auth.service.as_deref().is_some_and(|service| LOCAL_SERVICES.contains(&service));
-        let rhost = auth.rhost.as_deref().filter(|rhost| !rhost.is_empty() && *rhost != event.host && !local);
+        let rhost = auth.rhost.as_deref().filter(|rhost| !rhost.is_empty() && *rhost != &*event.host && !local);
         match (auth.peer_ip.filter(|_| !local), rhost) {
             (Some(ip), _) => Self::Net(network_of(ip)),
             (None, Some(name)) => match name.parse::<IpAddr>() {

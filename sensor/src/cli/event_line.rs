@@ -64,7 +64,7 @@ impl EventLines {
             None => escape(event.no_subject.as_deref().unwrap_or("-")),
         };
         let what = self.what(event);
-        let target = event.target.as_ref().map(|target| format!(" → {}", target_cell(target))).unwrap_or_default();
+        let target = event.target.as_ref().map(|target| format!(" → {}", target_cell(target, event.target_tid))).unwrap_or_default();
         let kind = format!("{:<KIND_WIDTH$}", event.kind());
         let kind = match event.severity {
             Severity::Info => paint.cyan(&kind),
@@ -354,8 +354,8 @@ fn process_cell(process: &Process, names: &Names) -> String {
 }
 
 /// `nginx(123)`, `nginx(123) thread 124`.
-fn target_cell(target: &Process) -> String {
-    let thread = if target.tid == target.pid { String::new() } else { format!(" thread {}", target.tid) };
+fn target_cell(target: &Process, tid: Option<u32>) -> String {
+    let thread = tid.map(|tid| format!(" thread {tid}")).unwrap_or_default();
     format!("{}({}){thread}", escape(&target.name), target.pid)
 }
 

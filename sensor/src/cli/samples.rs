@@ -30,11 +30,13 @@ pub(crate) fn event(process: Process, body: Body) -> SecurityEvent {
     SecurityEvent {
         id: EventId([1; 20]),
         time: TIME,
-        host: "host1".to_owned(),
+        host: "host1".into(),
         severity: Severity::Info,
         outcome: Outcome::Success,
         process: Some(Arc::new(process)),
         no_subject: None,
+        tid: None,
+        target_tid: None,
         body,
         target: None,
     }

@@ -53,7 +53,7 @@ const HANDLE_ANCESTORS: usize = 8;
 #[derive(Debug)]
 pub struct Enricher {
     boot: BootId,
-    host: String,
+    host: Arc<str>,
     wall_offset: i64,
     table: Table,
     users: Names,
@@ -80,7 +80,7 @@ impl Enricher {
     pub fn new(boot: BootId, host: String, wall_offset: i64, max_processes: usize) -> Self {
         Self {
             boot,
-            host,
+            host: host.into(),
             wall_offset,
             table: Table::new(max_processes),
             users: Names::new(),
@@ -213,11 +213,13 @@ impl Enricher {
         SecurityEvent {
             id: self.own_id(ktime),
             time: clock::event_time(ktime, self.wall_offset),
-            host: self.host.clone(),
+            host: Arc::clone(&self.host),
             severity,
             outcome: Outcome::Unknown,
             process: None,
             no_subject: Some("sensor".to_owned()),
+            tid: None,
+            target_tid: None,
             body,
             target: None,
         }
@@ -239,7 +241,7 @@ impl Enricher {
         };
         let id = self.exec_id(subject.tgid, subject.start_boottime, subject.exec_id);
         let mut event_id = EventId::from_kernel(self.boot, subject.ktime, subject.cpu, subject.seq);
-        let (mut target, mut severity) = (None, Severity::Info);
+        let (mut target, mut target_tid, mut severity) = (None, None, Severity::Info);
         let (process, outcome, body) = match what {
             What::Exec { image, requested, requested_truncated, interpreter, interpreter_truncated, environment } => {
                 let mut process = self.image(&subject, id, &image, false);
@@ -314,7 +316,8 @@ impl Enricher {
                 {
                     connect.domain = self.domains.name(subject.tgid, ip, subject.ktime).map(str::to_owned);
                 }
-                target = acted_on.and_then(|target| self.target(&target));
+                target = acted_on.as_ref().and_then(|target| self.target(target));
+                target_tid = acted_on.filter(|target| target.start_boottime != 0 && target.tid != target.tgid).map(|target| target.tid);
                 (self.subject(&subject, id), outcome, body)
             }
             gathered @ (What::Probe(_) | What::Syn(_)) => {
@@ -342,11 +345,13 @@ impl Enricher {
         Some(SecurityEvent {
             id: event_id,
             time: clock::event_time(subject.ktime, self.wall_offset),
-            host: self.host.clone(),
+            host: Arc::clone(&self.host),
             severity,
             outcome,
             process: Some(process),
             no_subject: None,
+            tid: other_thread(&subject),
+            target_tid,
             body,
             target,
         })
@@ -383,7 +388,7 @@ impl Enricher {
         let process = self.subject(&subject, self.exec_id(subject.tgid, subject.start_boottime, subject.exec_id));
         // A record may give several, and an act may come of several records: the id is the sensor's own.
         let event = self.own(subject.ktime, severity, body);
-        SecurityEvent { outcome, process: Some(process), no_subject: None, ..event }
+        SecurityEvent { outcome, process: Some(process), no_subject: None, tid: other_thread(&subject), ..event }
     }
 
     /// An act of which is not known who did it; `why` is what the event says of that.
@@ -478,11 +483,17 @@ impl Enricher {
         }
         self.tell_container(&mut process, id, subject.ktime);
         let (ppid, user) = (Some(subject.ppid).filter(|ppid| *ppid != 0), self.users.get(&subject.uid));
-        let as_it_is = (process.tid, process.ppid, process.uid, process.euid, process.user.as_ref());
-        if as_it_is != (subject.tid, ppid, subject.uid, subject.euid, user) {
-            let process = Arc::make_mut(&mut process);
-            (process.tid, process.ppid, process.uid, process.euid) = (subject.tid, ppid, subject.uid, subject.euid);
-            process.user = user.cloned();
+        let as_it_is = (process.ppid, process.uid, process.euid, process.user.as_ref());
+        if as_it_is != (ppid, subject.uid, subject.euid, user) {
+            let changed = Arc::make_mut(&mut process);
+            (changed.ppid, changed.uid, changed.euid) = (ppid, subject.uid, subject.euid);
+            changed.user = user.cloned();
+            // The next event has it from there: one whose parent ended would be copied for each.
+            if let Some(entry) = self.table.get_mut(&id).filter(|entry| subject.cpu != NO_CPU && entry.process.exec_id == id)
+                && entry.process.cgroup == process.cgroup
+            {
+                entry.process = Arc::clone(&process);
+            }
         }
         process
     }
@@ -499,7 +510,7 @@ impl Enricher {
             start_wall_ns: Some(clock::event_time(id.start_ns, self.wall_offset).wall_ns),
             ..Process::of(id)
         });
-        Some(Process { tid: target.tid, uid: target.uid, user: self.users.get(&target.uid).cloned(), ..process })
+        Some(Process { uid: target.uid, user: self.users.get(&target.uid).cloned(), ..process })
     }
 
     /// Adds to a process in a container what was found of it since the process began.
@@ -520,7 +531,6 @@ impl Enricher {
             exec_id,
             parent: Some(parent.exec_id),
             pid: child.tgid,
-            tid: child.tgid,
             ppid: Some(parent.pid),
             start_wall_ns: Some(clock::event_time(child.start_boottime, self.wall_offset).wall_ns),
             name: child.name.clone(),
@@ -546,7 +556,6 @@ impl Enricher {
             exec_id,
             parent,
             pid: subject.tgid,
-            tid: subject.tid,
             ppid: Some(subject.ppid).filter(|ppid| *ppid != 0),
             start_wall_ns: Some(clock::event_time(subject.start_boottime, self.wall_offset).wall_ns),
             name: image.name.clone(),
@@ -624,6 +633,11 @@ fn nanoseconds((seconds, nanoseconds): (i64, u32)) -> i64 {
 /// A process as the key of its PAM handles.
 fn who(id: &ExecId) -> Who {
     (id.pid, id.start_ns)
+}
+
+/// The acting thread, where it is not the process's first one.
+fn other_thread(subject: &Subject) -> Option<u32> {
+    Some(subject.tid).filter(|tid| *tid != 0 && *tid != subject.tgid)
 }
 
 #[cfg(test)]

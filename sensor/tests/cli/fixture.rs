@@ -167,11 +167,13 @@ pub(crate) fn event(seconds: u32, process: Process, body: Body) -> SecurityEvent
     SecurityEvent {
         id: EventId([7; 20]),
         time: at(seconds),
-        host: "host1".to_owned(),
+        host: "host1".into(),
         severity: Severity::Info,
         outcome: Outcome::Success,
         process: Some(Arc::new(process)),
         no_subject: None,
+        tid: None,
+        target_tid: None,
         body,
         target: None,
     }
