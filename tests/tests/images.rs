@@ -91,7 +91,14 @@ fn sha256sum(path: impl AsRef<Path>) -> String {
 
 /// What `process.hash` says of the file that `pid` runs.
 fn hash_of(sensor: &Sensor, pid: u32) -> Value {
-    wait_for("the hash of an executable", || sensor.events_json(&["--kind", "process.hash", "--pid", &pid.to_string()]).into_iter().next())
+    let mut looks = 0;
+    wait_for("the hash of an executable", || {
+        looks += 1;
+        if looks % 20 == 0 {
+            eprintln!("look {looks} for the hash of {pid}: {:#}", sensor.status_json()["hashes"]);
+        }
+        sensor.events_json(&["--kind", "process.hash", "--pid", &pid.to_string()]).into_iter().next()
+    })
 }
 
 /// Runs `program` to its end.
