@@ -16,7 +16,7 @@ use crate::capture::libraries::{Libraries, LibraryReport};
 use crate::capture::load::{self, HookReport, Kernel, PendingMap, PendingValue};
 use crate::capture::loss::{self, KernelCounts, Losses};
 use crate::capture::probes;
-use crate::capture::rings::Rings;
+use crate::capture::rings::{self, Rings};
 use crate::capture::seed::{self, Seeds};
 use crate::capture::{syns, udp_flows};
 use crate::config::Config;
@@ -44,6 +44,8 @@ const CAPTURE_NICE: i32 = -5;
 const WAIT: Duration = Duration::from_millis(50);
 /// After events of fanotify it is not waited for at once: what comes meanwhile is merged by the kernel.
 const FILES_REST: Duration = Duration::from_millis(2);
+/// Readings, at most, that empty a ring after it lost something: as many batches as the largest ring holds of small records.
+const EMPTYING: usize = 16;
 /// Between two readings of the kernel's counters.
 const TICK: Duration = Duration::from_secs(1);
 /// Between two looks at the processor time that Bartizan uses.
@@ -479,7 +481,11 @@ impl<S: Sink> Pipeline<S> {
         let new = loss::since(&self.told, &all);
         if !new.is_empty() {
             // What follows takes its time, and the ring that had no room has none yet where this thread did not run for a while.
-            self.read(clock::boot_now());
+            for _ in 0..EMPTYING {
+                if self.read(clock::boot_now()) < rings::BATCH {
+                    break;
+                }
+            }
             let lost =
                 new.iter().map(|((kind, reason), count)| KindLoss { kind: kind.clone(), reason: (*reason).to_owned(), count: *count });
             tracing::warn!(?new, "records were lost, or runs of a program were skipped");

@@ -186,6 +186,7 @@ pub struct SecurityEvent {
     #[n(8)]
     pub target: Option<Process>,
     /// Thread of `process` that acted, where it was not the first one, whose number is the process's. In JSON it is `process.tid`.
+    /// Records of schema version 1 had it elsewhere and are read without it.
     #[n(9)]
     pub tid: Option<u32>,
     /// The same of `target`: who gets a signal that is for one thread.

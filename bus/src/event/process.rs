@@ -149,6 +149,9 @@ fn with_tid(schema: &mut schemars::Schema) {
     if let Some(properties) = schema.get_mut("properties").and_then(serde_json::Value::as_object_mut) {
         properties.insert("tid".to_owned(), tid.into());
     }
+    if let Some(required) = schema.get_mut("required").and_then(serde_json::Value::as_array_mut) {
+        required.push("tid".into());
+    }
 }
 
 /// A process with the thread of it that acted, or that something was done to; JSON has it as `tid`.

@@ -52,7 +52,7 @@ pub enum LoadError {
     #[error("cannot use the map {0}: {1}")]
     Map(&'static str, #[source] aya::maps::MapError),
     /// A ring cannot be mapped.
-    #[error("cannot map the ring {0}: {1}; `sensor.ring_priority` and `sensor.ring_bulk` set their sizes")]
+    #[error("cannot use the ring {0}: {1}; `sensor.ring_priority` and `sensor.ring_bulk` set their sizes")]
     Ring(&'static str, #[source] io::Error),
     /// Nothing could be attached.
     #[error("no hook could be attached, so nothing would be seen: {0}")]

@@ -28,7 +28,7 @@ pub struct Taken {
     pub records: usize,
     /// Kernel time of the last one, nanoseconds of the boot clock.
     pub last: Option<u64>,
-    /// Something was left, finished or not.
+    /// Something may be left, finished or not.
     pub left: bool,
 }
 
@@ -76,19 +76,18 @@ impl Ring {
     /// its room is the kernel's again as soon as it returns.
     pub fn read(&mut self, most: usize, mut each: impl FnMut(&[u8])) -> Taken {
         let mut taken = Taken::default();
-        let mut reserved = self.producer().load(Ordering::Acquire);
+        let mut reserved = self.reserved();
         while taken.records < most {
             if self.position == reserved {
-                // What was read is known to the kernel before its position is looked at: either it is seen here, or the kernel sees that
-                // its record is the first one, and wakes.
+                // What was read is known to the kernel before its position is looked at once more.
                 fence(Ordering::SeqCst);
-                reserved = self.producer().load(Ordering::Acquire);
+                reserved = self.reserved();
                 if self.position == reserved {
                     return taken;
                 }
             }
             let at = self.position & (self.bytes - 1);
-            let word = self.header(at).load(Ordering::Acquire);
+            let word = self.header(at);
             if word & BUSY != 0 {
                 break;
             }
@@ -121,20 +120,31 @@ impl Ring {
         }
     }
 
+    /// Whether something is there, finished or not.
+    pub fn holds(&self) -> bool {
+        self.position != self.reserved()
+    }
+
     fn consumer(&self) -> &AtomicUsize {
         // SAFETY: the page begins with the position, which both sides use atomically, and is mapped as long as `self` lives.
         unsafe { AtomicUsize::from_ptr(self.consumer.at(0).cast()) }
     }
 
-    fn producer(&self) -> &AtomicUsize {
-        // SAFETY: as above; it is only loaded from.
-        unsafe { AtomicUsize::from_ptr(self.producer.at(0).cast()) }
+    /// Up to where the kernel has reserved. What it wrote before that is seen afterwards.
+    fn reserved(&self) -> usize {
+        // SAFETY: as above. The page is only readable: of atomics it carries loads of this size and `Relaxed` alone (std, "Atomic accesses to
+        // read-only memory").
+        let position = unsafe { &*self.producer.at(0).cast::<AtomicUsize>() }.load(Ordering::Relaxed);
+        fence(Ordering::Acquire);
+        position
     }
 
-    /// The first word of the record's header at `at` of the data: length and bits.
-    fn header(&self, at: usize) -> &AtomicU32 {
+    /// The first word of the record's header at `at` of the data: length and bits. What was written before it is seen afterwards.
+    fn header(&self, at: usize) -> u32 {
         // SAFETY: as above; headers are aligned to eight and lie in the data.
-        unsafe { AtomicU32::from_ptr(self.producer.at(self.page + at).cast()) }
+        let word = unsafe { &*self.producer.at(self.page + at).cast::<AtomicU32>() }.load(Ordering::Relaxed);
+        fence(Ordering::Acquire);
+        word
     }
 }
 
@@ -274,7 +284,7 @@ mod tests {
 
     #[test]
     fn an_unfinished_record_holds_those_behind_it_back_and_a_discarded_one_is_passed_over() {
-        let (mut kernel, mut ring) = ring(4096);
+        let (mut kernel, mut ring) = ring(page_size().unwrap());
         assert_eq!(all(&mut ring, 9), (vec![], Taken::default()));
         let [first, second, third] = [20, 3, 8].map(|len| kernel.reserve(len).unwrap());
         kernel.finish(second, None);
@@ -299,7 +309,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_goes_in_comes_out_wherever_it_wraps(records in proptest::collection::vec((proptest::collection::vec(any::<u8>(), 0..900), any::<bool>()), 0..200), most in 1_usize..9) {
-            let (mut kernel, mut ring) = ring(4096);
+            let (mut kernel, mut ring) = ring(page_size().unwrap());
             let (mut wanted, mut read) = (Vec::new(), Vec::new());
             for (content, discarded) in records {
                 let at = loop {

@@ -1,8 +1,8 @@
 //! Reads the two rings, and brings their records into the order of kernel time.
 //!
 //! Each ring is in the order of its reservations. Between the two, a record is due once the other ring is known to hold nothing earlier:
-//! a program reserves first and takes the clock then, so a ring that was read until it was empty has given everything up to the time at
-//! which the reading began. A ring that is not empty (it goes on filling, or a record in it is not finished) is trusted up to the last
+//! a ring that was read until it was empty, and is so after both were read, has given everything up to the time at which the reading began, but
+//! for what a program stamped and was interrupted with before it reserved (records with a tail take the clock first). A ring that is not empty (it goes on filling, or a record in it is not finished) is trusted up to the last
 //! record it gave; behind an unfinished one, records are held for at most [`HOLD`].
 //!
 //! Records that come close together are taken together (`sensor.ring_gather`): a wake-up and an append cost more than what one record needs.
@@ -35,7 +35,7 @@ const BUSY: Duration = Duration::from_millis(250);
 const BUSY_PRIORITY: Duration = Duration::from_millis(10);
 
 /// Records taken from one ring before the other gets its turn.
-const BATCH: usize = 4096;
+pub const BATCH: usize = 4096;
 
 /// What is shared with the kernel's programs.
 pub struct Maps {
@@ -56,6 +56,8 @@ pub struct Rings {
     gather: Duration,
     /// The last reading found something.
     found: bool,
+    /// It found nothing that was finished, though something was there: a poll would say so at once, again and again.
+    blocked: bool,
     /// Until when more records are expected.
     busy: Option<Instant>,
 }
@@ -72,7 +74,7 @@ pub struct Reading {
 impl Rings {
     /// A reader of both, that gathers for so long.
     pub fn new(maps: Maps, gather: Duration) -> Self {
-        Self { maps, asleep: false, gather, found: false, busy: None }
+        Self { maps, asleep: false, gather, found: false, blocked: false, busy: None }
     }
 
     /// How long records are gathered.
@@ -85,6 +87,10 @@ impl Rings {
         if self.found {
             self.sleeps(false);
             std::thread::sleep(self.gather.min(timeout));
+            return;
+        }
+        if self.blocked {
+            std::thread::sleep(self.gather.max(LOOK_AT_LEAST).min(HOLD).min(timeout));
             return;
         }
         let busy = self.busy.is_some_and(|until| Instant::now() < until);
@@ -120,9 +126,14 @@ impl Rings {
     /// Takes what is there and hands it to `each`, ring by ring, as the kernel wrote it. `now`: boot clock, nanoseconds, read before the
     /// call; [`u64::MAX`] holds nothing back, for the end, again and again until nothing is found.
     pub fn read(&mut self, now: u64, mut each: impl FnMut(&[u8])) -> Reading {
-        let taken = [&mut self.maps.priority, &mut self.maps.bulk].map(|ring| ring.read(BATCH, &mut each));
+        let mut taken = [&mut self.maps.priority, &mut self.maps.bulk].map(|ring| ring.read(BATCH, &mut each));
+        // Some programs take the clock first and hand their record over then, so that it may come while the rings are read.
+        for (taken, ring) in taken.iter_mut().zip([&self.maps.priority, &self.maps.bulk]) {
+            taken.left |= ring.holds();
+        }
         let records = taken.iter().map(|taken| taken.records).sum();
         self.found = records > 0;
+        self.blocked = !self.found && taken.iter().any(|taken| taken.left);
         if self.found {
             let busy = if taken[1].records > 0 { BUSY } else { BUSY_PRIORITY };
             self.busy = self.busy.max(Some(Instant::now() + busy));
@@ -177,7 +188,7 @@ fn limit(now: u64, taken: &[Taken; 2]) -> u64 {
         let held = now.saturating_sub(HOLD.as_nanos() as u64).max(trusted).min(now);
         match last {
             // There may be much more behind a full batch: nothing later than its last record is due yet.
-            Some(last) if records == BATCH => held.min(last),
+            Some(_) if records == BATCH => held.min(trusted),
             Some(_) | None => held,
         }
     };
@@ -249,7 +260,7 @@ mod tests {
         assert_eq!(limit(NOW, &[empty, filling(NOW + 2 * reserved)]), NOW, "later records of the other ring are not read yet");
         assert_eq!(limit(NOW, &[empty, filling(NOW - 9 * hold)]), NOW - hold);
         let full = Taken { records: BATCH, ..filling(NOW - 9 * hold) };
-        assert_eq!(limit(NOW, &[full, empty]), NOW - 9 * hold, "more of it waits");
+        assert_eq!(limit(NOW, &[full, empty]), NOW - 9 * hold - reserved, "more of it waits, and may have been stamped before");
         assert_eq!(limit(u64::MAX, &[filling(NOW), empty]), u64::MAX - hold, "at the end all is due");
     }
 

@@ -34,7 +34,7 @@ use container::Known;
 use domains::Domains;
 use environment::Listed;
 use streams::{Read, Streams};
-use table::{Entry, Table};
+use table::{Entry, Table, Told};
 use users::Names;
 
 /// Sequence numbers of the sensor's own events; the upper half, because seeds from /proc use pids in the lower.
@@ -485,14 +485,20 @@ impl Enricher {
         let (ppid, user) = (Some(subject.ppid).filter(|ppid| *ppid != 0), self.users.get(&subject.uid));
         let as_it_is = (process.ppid, process.uid, process.euid, process.user.as_ref());
         if as_it_is != (ppid, subject.uid, subject.euid, user) {
+            let mut entry = self.table.get_mut(&id).filter(|entry| Arc::ptr_eq(&entry.process, &process));
+            let told = entry.as_ref().and_then(|entry| entry.told.as_ref()).filter(|told| {
+                let as_told = (told.as_told.ppid, told.as_told.uid, told.as_told.euid, told.as_told.user.as_ref());
+                Arc::ptr_eq(&told.of, &process) && as_told == (ppid, subject.uid, subject.euid, user)
+            });
+            if let Some(told) = told {
+                return Arc::clone(&told.as_told);
+            }
+            let of = Arc::clone(&process);
             let changed = Arc::make_mut(&mut process);
             (changed.ppid, changed.uid, changed.euid) = (ppid, subject.uid, subject.euid);
             changed.user = user.cloned();
-            // The next event has it from there: one whose parent ended would be copied for each.
-            if let Some(entry) = self.table.get_mut(&id).filter(|entry| subject.cpu != NO_CPU && entry.process.exec_id == id)
-                && entry.process.cgroup == process.cgroup
-            {
-                entry.process = Arc::clone(&process);
+            if let Some(entry) = &mut entry {
+                entry.told = Some(Told { of, as_told: Arc::clone(&process) });
             }
         }
         process
@@ -819,6 +825,24 @@ mod tests {
             None,
             "an image that nobody remembers is not guessed"
         );
+    }
+
+    #[test]
+    fn events_share_a_process_until_a_record_says_something_else_of_it() {
+        let mut enricher = enricher();
+        enricher.event(exec(subject(10, 5, 1, 2), "/bin/bash"), false);
+        let id = enricher.exec_id(5, 1, 2);
+        let forks = |enricher: &mut Enricher, child, acting| enricher.event(fork(acting, child, u64::from(child)), false).unwrap();
+        let threads = [5, 99, 98].map(|tid| forks(&mut enricher, 20 + tid, Subject { tid, ..subject(20, 5, 1, 2) }));
+        assert_eq!(threads.each_ref().map(|event| event.tid), [None, Some(99), Some(98)]);
+        let known = Arc::clone(&enricher.table().get(&id).unwrap().process);
+        assert!(threads.iter().all(|event| Arc::ptr_eq(event.process.as_ref().unwrap(), &known)));
+        // Its parent ended.
+        let adopted = [30, 31].map(|child| forks(&mut enricher, child, Subject { ppid: 7, ..subject(30, 5, 1, 2) }).process.unwrap());
+        assert!(Arc::ptr_eq(&adopted[0], &adopted[1]) && adopted[0].ppid == Some(7));
+        assert_eq!(enricher.table().get(&id).unwrap().process.ppid, Some(1), "what says so may be an old record");
+        let other = forks(&mut enricher, 32, Subject { ppid: 8, ..subject(30, 5, 1, 2) }).process.unwrap();
+        assert_eq!((other.ppid, other.exe_path()), (Some(8), Some("/bin/bash")));
     }
 
     #[test]

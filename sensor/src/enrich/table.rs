@@ -19,6 +19,17 @@ pub struct Entry {
     pub exited: bool,
     /// The image that it ran before: records that come late (a connection's result) may be about that one.
     pub previous: Option<Arc<Process>>,
+    /// What an event said of it last that is not in `process`: a record may be older than that.
+    pub told: Option<Told>,
+}
+
+/// A process with what a record said of it: the next event that says the same shares it.
+#[derive(Debug, Clone)]
+pub struct Told {
+    /// The process that it was made from.
+    pub of: Arc<Process>,
+    /// As the events tell it.
+    pub as_told: Arc<Process>,
 }
 
 /// Processes by pid.
@@ -76,7 +87,7 @@ impl Table {
             let replaced = entry.process.exec_id.exec != id.exec && !entry.process.approximate;
             if replaced { Some(entry.process) } else { entry.previous }
         });
-        self.entries.insert(id.pid, Entry { process, ktime, exited: false, previous });
+        self.entries.insert(id.pid, Entry { process, ktime, exited: false, previous, told: None });
     }
 
     /// Marks a process as ended.
@@ -85,6 +96,7 @@ impl Table {
             && !entry.exited
         {
             entry.exited = true;
+            entry.told = None;
             self.exited.push_back(*id);
         }
         while self.exited.len() > EXITED_KEPT.min(self.max / 2) {
