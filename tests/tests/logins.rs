@@ -56,6 +56,12 @@ fn told(sensor: &mut Sensor) -> Vec<(String, String, String)> {
         .collect()
 }
 
+/// Passwords for one account in hydra's hand, twice and more what the rule asks for: hydra gives a guess up when its connection is cut,
+/// three of fourteen on a loaded machine.
+const GUESSES: usize = 24;
+/// `failures` of the rule's defaults: so many of the guesses have to reach the server.
+const ENOUGH: usize = 10;
+
 fn words(count: usize) -> Vec<String> {
     (0..count).map(|number| format!("guess-{number}")).collect()
 }
@@ -64,12 +70,11 @@ fn words(count: usize) -> Vec<String> {
 fn hydra_is_one_alert_and_each_of_its_guesses_is_told_once() {
     let (mut sensor, other) = (Sensor::start(), Namespace::new());
     let server = server(&sensor, &other, "");
-    let guesses = words(14);
+    let guesses = words(GUESSES);
     let guesses: Vec<&str> = guesses.iter().map(String::as_str).collect();
     server.hydra(Some(&other), &[ALICE.name], &guesses, 4);
     let failures = told(&mut sensor);
-    // hydra gives a guess up when its connection is cut; the server has its own count.
-    assert!(server.attempts() > guesses.len() - 3, "hydra made {} guesses", server.attempts());
+    assert!(server.attempts() >= ENOUGH, "hydra made {} guesses", server.attempts());
     assert_eq!(failures.len(), server.attempts(), "each guess once, whoever spoke of it: {failures:#?}");
     assert!(failures.iter().all(|told| *told == ("alice".into(), "pam".into(), "failure".into())), "{failures:#?}");
     let found = alerts(&mut sensor, BRUTE_FORCE, &other);
@@ -161,14 +166,15 @@ fn what_sshd_says_of_keys_depends_on_its_log_level() {
 #[test]
 fn a_server_without_pam_is_known_by_its_log() {
     let (mut sensor, other) = (Sensor::start(), Namespace::new());
-    let server = server(&sensor, &other, "UsePAM no");
-    let guesses = words(11);
+    // With the default of six tries hydra makes the sixth guess again in a new connection; without PAM the server keeps no count to compare with.
+    let server = server(&sensor, &other, "UsePAM no\nMaxAuthTries 100");
+    let guesses = words(GUESSES);
     let guesses: Vec<&str> = guesses.iter().map(String::as_str).collect();
     server.hydra(Some(&other), &[ALICE.name], &guesses, 4);
     run(server.with_password(Some(&other), ALICE.name, ALICE.password).arg("/bin/true without-pam")).ok();
     let told = told(&mut sensor);
     let count = |outcome: &str| told.iter().filter(|told| **told == ("alice".into(), "password".into(), outcome.into())).count();
-    assert_eq!((count("failure"), count("success")), (guesses.len(), 1), "{told:#?}");
+    assert!((ENOUGH..=guesses.len()).contains(&count("failure")) && count("success") == 1, "{told:#?}");
     assert_eq!(login_rules(&mut sensor, &other), [BRUTE_FORCE, SUCCESS]);
     let events = sensor.events_json(&[]);
     let ran = |event: &&Value| event["process"]["argv"].as_array().is_some_and(|argv| argv.last() == Some(&"without-pam".into()));
