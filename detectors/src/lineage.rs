@@ -9,6 +9,7 @@
 //! - The table is a function of the events it was fed: a saved and restored table behaves as the one that was saved.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bartizan_bus::event::{Body, BootId, EventId, Exec, ExecId, LineageEntry, Process, SecurityEvent};
 use minicbor::{Decode, Encode};
@@ -31,9 +32,10 @@ const ENDED_LEAST: usize = 64;
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 #[cbor(map)]
 pub struct Node {
-    /// The process as last told; argv is cut to a bound.
+    /// The process as last told, shared with the event that told it unless its argv had to be cut to a bound.
     #[n(0)]
-    pub process: Process,
+    #[cbor(with = "shared")]
+    pub process: Arc<Process>,
     /// Image that this process was made from.
     #[n(1)]
     pub parent: Option<ExecId>,
@@ -266,7 +268,7 @@ impl Lineage {
     }
 
     /// A new image in a known or unknown process.
-    fn exec(&mut self, process: &Process) {
+    fn exec(&mut self, process: &Arc<Process>) {
         let key = ProcessKey::from(&process.exec_id);
         let previous = self.current.get(&key).copied();
         let before = previous.and_then(|id| self.nodes.get(&id)).and_then(|node| node.parent);
@@ -280,7 +282,7 @@ impl Lineage {
     }
 
     /// Makes sure that `process` is known; what is known better stays.
-    fn ensure(&mut self, process: &Process) {
+    fn ensure(&mut self, process: &Arc<Process>) {
         if self.nodes.contains_key(&process.exec_id) {
             return;
         }
@@ -302,7 +304,7 @@ impl Lineage {
         }
     }
 
-    fn seed(&mut self, process: &Process) {
+    fn seed(&mut self, process: &Arc<Process>) {
         let key = ProcessKey::from(&process.exec_id);
         let Some(current) = self.current.get(&key).copied() else {
             let parent = self.parent_of(process, None);
@@ -319,7 +321,7 @@ impl Lineage {
             self.exec(process);
             return;
         }
-        let known = &mut node.process;
+        let known = Arc::make_mut(&mut node.process);
         if known.argv.is_empty() {
             known.argv = clip(&process.argv);
         }
@@ -349,7 +351,7 @@ impl Lineage {
     }
 
     /// The kernel named exactly what was known from `/proc`: the node takes the exact id and keeps its place.
-    fn rename(&mut self, old: ExecId, process: &Process) {
+    fn rename(&mut self, old: ExecId, process: &Arc<Process>) {
         let Some(mut node) = self.nodes.remove(&old) else { return };
         let id = process.exec_id;
         self.order.remove(&(node.stamp, old));
@@ -360,13 +362,14 @@ impl Lineage {
             }
         }
         let known = std::mem::replace(&mut node.process, clipped(process));
-        if node.process.argv.is_empty() {
-            node.process.argv = known.argv;
+        let named = Arc::make_mut(&mut node.process);
+        if named.argv.is_empty() {
+            named.argv.clone_from(&known.argv);
         }
-        fill(&mut node.process.exe, &known.exe);
-        fill(&mut node.process.user, &known.user);
-        fill(&mut node.process.tty, &known.tty);
-        fill(&mut node.process.login, &known.login);
+        fill(&mut named.exe, &known.exe);
+        fill(&mut named.user, &known.user);
+        fill(&mut named.tty, &known.tty);
+        fill(&mut named.login, &known.login);
         let parent = node.parent;
         self.order.insert((node.stamp, id));
         self.current.insert(ProcessKey::from(&id), id);
@@ -377,7 +380,7 @@ impl Lineage {
         }
     }
 
-    fn insert(&mut self, process: &Process, parent: Option<ExecId>) {
+    fn insert(&mut self, process: &Arc<Process>, parent: Option<ExecId>) {
         let id = process.exec_id;
         let key = ProcessKey::from(&id);
         if self.boot.is_some_and(|boot| boot != id.boot) {
@@ -392,7 +395,11 @@ impl Lineage {
             self.retire(&owner);
         }
         let mut process = clipped(process);
-        process.login = process.login.or_else(|| self.login_above(&key, parent));
+        if process.login.is_none()
+            && let Some(login) = self.login_above(&key, parent)
+        {
+            Arc::make_mut(&mut process).login = Some(login);
+        }
         self.remove(&id);
         self.stamp += 1;
         let stamp = self.stamp;
@@ -408,7 +415,7 @@ impl Lineage {
     /// A session was opened at the process: it and what it makes from now on belong to it.
     fn log_in(&mut self, id: &ExecId, login: EventId) {
         if let Some(node) = self.resolve(id).and_then(|id| self.nodes.get_mut(&id)) {
-            node.process.login = Some(login);
+            Arc::make_mut(&mut node.process).login = Some(login);
         }
     }
 
@@ -517,11 +524,33 @@ fn clip(argv: &[String]) -> Vec<String> {
     kept
 }
 
-fn clipped(process: &Process) -> Process {
-    let argv = clip(&process.argv);
-    let cut =
-        argv.len() < process.argv.len() || argv.last().map(String::len) != process.argv.get(argv.len().saturating_sub(1)).map(String::len);
-    Process { argv, argv_truncated: process.argv_truncated || cut, ..process.clone() }
+fn clipped(process: &Arc<Process>) -> Arc<Process> {
+    let argv = &process.argv;
+    if argv.len() <= MAX_ARGS && argv.iter().map(String::len).sum::<usize>() <= MAX_ARGV_BYTES {
+        return Arc::clone(process);
+    }
+    Arc::new(Process { argv: clip(argv), argv_truncated: true, ..Process::clone(process) })
+}
+
+/// minicbor has no encoding of `Arc`: that of what it holds.
+mod shared {
+    use std::sync::Arc;
+
+    use bartizan_bus::event::Process;
+    use minicbor::decode::{Decode, Decoder, Error as DecodeError};
+    use minicbor::encode::{Encode, Encoder, Error as EncodeError, Write};
+
+    pub(super) fn encode<C, W: Write>(
+        process: &Arc<Process>,
+        encoder: &mut Encoder<W>,
+        context: &mut C,
+    ) -> Result<(), EncodeError<W::Error>> {
+        Process::encode(process, encoder, context)
+    }
+
+    pub(super) fn decode<C>(decoder: &mut Decoder<'_>, context: &mut C) -> Result<Arc<Process>, DecodeError> {
+        Process::decode(decoder, context).map(Arc::new)
+    }
 }
 
 #[cfg(test)]

@@ -187,7 +187,7 @@ impl Host {
         known.owner = image.owner;
         known.deleted = image.deleted;
         let (subject, child) = (self.process(parent), self.process(child));
-        self.push(Some(subject), Body::Fork(Fork { child, namespaces: Vec::new() }));
+        self.push(Some(subject), Body::Fork(Fork { child: child.into(), namespaces: Vec::new() }));
     }
 
     pub(crate) fn exec(&mut self, pid: u32, exe: &str, argv: &[&str]) {

@@ -16,7 +16,7 @@ use bartizan_detectors::{EngineError, EngineStatus};
 use bartizan_forward::{EngineError as ForwardError, Forwarder};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::capture::{HookReport, LoadError, Loaded, hook_names, is_hook_name, load, mounts, seed};
@@ -270,7 +270,8 @@ impl Daemon {
         let (shutdown, stopping) = watch::channel(false);
         let mut tasks = JoinSet::new();
         let detectors = EngineStatus::new();
-        tasks.spawn(detect(bus.clone(), config.detectors.clone(), config.data_dir.clone(), detectors.clone(), stopping.clone()));
+        let judging = detect(bus.clone(), config.detectors.clone(), config.data_dir.clone(), detectors.clone(), stopping.clone());
+        tasks.spawn(on_own_thread("detect", judging)?);
         let stopped = stopping.clone();
         tasks.spawn(async move {
             memory::upkeep(stopped).await;
@@ -402,6 +403,21 @@ async fn ended(thread: &thread::JoinHandle<()>) {
     while !thread.is_finished() {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
+}
+
+/// Runs `work` on a thread of its own, and resolves to what it came to: a batch then wakes one thread, not one after another of the
+/// runtime's, and whatever `work` computes keeps no client of the runtime waiting.
+fn on_own_thread(
+    name: &'static str,
+    work: impl Future<Output = Result<(), DaemonError>> + Send + 'static,
+) -> Result<impl Future<Output = Result<(), DaemonError>> + Send + 'static, DaemonError> {
+    let system = |source| DaemonError::System { what: "cannot start a thread", source };
+    let runtime = tokio::runtime::Builder::new_current_thread().thread_name(name).enable_time().build().map_err(system)?;
+    let (tell, told) = oneshot::channel();
+    // Who no longer listens has ended, and with it the daemon.
+    let run = move || drop(tell.send(runtime.block_on(work)));
+    thread::Builder::new().name(name.to_owned()).spawn(run).map_err(system)?;
+    Ok(async move { told.await.unwrap_or(Err(DaemonError::Panicked(name))) })
 }
 
 pub(crate) async fn detect(

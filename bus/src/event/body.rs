@@ -1,6 +1,7 @@
 //! What happened: one struct per kind, and the one list of kinds.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use minicbor::{Decode, Encode};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -10,7 +11,7 @@ use super::{
     Accept, Access, Auth, Bind, BpfAttach, BpfProgram, Capabilities, CgroupMove, Chroot, Credentials, Dns, ExeHash, ExecId, FileAttributes,
     FileCreate, FileLink, FileOpen, FileRename, FileUnlink, FileWrite, FileXattr, FlowEnd, Health, Helper, Http, IoUring, IoUringOp,
     KernelProbe, Kexec, Listen, Lockdown, Memfd, MemoryExec, Module, Mount, NamespaceKind, Namespaces, Prctl, Probe, Process, RawSocket,
-    Rename, Seccomp, Signal, Ssh, Syn, Sysctl, Tls, UdpFlow, Umount, UnixConnect, VsockAccept, VsockConnect,
+    Rename, Seccomp, Signal, Ssh, Syn, Sysctl, Tls, UdpFlow, Umount, UnixConnect, VsockAccept, VsockConnect, shared,
 };
 
 /// A kernel error number, positive.
@@ -45,7 +46,6 @@ macro_rules! bodies {
         /// The typed body of an event, one variant per kind.
         #[derive(Debug, Clone, PartialEq, Encode, Decode, Serialize, JsonSchema)]
         #[serde(untagged)]
-        #[expect(clippy::large_enum_variant, reason = "fork, the largest, is also one of the most frequent; boxing it would cost an allocation each")]
         pub enum Body {
             $( $(#[doc = $doc])* #[n($index)] $variant(#[n(0)] $ty), )*
         }
@@ -256,7 +256,8 @@ pub struct Exec {
 pub struct Fork {
     /// The new process, with its parent's image.
     #[n(0)]
-    pub child: Process,
+    #[cbor(with = "shared::whole")]
+    pub child: Arc<Process>,
     /// Namespaces that were made for it (`CLONE_NEW*`).
     #[n(1)]
     #[cbor(default)]

@@ -26,6 +26,30 @@ pub(super) fn nil<T>() -> Option<Option<Arc<T>>> {
     Some(None)
 }
 
+/// What events share and always have. For `#[cbor(with = "shared::whole")]`.
+pub(super) mod whole {
+    use std::sync::Arc;
+
+    use minicbor::decode::{Decoder, Error as DecodeError};
+    use minicbor::encode::{Encoder, Error as EncodeError, Write};
+    use minicbor::{Decode, Encode};
+
+    pub(in super::super) fn encode<T: Encode<Ctx>, Ctx, W: Write>(
+        value: &Arc<T>,
+        encoder: &mut Encoder<W>,
+        context: &mut Ctx,
+    ) -> Result<(), EncodeError<W::Error>> {
+        T::encode(value, encoder, context)
+    }
+
+    pub(in super::super) fn decode<'b, T: Decode<'b, Ctx>, Ctx>(
+        decoder: &mut Decoder<'b>,
+        context: &mut Ctx,
+    ) -> Result<Arc<T>, DecodeError> {
+        T::decode(decoder, context).map(Arc::new)
+    }
+}
+
 /// Text that events share. For `#[cbor(with = "shared::text")]`.
 pub(super) mod text {
     use std::sync::Arc;

@@ -73,7 +73,7 @@ impl Net {
                 Arc::make_mut(process).sid = sessions.get(&process.pid).copied();
             }
             if let Body::Fork(fork) = &mut event.body {
-                fork.child.sid = sessions.get(&fork.child.pid).copied();
+                Arc::make_mut(&mut fork.child).sid = sessions.get(&fork.child.pid).copied();
             }
             event
         });

@@ -185,7 +185,7 @@ impl ReverseShell {
         {
             evidence.push(opened.event);
         }
-        let process = context.lineage.get(&proc.exec_id).map(|node| &node.process);
+        let process = context.lineage.get(&proc.exec_id).map(|node| &*node.process);
         out.push(Case { key, proc, process, how, sockets, opened, evidence }.finding());
         self.counters.reported += 1;
         self.stamp += 1;
@@ -200,7 +200,7 @@ pub(super) fn relay_process<'a>(relay: &Relay, lineage: &'a Lineage) -> Option<&
         Some(id) => lineage.get(id),
         None => lineage.by_pid(relay.pid),
     };
-    node.map(|node| &node.process).filter(|process| process.exe.is_some())
+    node.map(|node| &*node.process).filter(|process| process.exe.is_some())
 }
 
 /// Notes that a child uses `socket`; returns the event of another child that uses it the other way, and whether an

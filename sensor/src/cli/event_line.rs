@@ -548,7 +548,7 @@ mod tests {
         let mut parent = process(5, "runc", &[]);
         parent.container = Some("0123456789abcdef".into());
         (parent.user, parent.euid) = (None, 0);
-        let line = render(&event(parent, Body::Fork(Fork { child: process(6, "runc", &[]), namespaces: Vec::new() })));
+        let line = render(&event(parent, Body::Fork(Fork { child: process(6, "runc", &[]).into(), namespaces: Vec::new() })));
         assert!(line.contains(" 1000→0 ") && line.ends_with("→ runc(6)  [container 0123456789ab]"), "{line}");
         let named = |pod: Option<Pod>| {
             let mut inside = process(7, "sh", &["sh"]);
@@ -574,7 +574,7 @@ mod tests {
         let bodies = [
             Body::Exec(Exec::default()),
             Body::Exec(Exec { requested: Some(evil.into()), error: Some(Errno(2)), ..Exec::default() }),
-            Body::Fork(Fork { child: bad.clone(), namespaces: Vec::new() }),
+            Body::Fork(Fork { child: bad.clone().into(), namespaces: Vec::new() }),
             Body::Stop(Stop { reason: evil.into() }),
             Body::Gap(Gap { reason: evil.into(), ..Gap::default() }),
             Body::Loss(Loss { lost: vec![KindLoss { kind: evil.into(), reason: evil.into(), count: 1 }] }),

@@ -176,7 +176,7 @@ mod tests {
     }
 
     fn fork() -> SecurityEvent {
-        event(process(10, "sh", &["sh"]), Body::Fork(Fork { child: process(11, "sh", &["sh"]), namespaces: Vec::new() }))
+        event(process(10, "sh", &["sh"]), Body::Fork(Fork { child: process(11, "sh", &["sh"]).into(), namespaces: Vec::new() }))
     }
 
     #[test]

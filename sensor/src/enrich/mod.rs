@@ -278,8 +278,8 @@ impl Enricher {
             What::Fork(child) => {
                 let process = self.subject(&subject, id);
                 let namespaces = child.namespaces.clone();
-                let child = self.child(&process, &child);
-                self.replace(&Arc::new(child.clone()), subject.ktime);
+                let child = Arc::new(self.child(&process, &child));
+                self.replace(&child, subject.ktime);
                 (process, Outcome::Success, Body::Fork(Fork { child, namespaces }))
             }
             What::Exit(exit) => {

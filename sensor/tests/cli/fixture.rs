@@ -184,7 +184,7 @@ pub(crate) fn exec(seconds: u32, pid: u32, argv: &[&str]) -> SecurityEvent {
 }
 
 pub(crate) fn fork(seconds: u32, parent: u32, child: u32) -> SecurityEvent {
-    event(seconds, process(parent, "sh", &["sh"]), Body::Fork(Fork { child: process(child, "sh", &["sh"]), namespaces: Vec::new() }))
+    event(seconds, process(parent, "sh", &["sh"]), Body::Fork(Fork { child: process(child, "sh", &["sh"]).into(), namespaces: Vec::new() }))
 }
 
 pub(crate) fn exit(seconds: u32, pid: u32) -> SecurityEvent {
