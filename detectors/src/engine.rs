@@ -42,6 +42,8 @@ const MAX_KNOWN_ALERTS: u64 = 65_536;
 pub(crate) const RETRY: Duration = Duration::from_secs(1);
 /// How long acknowledgements may stay in memory.
 pub(crate) const CURSOR_INTERVAL: Duration = Duration::from_millis(500);
+/// Between two looks at the sizes and counters of the detectors' state while events come; what was taken and acknowledged is told at once.
+const STATE_INTERVAL: Duration = Duration::from_millis(250);
 /// How long an orderly end waits for alerts to reach the disk.
 const END_WAIT: Duration = Duration::from_secs(10);
 /// An event is delivered again after this long without acknowledgement; the engine takes events in order and would
@@ -140,6 +142,7 @@ pub async fn run(
         snapshot_at: taken,
         snapshot: SnapshotJob::Idle,
         status: status.clone(),
+        state_told: None,
     };
     let ended = engine.run(shutdown).await;
     status.lock().running = false;
@@ -295,6 +298,8 @@ struct Engine {
     snapshot_at: u64,
     snapshot: SnapshotJob,
     status: EngineStatus,
+    /// When the detectors' state was last told; `None` when it has to be told now.
+    state_told: Option<Instant>,
 }
 
 /// What woke the engine.
@@ -330,7 +335,11 @@ impl Engine {
                     tokio::time::sleep(RETRY).await;
                 }
                 Woken::Retry => self.publish()?,
-                Woken::Flush => self.flush(),
+                Woken::Flush => {
+                    self.flush();
+                    // It follows the last events, so that what is told of a quiet engine is not old.
+                    self.state_told = None;
+                }
                 Woken::Snapshot(result) => self.snapshot_written(result),
             }
             self.acknowledge();
@@ -506,16 +515,19 @@ impl Engine {
         info.first_undecodable.get_or_insert_with(|| what.to_owned());
     }
 
-    fn update_status(&self) {
+    fn update_status(&mut self) {
+        let tell_state = self.state_told.is_none_or(|told| told.elapsed() >= STATE_INTERVAL);
         let mut info = self.status.lock();
         info.last_seq = self.taken;
         info.acked_seq = self.acked;
         info.alerts_waiting = self.unpublished.len() + self.in_flight.len();
-        info.shared = self.panel.shared();
         info.snapshot.events_since = self.taken.saturating_sub(info.snapshot.seq.unwrap_or(0));
-        for (shown, now) in info.detectors.iter_mut().zip(self.panel.status()) {
-            shown.observed = now.observed;
-            shown.state = now.state;
+        info.detectors.iter_mut().zip(self.panel.observed()).for_each(|(shown, observed)| shown.observed = observed);
+        if tell_state {
+            info.shared = self.panel.shared();
+            info.detectors.iter_mut().zip(self.panel.status()).for_each(|(shown, now)| shown.state = now.state);
+            drop(info);
+            self.state_told = Some(Instant::now());
         }
     }
 
@@ -547,6 +559,7 @@ impl Engine {
                 self.snapshot_written(result);
             }
         }
+        self.state_told = None;
         self.update_status();
         let info = self.status.info();
         let sum = |number: fn(&crate::status::DetectorStatus) -> u64| info.detectors.iter().map(number).sum();

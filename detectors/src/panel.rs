@@ -89,6 +89,11 @@ impl Panel {
             .collect()
     }
 
+    /// How many events each detector was there for, in the order of [`Panel::status`].
+    pub fn observed(&self) -> impl Iterator<Item = u64> {
+        self.detectors.iter().map(|seat| seat.observed)
+    }
+
     /// Tables that all detectors share.
     pub fn shared(&self) -> Vec<TableInfo> {
         self.lineage.tables()

@@ -9,9 +9,10 @@ const MMAP_THRESHOLD: libc::c_int = 128 * 1024;
 #[cfg(target_env = "gnu")]
 const TRIM_THRESHOLD: libc::c_int = 64 * 1024;
 
-/// Heaps; glibc makes up to eight for each processor, and each keeps its own free memory.
+/// Heaps; glibc makes up to eight for each processor, and each keeps its own free memory. The main one alone grows in steps of 128 KiB;
+/// any other is made writable page by page, which was a system call for each program that started. Threads have small caches of their own.
 #[cfg(target_env = "gnu")]
-const ARENAS: libc::c_int = 2;
+const ARENAS: libc::c_int = 1;
 
 /// For processes that stay: memory that is free goes back to the kernel, at the price of more system calls for large buffers.
 /// Call it before threads are started. Without glibc it does nothing.

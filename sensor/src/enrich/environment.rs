@@ -50,7 +50,8 @@ const LIST_MAX: usize = 256;
 /// The list.
 #[derive(Debug, Clone, Default)]
 pub struct Listed {
-    names: HashSet<Vec<u8>>,
+    /// Asked for each variable of each image.
+    names: HashSet<Vec<u8>, foldhash::fast::RandomState>,
     prefixes: Vec<Vec<u8>>,
 }
 

@@ -35,7 +35,7 @@ pub struct Told {
 /// Processes by pid.
 #[derive(Debug)]
 pub struct Table {
-    entries: HashMap<u32, Entry>,
+    entries: HashMap<u32, Entry, foldhash::fast::RandomState>,
     /// Ended ones, in the order of their end. May name entries that are gone or reused.
     exited: VecDeque<ExecId>,
     /// Living ones, in the order of their arrival, for eviction. May name entries that are gone.
@@ -47,7 +47,7 @@ pub struct Table {
 impl Table {
     /// An empty table for at most `max` processes.
     pub fn new(max: usize) -> Self {
-        Self { entries: HashMap::new(), exited: VecDeque::new(), arrived: VecDeque::new(), max: max.max(2), evicted: 0 }
+        Self { entries: HashMap::default(), exited: VecDeque::new(), arrived: VecDeque::new(), max: max.max(2), evicted: 0 }
     }
 
     /// The process with this pid and start.
