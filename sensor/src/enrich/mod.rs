@@ -25,6 +25,7 @@ use bartizan_bus::event::{
     Body, BootId, Cgroup, EventId, ExeFile, ExeHash, Exec, ExecId, Fork, NotHashed, Outcome, Process, ProcessNamespaces, Relay,
     SecurityEvent, Seed, Severity,
 };
+use bartizan_sensor_ebpf::abi::Kind;
 
 use crate::hash::{Answer, Hashes, Unhashed, Wanted};
 use crate::project::{Act, Child, ExeInode, Image, NO_CPU, Observation, Subject, Target, What, wire};
@@ -240,6 +241,7 @@ impl Enricher {
             what => (subject, what),
         };
         let id = self.exec_id(subject.tgid, subject.start_boottime, subject.exec_id);
+        self.users_now(kind, &subject, &id);
         let mut event_id = EventId::from_kernel(self.boot, subject.ktime, subject.cpu, subject.seq);
         let (mut target, mut target_tid, mut severity) = (None, None, Severity::Info);
         let (process, outcome, body) = match what {
@@ -450,6 +452,20 @@ impl Enricher {
         }
     }
 
+    /// Keeps the users that a process acts as now, for sources that name it by its number only. A record about a connection says who its
+    /// owner was when the connection was begun or accepted, which may be long ago.
+    fn users_now(&mut self, kind: Kind, subject: &Subject, id: &ExecId) {
+        let earlier = matches!(kind, Kind::Connect | Kind::FlowEnd) || subject.cpu == NO_CPU;
+        if let Some(entry) = self.table.get_mut(id)
+            && !earlier
+            && entry.process.exec_id.exec == id.exec
+            && (entry.process.uid, entry.process.euid) != (subject.uid, subject.euid)
+        {
+            let process = Arc::make_mut(&mut entry.process);
+            (process.uid, process.euid) = (subject.uid, subject.euid);
+        }
+    }
+
     /// The acting process, with the image that the record names. What is not known is not put into the table: a late record of
     /// a dead process must not take the place of the living one that has its pid now.
     fn subject(&mut self, subject: &Subject, id: ExecId) -> Arc<Process> {
@@ -458,12 +474,6 @@ impl Enricher {
                 // The kernel names what /proc had seeded: from now on by its exact id.
                 let process = Arc::make_mut(&mut entry.process);
                 (process.exec_id, process.approximate) = (id, false);
-            }
-            let users = (entry.process.uid, entry.process.euid);
-            if subject.cpu != NO_CPU && entry.process.exec_id.exec == id.exec && users != (subject.uid, subject.euid) {
-                // For sources that name a process by its number only.
-                let process = Arc::make_mut(&mut entry.process);
-                (process.uid, process.euid) = (subject.uid, subject.euid);
             }
             let images = [Some(&entry.process), entry.previous.as_ref()];
             images.into_iter().flatten().find(|process| process.exec_id.exec == id.exec).map(Arc::clone)
@@ -648,8 +658,7 @@ fn other_thread(subject: &Subject) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use bartizan_bus::event::Exit;
-    use bartizan_sensor_ebpf::abi::Kind;
+    use bartizan_bus::event::{Exit, Heartbeat};
 
     use super::*;
     use crate::project::Environment;
@@ -843,6 +852,20 @@ mod tests {
         assert_eq!(enricher.table().get(&id).unwrap().process.ppid, Some(1), "what says so may be an old record");
         let other = forks(&mut enricher, 32, Subject { ppid: 8, ..subject(30, 5, 1, 2) }).process.unwrap();
         assert_eq!((other.ppid, other.exe_path()), (Some(8), Some("/bin/bash")));
+    }
+
+    #[test]
+    fn a_connection_s_owner_as_of_its_begin_changes_nothing_of_the_process_now() {
+        let mut enricher = enricher();
+        enricher.event(exec(subject(10, 5, 1, 2), "/usr/sbin/nginx"), false);
+        let id = enricher.exec_id(5, 1, 2);
+        let user = |enricher: &Enricher| enricher.table().get(&id).unwrap().process.uid;
+        let as_www = |ktime| Subject { uid: 33, euid: 33, ..subject(ktime, 5, 1, 2) };
+        enricher.event(fork(as_www(20), 6, 2), false);
+        assert_eq!(user(&enricher), 33);
+        let end = |subject| Observation { kind: Kind::FlowEnd, subject, what: Act::done(Body::Heartbeat(Heartbeat::default())).into() };
+        let ended = enricher.event(end(subject(30, 5, 1, 2)), false).unwrap().process.unwrap();
+        assert_eq!((ended.uid, user(&enricher)), (0, 33), "it was root's when it was made");
     }
 
     #[test]
