@@ -321,7 +321,7 @@ impl Engine {
                 Woken::Events(Ok(batch)) => {
                     self.take(&batch);
                     self.publish()?;
-                    // A long backlog must not keep the other tasks of this thread from running.
+                    // A long backlog must not keep other tasks of this thread, where it has some, from running.
                     tokio::task::yield_now().await;
                 }
                 Woken::Events(Err(error @ (ReadError::Damaged { .. } | ReadError::Io { .. }))) => {
@@ -524,6 +524,7 @@ impl Engine {
         info.snapshot.events_since = self.taken.saturating_sub(info.snapshot.seq.unwrap_or(0));
         info.detectors.iter_mut().zip(self.panel.observed()).for_each(|(shown, observed)| shown.observed = observed);
         if tell_state {
+            info.state_seq = self.taken;
             info.shared = self.panel.shared();
             info.detectors.iter_mut().zip(self.panel.status()).for_each(|(shown, now)| shown.state = now.state);
             drop(info);

@@ -166,6 +166,32 @@ pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
 }
 
+/// What is told of the state is not told after each batch, but once nothing more comes it is of the last event.
+#[test]
+fn a_quiet_engine_s_state_is_told_as_it_is() {
+    let (dir, events) = (tempfile::tempdir().expect("temporary folder"), scenario());
+    let (first, second) = events.split_at(events.len() / 2);
+    let mut panel = Panel::new(&config());
+    events.iter().zip(1..).for_each(|(event, seq)| drop(panel.observe(seq, event)));
+    let info = runtime().block_on(async {
+        let bus = Bus::open(dir.path(), &BusConfig::default()).expect("the folder opens");
+        let (stop, stopping) = watch::channel(false);
+        let status = EngineStatus::new();
+        let engine = tokio::spawn(engine::run(bus.clone(), config(), dir.path().to_owned(), stopping, status.clone()));
+        publish(&bus, first);
+        until(&status, |info| info.state_seq >= first.len() as u64).await;
+        publish(&bus, second);
+        until(&status, |info| info.state_seq >= events.len() as u64).await;
+        let info = status.info();
+        stop.send(true).expect("the engine runs");
+        engine.await.expect("no panic").expect("an orderly end");
+        info
+    });
+    assert_eq!(info.shared, panel.shared());
+    let states = |told: &[crate::status::DetectorStatus]| told.iter().map(|detector| detector.state.clone()).collect::<Vec<_>>();
+    assert_eq!(states(&info.detectors), states(&panel.status()));
+}
+
 #[test]
 fn an_orderly_run_publishes_acknowledges_and_saves() {
     let events = scenario();

@@ -32,7 +32,7 @@ const ENDED_LEAST: usize = 64;
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 #[cbor(map)]
 pub struct Node {
-    /// The process as last told, shared with the event that told it unless its argv had to be cut to a bound.
+    /// The process as last told, shared with the event that told it as long as nothing is added to it or cut.
     #[n(0)]
     #[cbor(with = "shared")]
     pub process: Arc<Process>,

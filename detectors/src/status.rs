@@ -20,7 +20,7 @@ pub struct DetectorStatus {
     pub published: u64,
     /// Alerts that were there already: found again after a restart.
     pub duplicates: u64,
-    /// Sizes, bounds, evictions and counters of its state.
+    /// Sizes, bounds, evictions and counters of its state, as of the engine's `state_seq`.
     pub state: StateInfo,
 }
 
@@ -80,7 +80,9 @@ pub struct EngineInfo {
     pub last_publish_error: Option<String>,
     /// Attempts to write the acknowledgement cursor that failed; the cursor on disk is then older than `acked_seq`.
     pub cursor_errors: u64,
-    /// Tables that all detectors share.
+    /// Last sequence that `shared` and each detector's `state` are as after; up to half a second older than `last_seq`.
+    pub state_seq: u64,
+    /// Tables that all detectors share, as of `state_seq`.
     pub shared: Vec<TableInfo>,
     /// Each detector.
     pub detectors: Vec<DetectorStatus>,

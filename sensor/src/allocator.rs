@@ -10,7 +10,7 @@ const MMAP_THRESHOLD: libc::c_int = 128 * 1024;
 const TRIM_THRESHOLD: libc::c_int = 64 * 1024;
 
 /// Heaps; glibc makes up to eight for each processor, and each keeps its own free memory. The main one alone grows in steps of 128 KiB;
-/// any other is made writable page by page, which was a system call for each program that started. Threads have small caches of their own.
+/// any other is made writable page by page, which is a system call for nearly every program that starts. Threads have small caches of their own.
 #[cfg(target_env = "gnu")]
 const ARENAS: libc::c_int = 1;
 

@@ -271,7 +271,7 @@ impl Daemon {
         let mut tasks = JoinSet::new();
         let detectors = EngineStatus::new();
         let judging = detect(bus.clone(), config.detectors.clone(), config.data_dir.clone(), detectors.clone(), stopping.clone());
-        tasks.spawn(on_own_thread("detect", judging)?);
+        tasks.spawn(on_own_thread("detect", "the detectors' thread", judging)?);
         let stopped = stopping.clone();
         tasks.spawn(async move {
             memory::upkeep(stopped).await;
@@ -406,18 +406,24 @@ async fn ended(thread: &thread::JoinHandle<()>) {
 }
 
 /// Runs `work` on a thread of its own, and resolves to what it came to: a batch then wakes one thread, not one after another of the
-/// runtime's, and whatever `work` computes keeps no client of the runtime waiting.
+/// runtime's, and whatever `work` computes keeps no client of the runtime waiting. `name`: the thread's; `what`: the same for a reader.
 fn on_own_thread(
     name: &'static str,
+    what: &'static str,
     work: impl Future<Output = Result<(), DaemonError>> + Send + 'static,
 ) -> Result<impl Future<Output = Result<(), DaemonError>> + Send + 'static, DaemonError> {
     let system = |source| DaemonError::System { what: "cannot start a thread", source };
     let runtime = tokio::runtime::Builder::new_current_thread().thread_name(name).enable_time().build().map_err(system)?;
     let (tell, told) = oneshot::channel();
-    // Who no longer listens has ended, and with it the daemon.
-    let run = move || drop(tell.send(runtime.block_on(work)));
+    let run = move || {
+        let ended = runtime.block_on(work);
+        // What still runs for it, such as the write of a snapshot, comes to its end first.
+        drop(runtime);
+        // Who no longer listens has ended, and with it the daemon.
+        drop(tell.send(ended));
+    };
     thread::Builder::new().name(name.to_owned()).spawn(run).map_err(system)?;
-    Ok(async move { told.await.unwrap_or(Err(DaemonError::Panicked(name))) })
+    Ok(async move { told.await.unwrap_or(Err(DaemonError::Panicked(what))) })
 }
 
 pub(crate) async fn detect(

@@ -35,7 +35,7 @@ impl Sensor {
         });
         wait_until("the detectors' acknowledgement of the marker", || {
             let status = self.status_json();
-            acknowledged(&status) >= Some(seq) && waiting(&status) == 0
+            acknowledged(&status) >= Some(seq) && state_of(&status) >= Some(seq) && waiting(&status) == 0
         });
         seq
     }
@@ -53,6 +53,11 @@ impl Sensor {
 
 fn acknowledged(status: &Value) -> Option<u64> {
     status["detectors"]["acked_seq"].as_u64()
+}
+
+/// What the sizes and counters of the detectors are as after.
+fn state_of(status: &Value) -> Option<u64> {
+    status["detectors"]["state_seq"].as_u64()
 }
 
 /// Verdicts that wait for more to be known.

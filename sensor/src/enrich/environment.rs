@@ -50,7 +50,7 @@ const LIST_MAX: usize = 256;
 /// The list.
 #[derive(Debug, Clone, Default)]
 pub struct Listed {
-    /// Asked for each variable of each image.
+    /// Names that are kept; looked up for each variable of each image, hence the fast hash.
     names: HashSet<Vec<u8>, foldhash::fast::RandomState>,
     prefixes: Vec<Vec<u8>>,
 }
