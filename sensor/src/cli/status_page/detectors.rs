@@ -158,6 +158,7 @@ mod tests {
             running: true,
             last_seq: 1095,
             acked_seq: 1091,
+            state_seq: 1091,
             alerts_waiting: 1,
             undecodable: 2,
             first_undecodable: Some("sequence 9: no event".into()),
