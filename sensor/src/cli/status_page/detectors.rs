@@ -38,6 +38,8 @@ pub(super) fn detectors(report: &StatusReport, paint: Paint) -> Vec<String> {
 fn progress(status: &mut Fields, events: u64, engine: &mut Vec<String>, trouble: &mut Vec<String>) {
     let (running, acked, taken, undecodable) =
         (status.flag("running"), status.count("acked_seq"), status.count("last_seq"), status.count("undecodable"));
+    // At most half a second behind what was taken: for programs, in the JSON.
+    status.number("state_seq");
     let last = events.max(taken).max(acked);
     engine.push(format!("acked up to {acked} of {last} events, {} behind, {undecodable} undecodable", last - acked));
     if running == Some(false) {
