@@ -23,6 +23,12 @@ pub(super) const EVASIONS: &[(&str, &str, &str)] = &[
         "the next event of the process has other ids than the one before; nothing names it yet",
     ),
     ("process.credentials", "`io_uring` personalities", "not told"),
+    ("process.credentials", "supplementary groups (`setgroups`)", "not told, and no event has them"),
+    (
+        "auth.authenticate",
+        "a password that is changed (`pam_chauthtok`)",
+        "no event of its own: `auth.start`, and what is done to `/etc/shadow`",
+    ),
     (
         "process.signal",
         "killing by `cgroup.kill`, by memory pressure or by the terminal",
