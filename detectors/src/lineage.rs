@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bartizan_bus::event::{Body, BootId, EventId, Exec, ExecId, LineageEntry, Process, SecurityEvent};
+use bartizan_bus::event::{Body, BootId, EventId, Exec, ExecId, LineageEntry, Process, SecurityEvent, shared};
 use minicbor::{Decode, Encode};
 
 use crate::detector::{ProcessKey, RestoreError, TableInfo};
@@ -34,7 +34,7 @@ const ENDED_LEAST: usize = 64;
 pub struct Node {
     /// The process as last told, shared with the event that told it as long as nothing is added to it or cut.
     #[n(0)]
-    #[cbor(with = "shared")]
+    #[cbor(with = "shared::whole")]
     pub process: Arc<Process>,
     /// Image that this process was made from.
     #[n(1)]
@@ -530,27 +530,6 @@ fn clipped(process: &Arc<Process>) -> Arc<Process> {
         return Arc::clone(process);
     }
     Arc::new(Process { argv: clip(argv), argv_truncated: true, ..Process::clone(process) })
-}
-
-/// minicbor has no encoding of `Arc`: that of what it holds.
-mod shared {
-    use std::sync::Arc;
-
-    use bartizan_bus::event::Process;
-    use minicbor::decode::{Decode, Decoder, Error as DecodeError};
-    use minicbor::encode::{Encode, Encoder, Error as EncodeError, Write};
-
-    pub(super) fn encode<C, W: Write>(
-        process: &Arc<Process>,
-        encoder: &mut Encoder<W>,
-        context: &mut C,
-    ) -> Result<(), EncodeError<W::Error>> {
-        Process::encode(process, encoder, context)
-    }
-
-    pub(super) fn decode<C>(decoder: &mut Decoder<'_>, context: &mut C) -> Result<Arc<Process>, DecodeError> {
-        Process::decode(decoder, context).map(Arc::new)
-    }
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ mod module;
 mod pattern_match;
 mod peer;
 mod process;
-mod shared;
+pub mod shared;
 mod signal;
 mod sysctl;
 mod wire;

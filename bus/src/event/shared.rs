@@ -26,15 +26,19 @@ pub(super) fn nil<T>() -> Option<Option<Arc<T>>> {
     Some(None)
 }
 
-/// What events share and always have. For `#[cbor(with = "shared::whole")]`.
-pub(super) mod whole {
+/// What events share and always have. For `#[cbor(with = "shared::whole")]`, here and wherever such a value is saved.
+pub mod whole {
     use std::sync::Arc;
 
     use minicbor::decode::{Decoder, Error as DecodeError};
     use minicbor::encode::{Encoder, Error as EncodeError, Write};
     use minicbor::{Decode, Encode};
 
-    pub(in super::super) fn encode<T: Encode<Ctx>, Ctx, W: Write>(
+    /// Writes what it holds.
+    ///
+    /// # Errors
+    /// Those of the writer and of what it holds.
+    pub fn encode<T: Encode<Ctx>, Ctx, W: Write>(
         value: &Arc<T>,
         encoder: &mut Encoder<W>,
         context: &mut Ctx,
@@ -42,10 +46,11 @@ pub(super) mod whole {
         T::encode(value, encoder, context)
     }
 
-    pub(in super::super) fn decode<'b, T: Decode<'b, Ctx>, Ctx>(
-        decoder: &mut Decoder<'b>,
-        context: &mut Ctx,
-    ) -> Result<Arc<T>, DecodeError> {
+    /// Reads it into one of its own.
+    ///
+    /// # Errors
+    /// As for what it holds.
+    pub fn decode<'b, T: Decode<'b, Ctx>, Ctx>(decoder: &mut Decoder<'b>, context: &mut Ctx) -> Result<Arc<T>, DecodeError> {
         T::decode(decoder, context).map(Arc::new)
     }
 }

@@ -241,7 +241,6 @@ impl Enricher {
             what => (subject, what),
         };
         let id = self.exec_id(subject.tgid, subject.start_boottime, subject.exec_id);
-        self.users_now(kind, &subject, &id);
         let mut event_id = EventId::from_kernel(self.boot, subject.ktime, subject.cpu, subject.seq);
         let (mut target, mut target_tid, mut severity) = (None, None, Severity::Info);
         let (process, outcome, body) = match what {
@@ -273,19 +272,19 @@ impl Enricher {
                 (process, Outcome::Success, Body::Exec(body))
             }
             What::ExecFailed { requested, requested_truncated, error } => {
-                let process = self.subject(&subject, id);
+                let process = self.acting(kind, &subject, id);
                 let body = Exec { requested, error: Some(error), requested_truncated, ..Exec::default() };
                 (process, Outcome::Failure, Body::Exec(body))
             }
             What::Fork(child) => {
-                let process = self.subject(&subject, id);
+                let process = self.acting(kind, &subject, id);
                 let namespaces = child.namespaces.clone();
                 let child = Arc::new(self.child(&process, &child));
                 self.replace(&child, subject.ktime);
                 (process, Outcome::Success, Body::Fork(Fork { child, namespaces }))
             }
             What::Exit(exit) => {
-                let process = self.subject(&subject, id);
+                let process = self.acting(kind, &subject, id);
                 self.table.exit(&id);
                 self.transactions.forget(who(&id));
                 (process, Outcome::Unknown, Body::Exit(exit))
@@ -320,7 +319,7 @@ impl Enricher {
                 }
                 target = acted_on.as_ref().and_then(|target| self.target(target));
                 target_tid = acted_on.filter(|target| target.start_boottime != 0 && target.tid != target.tgid).map(|target| target.tid);
-                (self.subject(&subject, id), outcome, body)
+                (self.acting(kind, &subject, id), outcome, body)
             }
             gathered @ (What::Probe(_) | What::Syn(_)) => {
                 let body = match gathered {
@@ -336,12 +335,12 @@ impl Enricher {
             What::Pam(pam) => {
                 let caller = self.caller(&subject, &id);
                 let step = self.transactions.pam(pam, &caller, event_id)?;
-                self.step(&subject, id, step)
+                self.step(kind, &subject, id, step)
             }
             What::SshdLog { text, truncated } => {
                 let caller = self.caller(&subject, &id);
                 let step = self.transactions.sshd_log(&text, truncated, &caller, event_id)?;
-                self.step(&subject, id, step)
+                self.step(kind, &subject, id, step)
             }
         };
         Some(SecurityEvent {
@@ -426,7 +425,7 @@ impl Enricher {
     }
 
     /// A step of a login: from a login on, the process belongs to it.
-    fn step(&mut self, subject: &Subject, id: ExecId, step: Step) -> (Arc<Process>, Outcome, Body) {
+    fn step(&mut self, kind: Kind, subject: &Subject, id: ExecId, step: Step) -> (Arc<Process>, Outcome, Body) {
         let Step { body, outcome, logs_in } = step;
         if let Some(login) = logs_in {
             self.any_login = true;
@@ -434,7 +433,7 @@ impl Enricher {
                 Arc::make_mut(&mut entry.process).login = Some(login);
             }
         }
-        let mut process = self.subject(subject, id);
+        let mut process = self.acting(kind, subject, id);
         if logs_in.is_some() && logs_in != process.login {
             Arc::make_mut(&mut process).login = logs_in;
         }
@@ -452,18 +451,20 @@ impl Enricher {
         }
     }
 
-    /// Keeps the users that a process acts as now, for sources that name it by its number only. A record about a connection says who its
-    /// owner was when the connection was begun or accepted, which may be long ago.
-    fn users_now(&mut self, kind: Kind, subject: &Subject, id: &ExecId) {
+    /// The process of a record that it made as it acted, as [`Self::subject`]; the users that it acts as are kept for sources that name it
+    /// by its number only. A record about a connection says who its owner was when the connection was begun or accepted, which may be
+    /// long ago: it changes nothing.
+    fn acting(&mut self, kind: Kind, subject: &Subject, id: ExecId) -> Arc<Process> {
         let earlier = matches!(kind, Kind::Connect | Kind::FlowEnd) || subject.cpu == NO_CPU;
-        if let Some(entry) = self.table.get_mut(id)
+        if let Some(entry) = self.table.get_mut(&id)
             && !earlier
-            && entry.process.exec_id.exec == id.exec
+            && (entry.process.approximate || entry.process.exec_id.exec == id.exec)
             && (entry.process.uid, entry.process.euid) != (subject.uid, subject.euid)
         {
             let process = Arc::make_mut(&mut entry.process);
             (process.uid, process.euid) = (subject.uid, subject.euid);
         }
+        self.subject(subject, id)
     }
 
     /// The acting process, with the image that the record names. What is not known is not put into the table: a late record of
