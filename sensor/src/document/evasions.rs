@@ -69,6 +69,11 @@ pub(super) const EVASIONS: &[(&str, &str, &str)] = &[
     ("network.listen", "a program that takes packets without a socket (a filter on a raw socket)", "`network.raw_socket`"),
     ("network.bind", "a port that the kernel chooses (a connection, the first datagram)", "`network.connect`, `network.udp_flow`"),
     ("network.flow_end", "a connection that another process was given", "told: its owner is who connected or accepted it"),
+    (
+        "network.flow_end",
+        "a connection whose other side is never closed",
+        "told when the kernel gives up waiting, `net.ipv4.tcp_fin_timeout` later at the latest",
+    ),
     ("network.flow_end", "a connection that is older than the sensor", "told without a subject (`unknown_owner`)"),
     ("network.udp_flow", "packets of packet and XDP sockets, fragments from the second on", "`network.raw_socket`"),
     ("network.raw_socket", "a packet socket that was inherited or passed", "told when it was made"),
