@@ -1,9 +1,11 @@
 //! What there is to know of every event kind, out of the code: the text of docs/events.md and the JSON Schema of events.
 //!
 //! Fields and their words are those of the types, hooks and tiers those of the hook table. What is added here is what no type can
-//! say: how a kind is evaded, and what covers that.
+//! say: how a kind arises where no hook tells it, what a tier needs and cannot fill, how a kind is evaded, and what covers that.
 
 mod evasions;
+mod origins;
+mod tiers;
 
 use std::fmt::Write;
 
@@ -15,6 +17,8 @@ use serde_json::{Map, Value};
 use crate::capture::hooks::{Attach, CgroupPlace, Hook, Tier, hooks};
 use crate::config::ignore::can_be_left_out;
 use evasions::{EVASIONS, LEFT_OUT};
+use origins::ORIGINS;
+use tiers::{FLOOR, note};
 
 /// Where the schema puts the types that several others use.
 const DEFINITIONS: &str = "#/$defs/";
@@ -58,9 +62,16 @@ const HEAD: &str = "\
 
 Generated from the code by `bartizan events --reference`; a test compares. `bartizan events --schema` prints the JSON Schema.
 
-Linux 5.17 with BTF is the floor of everything. A hook is carried by the best of its tiers that the kernel has: `fexit` (functions of the kernel; needs
-BPF trampolines), `tp_btf` (tracepoints with types), `cgroup`, `fanotify`, `syscall_tracepoint`, `uprobe`, `iter`. `bartizan status` and the event
-`sensor.start` say which ones are in force and what they cannot see.
+Linux 5.17 with BTF is the floor of everything: programs of all tiers are loaded as one object, and some call `bpf_loop`. A hook is carried by the
+best of its tiers that the kernel has: `fexit`, `fentry` (functions of the kernel; needs BPF trampolines), `tp_btf` (tracepoints with types), `cgroup` (the
+root of the unified hierarchy, which must be mounted), `fanotify`, `syscall_tracepoint`, `uprobe`, `iter`. *Since* is the oldest kernel that carries a tier;
+what it says besides 5.17 came later, or is there in another form. Whether a kernel has a function with these parameters is asked of its BTF at the start,
+and one that has not (compiled otherwise, changed since) takes the next tier. `bartizan status` and the event `sensor.start` say which tiers are in force
+and what they cannot see. A field that a tier cannot fill is null, or is marked as the word of the caller.
+
+What is told of a process besides comes from elsewhere. `user` is read from `/etc/passwd`. `exe.sha256` comes from the worker behind
+[`process.hash`](#processhash), and `login` from [`auth.session_open`](#authsession_open). `container` is read from the control group's path at the exec,
+and its name, image and pod by another thread from files that the runtimes keep; the first events of a container do not have them yet.
 
 ";
 
@@ -81,15 +92,21 @@ fn kind(out: &mut String, kind: &KindDescription) {
     let text = body.get("description").and_then(Value::as_str).map_or_else(|| (*summary).to_owned(), one_line);
     line(out, format_args!("{text}\n"));
     fields(out, body.as_value());
+    if let Some((_, origin)) = ORIGINS.iter().find(|(kind, _)| kind == name) {
+        line(out, format_args!("\n{origin}"));
+    }
     let carried: Vec<&Hook> = hooks().filter(|hook| hook.kinds.contains(name)).collect();
     if !carried.is_empty() {
-        line(out, format_args!("\n| hook | tier | at | not seen |\n|---|---|---|---|"));
+        line(out, format_args!("\n| hook | tier | since | at | not seen | fields that it cannot fill |\n|---|---|---|---|---|---|"));
     }
     for hook in carried {
         for tier in hook.tiers {
             let Tier { name, programs: _, blind } = tier;
             let places = places(tier);
-            line(out, format_args!("| `{}` | `{name}` | {places} | {} |", hook.name, blind.unwrap_or("")));
+            let note = note(hook.name, name);
+            let floor = note.and_then(|note| note.floor).unwrap_or(FLOOR);
+            let fields = note.and_then(|note| note.fields).unwrap_or("");
+            line(out, format_args!("| `{}` | `{name}` | {floor} | {places} | {} | {fields} |", hook.name, blind.unwrap_or("")));
         }
     }
     let configured = can_be_left_out(name).then_some(LEFT_OUT);
@@ -198,6 +215,7 @@ fn format_name(name: &str, schema: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::tiers::{NOTES, TierNote};
     use super::*;
 
     #[test]
@@ -208,14 +226,32 @@ mod tests {
     }
 
     #[test]
-    fn every_evasion_is_about_a_kind_and_every_kind_of_the_kernel_has_fields() {
+    fn every_kind_says_how_it_is_evaded_and_how_it_arises() {
         for (kind, how, cover) in EVASIONS {
             assert!(Body::KINDS.contains(kind), "{kind}");
             assert!(!how.is_empty() && !cover.is_empty());
         }
+        for kind in Body::KINDS {
+            assert!(EVASIONS.iter().any(|(of, _, _)| of == kind), "say in document/evasions.rs how {kind} is evaded");
+            let arises = hooks().any(|hook| hook.kinds.contains(kind)) || ORIGINS.iter().any(|(of, _)| of == kind);
+            assert!(arises, "{kind} has no hook: say in document/origins.rs how it arises");
+        }
         let mut generator = SchemaGenerator::default();
         for kind in Body::describe(&mut generator) {
             assert!(kind.body.get("properties").is_some(), "{} has no fields", kind.name);
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_kinds_and_tiers_is_about_one_that_is_there_and_said_once() {
+        for (kind, _) in ORIGINS {
+            assert!(Body::KINDS.contains(kind), "{kind}");
+            assert_eq!(ORIGINS.iter().filter(|(of, _)| of == kind).count(), 1, "{kind}");
+        }
+        for TierNote { hook: of, tier: name, floor, fields } in NOTES {
+            assert!(hooks().any(|hook| hook.name == *of && hook.tiers.iter().any(|tier| tier.name == *name)), "{of}:{name}");
+            assert_eq!(NOTES.iter().filter(|note| (note.hook, note.tier) == (*of, *name)).count(), 1, "{of}:{name}");
+            assert!(floor.is_some() || fields.is_some());
         }
     }
 
