@@ -80,9 +80,24 @@ fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
     let _ = writeln!(out, "{text}");
 }
 
-/// In the words of JSON, and without line breaks.
+/// In the words of JSON, without line breaks, and without links into the code: of those the name stays.
 fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ").replace("`None`", "null")
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ").replace("`None`", "null");
+    let mut out = String::new();
+    let mut rest = text.as_str();
+    while let Some((before, link)) = rest.split_once("[`") {
+        out.push_str(before);
+        let Some((name, after)) = link.split_once("`]") else {
+            out.push_str("[`");
+            rest = link;
+            continue;
+        };
+        out.push_str(&format!("`{}`", name.trim_start_matches("super::").trim_start_matches("Self::")));
+        let target = after.strip_prefix('(').and_then(|target| target.split_once(')'));
+        rest = target.map_or(after, |(_, behind)| behind);
+    }
+    out.push_str(rest);
+    out
 }
 
 /// The section of one kind.
@@ -253,6 +268,12 @@ mod tests {
             assert_eq!(NOTES.iter().filter(|note| (note.hook, note.tier) == (*of, *name)).count(), 1, "{of}:{name}");
             assert!(floor.is_some() || fields.is_some());
         }
+    }
+
+    #[test]
+    fn links_into_the_code_become_names() {
+        let text = "One of [`Exec::relay`], or\n[`login`](super::Auth::login) in [`super::Process`]; `None` [`without an end.";
+        assert_eq!(one_line(text), "One of `Exec::relay`, or `login` in `Process`; null [`without an end.");
     }
 
     #[test]
