@@ -98,6 +98,9 @@ layout! {
     cred_egid = Member("cred", "egid");
     cred_fsuid = Member("cred", "fsuid");
     cred_fsgid = Member("cred", "fsgid");
+    cred_group_info = Member("cred", "group_info");
+    group_info_count = Member("group_info", "ngroups");
+    group_info_gids = Member("group_info", "gid");
     cred_cap_effective = Member("cred", "cap_effective");
     mm_arg_start = Member("mm_struct", "arg_start");
     mm_arg_end = Member("mm_struct", "arg_end");

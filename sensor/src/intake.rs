@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use bartizan_bus::event::{Body, EventId, ExecId, Gap, Heartbeat, KindLoss, Loss, SecurityEvent, Severity, Start, Stop};
+use bartizan_bus::event::{AccountChange, Body, EventId, ExecId, Gap, Heartbeat, KindLoss, Loss, SecurityEvent, Severity, Start, Stop};
 use bartizan_bus::{PublishError, Stream};
 use bartizan_sensor_ebpf::abi::{
     Kind, ProbeGathered, ProbeSource, Ring, SynGathered, SynSource, UdpGathered, UdpPeer, WriteGathered, WriteKey,
@@ -70,6 +70,13 @@ pub enum Input<'a> {
         all: bool,
         /// By process and file.
         gathered: Vec<(WriteKey, WriteGathered)>,
+    },
+    /// Entries of the host's account files that are others than before, with the inode number of their file.
+    Accounts {
+        /// When they were read.
+        now: u64,
+        /// In the order of the files and of names.
+        changes: Vec<(u64, AccountChange)>,
     },
     /// Records up to this time have their place: none that is older will come.
     Due(u64),
@@ -305,6 +312,13 @@ impl Sink for Intake {
             Input::Writes { now, all, gathered } => {
                 let written = self.files.written(gathered, now, all);
                 written.into_iter().for_each(|observation| self.merge.push(observation));
+                true
+            }
+            Input::Accounts { now, changes } => {
+                for (inode, change) in changes {
+                    let what = What::Account(inode, change);
+                    self.merge.push(Observation { kind: Kind::PamPassword, subject: Subject::nobody(now), what });
+                }
                 true
             }
             Input::Due(limit) => self.due(limit),

@@ -5,6 +5,7 @@
 //! file and back ([`recording`]). [`daemon`] puts it together with the bus, the
 //! detectors and the forwarders; [`cli`], [`config`], [`control`] and [`status`] are what an operator meets.
 
+pub mod accounts;
 mod allocator;
 pub mod capture;
 pub mod cli;

@@ -1,6 +1,7 @@
 //! The capture thread: kernel → [`Input`]s → a [`Sink`], with everything that is lost on the way counted.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use aya::maps::{Array, MapData, PerCpuArray};
 use bartizan_bus::event::{EventId, ExecId, Gap, KindLoss, Start};
 use bartizan_sensor_ebpf::abi::Ring;
 
+use crate::accounts::{Accounts, Look};
 use crate::capture::files::{FileWatch, FilesReport, Told};
 use crate::capture::ignore::{IgnoreReport, Ignoring};
 use crate::capture::libraries::{Libraries, LibraryReport};
@@ -291,6 +293,8 @@ pub struct Pipeline<S> {
     libraries: Libraries,
     /// Watched files.
     files: FileWatch,
+    /// The host's users, groups and passwords.
+    accounts: Accounts,
     /// What is left out before a record is made of it.
     ignoring: Ignoring,
     /// Bulk kinds are left out now.
@@ -350,6 +354,7 @@ impl<S: Sink> Pipeline<S> {
             syns,
             libraries,
             files: FileWatch::new(&config.files, fanotify, watch),
+            accounts: Accounts::below(Path::new("/")),
             ignoring,
             shedding: false,
             files_read: None,
@@ -372,6 +377,7 @@ impl<S: Sink> Pipeline<S> {
         self.refresh_users();
         self.sink.take(Input::Logins(logins));
         self.refresh_files();
+        self.take_accounts();
         self.take_seeds(seeds);
         self.look_at_kernel();
         self.look_up_containers();
@@ -390,6 +396,10 @@ impl<S: Sink> Pipeline<S> {
             self.rings.wait(wait, self.sink.waits(), self.files.wakes_by().filter(|_| patient));
             self.take_files();
             self.read(clock::boot_now());
+            if self.files.accounts_touched() {
+                // At once, so that of two programs each is told with what it did.
+                self.take_accounts();
+            }
             self.hash();
             if governed.elapsed() >= GOVERN {
                 governed = Instant::now();
@@ -475,6 +485,7 @@ impl<S: Sink> Pipeline<S> {
         self.refresh_ignored();
         self.take_gathered(false);
         self.take_writes(false);
+        self.take_accounts();
         self.look_for_libraries(false);
         self.second();
         let all = self.shared.counts().lost;
@@ -569,9 +580,26 @@ impl<S: Sink> Pipeline<S> {
         }
     }
 
+    /// Tells what is another in the host's account files. Whoever wrote them is told before: by what the kernel and fanotify say up to now.
+    fn take_accounts(&mut self) {
+        let Look { changes, beyond } = self.accounts.look();
+        if beyond > 0 {
+            *self.shared.lock().own.entry(("auth.account_change".to_owned(), "too_many")).or_default() += beyond;
+        }
+        if !changes.is_empty() {
+            self.take_deeds();
+            self.sink.take(Input::Accounts { now: clock::boot_now(), changes });
+        }
+    }
+
     /// Puts what fanotify says among the records, and keeps the list of watched files.
     fn take_files(&mut self) {
         self.refresh_files();
+        self.take_deeds();
+    }
+
+    /// Puts what fanotify says among the records.
+    fn take_deeds(&mut self) {
         let Told { deeds, ignored, overflows, shed, unreadable } = self.files.take(clock::boot_now(), self.shedding);
         if !deeds.is_empty() {
             self.files_read = Some(Instant::now());

@@ -13,13 +13,14 @@ use nix::libc::{self, c_long};
 use serde_json::{Value, json};
 
 /// Hooks of this file that have a fallback.
-const HOOKS: [&str; 7] = [
+const HOOKS: [&str; 8] = [
     "process_namespaces",
     "process_chroot",
     "process_seccomp",
     "process_memfd",
     "process_memory_exec",
     "process_capabilities",
+    "process_groups",
     "process_prctl",
 ];
 
@@ -29,6 +30,7 @@ const SCENES: &[(&str, Scene)] = scenes![
     another_root_folder_is_told_as_the_kernel_sees_it,
     filters_of_system_calls_are_told_whichever_call_set_them,
     capabilities_are_told_before_and_after,
+    other_groups_are_told_and_the_same_ones_are_not,
     a_process_that_is_moved_into_another_control_group_is_the_target,
     files_that_live_in_memory_are_told_with_the_kernel_s_name,
     memory_that_becomes_executable_is_told_and_what_loaders_do_is_not,
@@ -169,6 +171,33 @@ fn capabilities_are_told_before_and_after(sensor: &mut Sensor) {
     };
     assert_eq!((&dropped["call"], gone(dropped, "bounding"), gone(dropped, "effective")), (&json!("prctl"), 1 << CAP_SYS_MODULE, 0));
     assert_eq!((&set["call"], gone(set, "effective"), gone(set, "permitted")), (&json!("capset"), 1 << CAP_SYS_PTRACE, 0));
+}
+
+/// arch/x86/entry/syscalls/syscall_32.tbl.
+const SETGROUPS_32: u32 = 206;
+
+fn other_groups_are_told_and_the_same_ones_are_not(sensor: &mut Sensor) {
+    let many: Vec<u32> = (1000..1040).collect();
+    let set = |gids: &[u32]| assert_eq!(call(libc::SYS_setgroups, &[gids.len() as c_long, gids.as_ptr() as c_long]), 0);
+    let low = low_page(&7_u32.to_ne_bytes());
+    let pid = in_child(|| {
+        set(&[30, 10]);
+        // A twin that changes nothing: the kernel sorts them.
+        set(&[10, 30]);
+        set(&many);
+        set(&[]);
+        assert_eq!(call_32(SETGROUPS_32, &[1, low]), 0);
+    });
+    sensor.settle();
+    let mut bodies = told(sensor, "process.groups", pid);
+    let narrow = sees_32_bit(sensor, "process_groups").then(|| bodies.pop().expect("what the 32-bit call did"));
+    let [few, more, none] = bodies.as_slice() else { panic!("{bodies:#?}") };
+    assert_eq!((&few["new"], &few["new_count"]), (&json!([10, 30]), &json!(2)));
+    assert_eq!((&more["old"], &more["new"], &more["new_count"]), (&json!([10, 30]), &json!(many[..32]), &json!(40)));
+    assert_eq!((&none["old_count"], &none["new"], &none["new_count"]), (&json!(40), &json!([]), &json!(0)));
+    if let Some(narrow) = narrow {
+        assert_eq!((&narrow["old"], &narrow["new"]), (&json!([]), &json!([7])));
+    }
 }
 
 fn a_process_that_is_moved_into_another_control_group_is_the_target(sensor: &mut Sensor) {

@@ -8,10 +8,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 
 use super::{
-    Accept, Access, Auth, Bind, BpfAttach, BpfProgram, Capabilities, CgroupMove, Chroot, Credentials, Dns, ExeHash, ExecId, FileAttributes,
-    FileCreate, FileLink, FileOpen, FileRename, FileUnlink, FileWrite, FileXattr, FlowEnd, Health, Helper, Http, IoUring, IoUringOp,
-    KernelProbe, Kexec, Listen, Lockdown, Memfd, MemoryExec, Module, Mount, NamespaceKind, Namespaces, Prctl, Probe, Process, RawSocket,
-    Rename, Seccomp, Signal, Ssh, Syn, Sysctl, Tls, UdpFlow, Umount, UnixConnect, VsockAccept, VsockConnect, shared,
+    Accept, Access, AccountChange, Auth, Bind, BpfAttach, BpfProgram, Capabilities, CgroupMove, Chroot, Credentials, Dns, ExeHash, ExecId,
+    FileAttributes, FileCreate, FileLink, FileOpen, FileRename, FileUnlink, FileWrite, FileXattr, FlowEnd, Groups, Health, Helper, Http,
+    IoUring, IoUringOp, KernelProbe, Kexec, Listen, Lockdown, Memfd, MemoryExec, Module, Mount, NamespaceKind, Namespaces, Prctl, Probe,
+    Process, RawSocket, Rename, Seccomp, Signal, Ssh, Syn, Sysctl, Tls, UdpFlow, Umount, UnixConnect, VsockAccept, VsockConnect, shared,
 };
 
 /// A kernel error number, positive.
@@ -140,6 +140,12 @@ bodies! {
     32 Capabilities(Capabilities) = "process.capabilities";
     /// The hash of a file that a process executed became known after its exec was told.
     33 ExeHash(ExeHash) = "process.hash";
+    /// A task changed its supplementary groups.
+    34 Groups(Groups) = "process.groups";
+    /// A password was changed through PAM (`pam_chauthtok`), or was to be.
+    35 PasswordChange(Auth) = "auth.password_change";
+    /// The host's users, groups or passwords are others than before.
+    36 AccountChange(AccountChange) = "auth.account_change";
     /// A socket was bound to an address of this host.
     60 Bind(Bind) = "network.bind";
     /// A TCP connection came to its end.

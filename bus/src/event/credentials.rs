@@ -1,4 +1,4 @@
-//! Changes of identity: the body of `process.credentials`.
+//! Changes of identity: the bodies of `process.credentials` and `process.groups`.
 
 use minicbor::{Decode, Encode};
 use schemars::JsonSchema;
@@ -48,4 +48,23 @@ pub struct Credentials {
     /// After.
     #[n(2)]
     pub new: Ids,
+}
+
+/// Body of `process.groups`: the calling thread changed its supplementary groups (`setgroups`). Calls that change nothing are not told, but
+/// for those of tasks with more groups than are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode, Serialize, JsonSchema)]
+#[cbor(map)]
+pub struct Groups {
+    /// Before: the first 32, ascending.
+    #[n(0)]
+    pub old: Vec<u32>,
+    /// After, likewise.
+    #[n(1)]
+    pub new: Vec<u32>,
+    /// How many there were.
+    #[n(2)]
+    pub old_count: u32,
+    /// How many there are.
+    #[n(3)]
+    pub new_count: u32,
 }

@@ -11,6 +11,7 @@
 //! - **Nothing here does I/O or reads a clock.**
 
 mod access;
+mod account;
 mod alert;
 mod auth;
 mod body;
@@ -39,6 +40,7 @@ mod sysctl;
 mod wire;
 
 pub use access::{Access, AccessHow};
+pub use account::{AccountAction, AccountChange, AccountField, AccountFile};
 pub use alert::{Alert, AlertJson, Attack, Confidence, Entity, LineageEntry, Status};
 pub use auth::{Auth, AuthSource};
 pub use body::{
@@ -49,7 +51,7 @@ pub use bpf::{BpfAttach, BpfProgram, BpfSocket, BpfWay, PerfEvent};
 pub use capabilities::{Capabilities, CapabilitySets};
 pub use codec::{CodecError, SCHEMA_VERSION, decode_alert, decode_event, decode_match, encode_alert, encode_event, encode_match};
 pub use container::{ContainerInfo, Pod, ProcessNamespaces};
-pub use credentials::{Credentials, Ids};
+pub use credentials::{Credentials, Groups, Ids};
 pub use disguise::{Prctl, Rename};
 pub use exe_hash::{ExeHash, NotHashed};
 pub use file::{Change, File, FileAttributes, FileCreate, FileLink, FileOpen, FileRename, FileUnlink, FileWrite, FileXattr, Mount, Umount};

@@ -1,10 +1,10 @@
 //! The one list of record kinds.
 
 use super::{
-    ACT_NAME_MAX, BPF_PLACE_MAX, BpfProgram, CapabilitySets, FAILED_NAME_MAX, FILE_SYSTEM_MAX, Fd, FileInfo, HELPER_ARG_MAX, HELPER_ARGS,
-    HELPER_PATH_MAX, Header, Image, KERNEL_PROBE_NAME_MAX, MODULE_ARGS_MAX, MODULE_NAME_MAX, NamespaceIds, PAM_ITEM_MAX, PAM_NAME_MAX,
-    PROBE_PORTS, Piece, Relay, STDIO, SYSCTL_MAX, SYSLOG_MAX, Span, SynGathered, SynSource, Target, TaskIds, UNIX_NAME_MAX, UdpGathered,
-    UdpPeer, Vsock, XATTR_NAME_MAX,
+    ACT_NAME_MAX, BPF_PLACE_MAX, BpfProgram, CapabilitySets, FAILED_NAME_MAX, FILE_SYSTEM_MAX, Fd, FileInfo, GroupList, HELPER_ARG_MAX,
+    HELPER_ARGS, HELPER_PATH_MAX, Header, Image, KERNEL_PROBE_NAME_MAX, MODULE_ARGS_MAX, MODULE_NAME_MAX, NamespaceIds, PAM_ITEM_MAX,
+    PAM_NAME_MAX, PROBE_PORTS, Piece, Relay, STDIO, SYSCTL_MAX, SYSLOG_MAX, Span, SynGathered, SynSource, Target, TaskIds, UNIX_NAME_MAX,
+    UdpGathered, UdpPeer, Vsock, XATTR_NAME_MAX,
 };
 
 /// Which ring a kind travels in.
@@ -499,6 +499,24 @@ events! {
         cgroup: u64,
         /// Its path, NUL-terminated; bytes after the NUL are stale.
         path: [u8; ACT_NAME_MAX],
+    }
+
+    /// A task changed its supplementary groups.
+    32 => Groups as "process.groups" in Priority {
+        /// Before.
+        old: GroupList,
+        /// After.
+        new: GroupList,
+    }
+
+    /// `pam_chauthtok` returned.
+    33 => PamPassword as "auth.password_change" in Priority {
+        /// The handle.
+        handle: u64,
+        /// What it returned.
+        result: u32,
+        /// Zero.
+        pad: u32,
     }
 
     /// A file was opened: to be written, created, or one whose readers are told.

@@ -18,10 +18,11 @@ pub use decode::{Bytes, DecodeError, decode};
 pub use events::Record;
 pub use events::{
     Accept, Access, Bind, BpfAttach, BpfLoad, BpfUnload, Capabilities, CgroupMove, Chroot, Connect, Credentials, DnsBytes, Exec,
-    ExecFailed, Exit, FileAttributes, FileCreate, FileLink, FileOpen, FileRename, FileUnlink, FileWrite, FileXattr, FlowEnd, Fork, Helper,
-    HttpBytes, IoUring, IoUringOp, KINDS, KernelProbe, Kexec, Kind, KindInfo, Listen, Lockdown, Memfd, MemoryExec, Module, Mount,
-    Namespaces, PamAccount, PamAuthenticate, PamEnd, PamItem, PamSessionClose, PamSessionOpen, PamStart, Prctl, Probe, RawSocket, Rename,
-    Ring, Seccomp, Seed, Signal, SshBytes, SshdLog, Syn, Sysctl, TlsBytes, UdpFlow, Umount, UnixConnect, VsockAccept, VsockConnect,
+    ExecFailed, Exit, FileAttributes, FileCreate, FileLink, FileOpen, FileRename, FileUnlink, FileWrite, FileXattr, FlowEnd, Fork, Groups,
+    Helper, HttpBytes, IoUring, IoUringOp, KINDS, KernelProbe, Kexec, Kind, KindInfo, Listen, Lockdown, Memfd, MemoryExec, Module, Mount,
+    Namespaces, PamAccount, PamAuthenticate, PamEnd, PamItem, PamPassword, PamSessionClose, PamSessionOpen, PamStart, Prctl, Probe,
+    RawSocket, Rename, Ring, Seccomp, Seed, Signal, SshBytes, SshdLog, Syn, Sysctl, TlsBytes, UdpFlow, Umount, UnixConnect, VsockAccept,
+    VsockConnect,
 };
 pub use fd::{EXE_ALONE, EXE_INTERPRETER_TRUNCATED, EXE_UPPER, Fd, FdKind, Image, Relay, STDIO};
 pub use file::{
@@ -65,6 +66,8 @@ pub const PROBE_PORTS: usize = 32;
 pub const PAM_NAME_MAX: usize = 128;
 /// Longest PAM item that is kept, bytes with the NUL: a DNS name has 253 at most.
 pub const PAM_ITEM_MAX: usize = 256;
+/// Supplementary groups that are kept of one task. The kernel allows 65,536 (`NGROUPS_MAX`).
+pub const GROUPS_MAX: usize = 32;
 /// Longest message to syslog that is kept, bytes with the NUL: sshd itself cuts at 500.
 pub const SYSLOG_MAX: usize = 512;
 /// Longest name of a kernel symbol or path of a probed file that is kept, bytes with the NUL.
@@ -184,6 +187,17 @@ pub struct Span {
     pub offset: u16,
     /// In bytes.
     pub len: u16,
+}
+
+/// Supplementary groups of a task.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "decode", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
+pub struct GroupList {
+    /// How many it has; more than [`GROUPS_MAX`] when not all are kept.
+    pub count: u32,
+    /// The first of them, ascending; zero beyond `count`.
+    pub gids: [u32; GROUPS_MAX],
 }
 
 /// The eight ids of a task's credentials.

@@ -57,7 +57,8 @@ fn report(call: Call, before: &CapabilitySets, after: &CapabilitySets) {
     }
 }
 
-/// setuid, setgid, setreuid, setregid, setgroups, setresuid, setresgid, setfsuid, setfsgid of both tables: told by the change of ids.
+/// setuid, setgid, setreuid, setregid, setgroups, setresuid, setresgid, setfsuid, setfsgid of both tables: told by the change of
+/// ids or of groups.
 #[inline(always)]
 fn sets_ids(call: Call) -> bool {
     let number = call.number();

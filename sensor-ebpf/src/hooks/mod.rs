@@ -15,6 +15,7 @@ mod exit;
 mod file;
 mod flow_end;
 mod fork;
+mod groups;
 mod helper;
 mod io_uring;
 mod kernel_probe;

@@ -12,8 +12,8 @@ use aya_ebpf::helpers::generated::{bpf_get_attach_cookie, bpf_probe_read_user, b
 use aya_ebpf::macros::{uprobe, uretprobe};
 use aya_ebpf::programs::{ProbeContext, RetProbeContext};
 use bartizan_sensor_ebpf::abi::{
-    Count, FLAG_NAME_TRUNCATED, Header, Kind, PAM_ITEM_MAX, PAM_NAME_MAX, PamAccount, PamAuthenticate, PamEnd, PamItem, PamSessionClose,
-    PamSessionOpen, PamStart, Ring,
+    Count, FLAG_NAME_TRUNCATED, Header, Kind, PAM_ITEM_MAX, PAM_NAME_MAX, PamAccount, PamAuthenticate, PamEnd, PamItem, PamPassword,
+    PamSessionClose, PamSessionOpen, PamStart, Ring,
 };
 
 use crate::kernel::call::thread;
@@ -30,7 +30,8 @@ const PAM_RUSER: u32 = 8;
 const _: () = assert!(
     size_of::<PamAuthenticate>() == size_of::<PamAccount>()
         && size_of::<PamAuthenticate>() == size_of::<PamSessionOpen>()
-        && size_of::<PamAuthenticate>() == size_of::<PamSessionClose>(),
+        && size_of::<PamAuthenticate>() == size_of::<PamSessionClose>()
+        && size_of::<PamAuthenticate>() == size_of::<PamPassword>(),
     "one program makes them all"
 );
 
@@ -149,7 +150,7 @@ fn pam_set_item(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// Attached at the four calls that have a verdict, with the record's kind as the cookie: (pam_handle_t *pamh, int flags).
+/// Attached at the five calls that have a verdict, with the record's kind as the cookie: (pam_handle_t *pamh, int flags).
 #[uprobe]
 fn pam_call(ctx: ProbeContext) -> u32 {
     // SAFETY: the helper reads the context.
@@ -187,6 +188,8 @@ fn pam_called(ctx: RetProbeContext) -> u32 {
         verdict!(PamAccount);
     } else if kind == Kind::PamSessionOpen as u64 {
         verdict!(PamSessionOpen);
+    } else if kind == Kind::PamPassword as u64 {
+        verdict!(PamPassword);
     } else {
         verdict!(PamSessionClose);
     }

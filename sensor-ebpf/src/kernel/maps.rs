@@ -4,8 +4,9 @@ use super::flow::{Accepted, FlowMap};
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use bartizan_sensor_ebpf::abi::{
-    COUNTER_SLOTS, CapabilitySets, IGNORE_CONDITIONS_MAX, IGNORE_FOLDERS_MAX, Ignore, NamespaceIds, Pending, ProbeGathered, ProbeSource,
-    SynGathered, SynSource, TaskIds, UNIX_NAME_MAX, UdpGathered, UdpPeer, WATCH_BITS, WRITES_MAX, WatchKey, WriteGathered, WriteKey,
+    COUNTER_SLOTS, CapabilitySets, GroupList, IGNORE_CONDITIONS_MAX, IGNORE_FOLDERS_MAX, Ignore, NamespaceIds, Pending, ProbeGathered,
+    ProbeSource, SynGathered, SynSource, TaskIds, UNIX_NAME_MAX, UdpGathered, UdpPeer, WATCH_BITS, WRITES_MAX, WatchKey, WriteGathered,
+    WriteKey,
 };
 use bartizan_sensor_ebpf::layout::KernelOffsets;
 
@@ -183,6 +184,10 @@ pub(crate) static UNIX_SCRATCH: PerCpuArray<UnixScratch> = PerCpuArray::with_max
 /// Ids of threads inside a call of the setuid family. LRU: a thread that is killed in it leaves its entry behind.
 #[map]
 pub(crate) static SETID: LruHashMap<u64, TaskIds> = LruHashMap::with_max_entries(4096, 0);
+
+/// Supplementary groups of threads inside `setgroups`. LRU likewise.
+#[map]
+pub(crate) static SETGROUPS: LruHashMap<u64, GroupList> = LruHashMap::with_max_entries(512, 0);
 
 /// Threads inside `unshare` or `setns`. LRU likewise.
 #[map]

@@ -139,6 +139,8 @@ impl EventLines {
             Body::KernelProbe(body) => kernel::probe(body),
             Body::Helper(body) => kernel::helper(body),
             Body::Health(body) => kernel::health(body, paint),
+            Body::AccountChange(body) => access::account_change(body),
+            Body::Groups(body) => access::groups(body),
             Body::FileOpen(body) => files::open(body),
             Body::FileCreate(body) => files::create(body),
             Body::FileRename(body) => files::rename(body),
@@ -154,6 +156,7 @@ impl EventLines {
             | Body::Account(body)
             | Body::SessionOpen(body)
             | Body::SessionClose(body)
+            | Body::PasswordChange(body)
             | Body::InvalidUser(body) => access::auth(body, event.outcome, paint),
         }
     }
@@ -334,6 +337,9 @@ fn icon(body: &Body) -> &'static str {
         Body::Account(_) => "🪪",
         Body::SessionOpen(_) => "🔓",
         Body::SessionClose(_) => "🔒",
+        Body::PasswordChange(_) => "🔏",
+        Body::AccountChange(_) => "👥",
+        Body::Groups(_) => "🧑",
         Body::InvalidUser(_) => "👻",
     }
 }

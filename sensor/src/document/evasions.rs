@@ -37,7 +37,10 @@ pub(super) const EVASIONS: &[(&str, &str, &str)] = &[
         "the next event of the process has other ids than the one before; nothing names it yet",
     ),
     ("process.credentials", "`io_uring` personalities", "not told"),
-    ("process.credentials", "supplementary groups (`setgroups`)", "not told, and no event has them"),
+    ("process.credentials", "supplementary groups (`setgroups`)", "`process.groups`"),
+    ("process.groups", "an exploit that writes the credentials in the kernel, and `io_uring` personalities", "not told"),
+    ("process.groups", "groups beyond the first 32", "not listed; their number is, and every `setgroups` of a task with more is told"),
+    ("process.groups", "groups that a login gives before the sensor started", "not told: `process.seed` has no groups"),
     ("process.capabilities", "an exploit that writes the credentials in the kernel", "as for `process.credentials`"),
     ("process.capabilities", "`io_uring` personalities, and what the kernel does under other credentials for the caller", "not told"),
     (
@@ -66,11 +69,6 @@ pub(super) const EVASIONS: &[(&str, &str, &str)] = &[
         "not told to the others; the next exec asks again",
     ),
     ("process.hash", "a change time that is set back by the clock, with a write to the block device", "an open of a block device is told"),
-    (
-        "auth.authenticate",
-        "a password that is changed (`pam_chauthtok`)",
-        "no event of its own: `auth.start`, and what is done to `/etc/shadow`",
-    ),
     (
         "process.signal",
         "killing by `cgroup.kill`, by memory pressure or by the terminal",
@@ -223,6 +221,33 @@ pub(super) const EVASIONS: &[(&str, &str, &str)] = &[
     ("network.vsock_connect", "datagrams over VM sockets", "`network.raw_socket` tells the socket"),
     ("network.vsock_accept", "datagrams over VM sockets", "`network.raw_socket` tells the socket"),
     ("network.vsock_accept", "an accepted socket that is passed to another process", "told for who accepted"),
+    (
+        "auth.password_change",
+        "a program that writes `/etc/shadow` by itself (`chpasswd -e`, `usermod -p`, an editor)",
+        "`auth.account_change`",
+    ),
+    ("auth.password_change", "a password that only a directory server keeps, changed elsewhere", "not told"),
+    (
+        "auth.password_change",
+        "calls by anybody, for any user",
+        "told, with the process that calls; whether the password is another one says `auth.account_change`",
+    ),
+    (
+        "auth.account_change",
+        "a change that is taken back within a second",
+        "the files' own events (`file.open`, `file.rename`), not what was in them",
+    ),
+    (
+        "auth.account_change",
+        "accounts of a directory server, `/etc/gshadow`, and other sources of nsswitch",
+        "not told; `/etc/nsswitch.conf` is watched",
+    ),
+    (
+        "auth.account_change",
+        "a file over `/etc/passwd` in another mount namespace, or a container's own",
+        "not told: the host's files are read; `file.mount`",
+    ),
+    ("auth.account_change", "more than 256 changes at once, or a file of more than 8 MiB", "counted, or warned of; not told one by one"),
     ("auth.start", "a program without libpam, with it linked in, or with PAM's modules called directly", "not told"),
     (
         "auth.start",

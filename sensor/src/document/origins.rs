@@ -13,6 +13,11 @@ pub(super) const ORIGINS: &[(&str, &str)] = &[
          where inode, device, change time and size are those that the kernel had at the exec. It reads `sensor.hash_rate` bytes a second, nothing of \
          files larger than `sensor.hash_max`, and nothing while Bartizan is at its CPU ceiling. Recordings have no such event.",
     ),
+    (
+        "auth.account_change",
+        "No hook: once a second, and when a file was written that may be one of them, the sensor looks whether `/etc/passwd`, `/etc/group` and \
+         `/etc/shadow` are others than before, reads those, and compares them with what they said. Who wrote is taken from the `file.*` events.",
+    ),
     ("network.probe", "The kernel side gathers packets by source; an event comes when 32 ports are together, else once a second."),
     (
         "network.syn",

@@ -9,6 +9,7 @@
 //! - **Nothing here reads a clock or a file**, except [`users`], [`clock`] and [`container::reader`], which the caller drives: the same
 //!   observations give the same events, live and from a recording.
 
+mod accounts;
 pub mod auth;
 pub mod clock;
 pub mod container;
@@ -26,6 +27,8 @@ use bartizan_bus::event::{
     SecurityEvent, Seed, Severity,
 };
 use bartizan_sensor_ebpf::abi::Kind;
+
+use accounts::Writers;
 
 use crate::hash::{Answer, Hashes, Unhashed, Wanted};
 use crate::project::{Act, Child, ExeInode, Image, NO_CPU, Observation, Subject, Target, What, wire};
@@ -46,6 +49,9 @@ const SOFTIRQ: &str = "softirq";
 
 /// Why an event of a socket has no subject: it is older than the sensor, so nobody noted whose it is.
 const UNKNOWN_OWNER: &str = "unknown_owner";
+
+/// Why an event of the accounts has no subject: who wrote the file was not seen, or it was another file.
+const UNSEEN_WRITER: &str = "unseen_writer";
 
 /// Ancestors in which a PAM handle is looked for.
 const HANDLE_ANCESTORS: usize = 8;
@@ -72,6 +78,8 @@ pub struct Enricher {
     streams: Streams,
     /// Names of addresses.
     domains: Domains,
+    /// Who wrote the files of the host's accounts.
+    account_writers: Writers,
     /// Events behind the last one, of the same observation.
     more: Vec<SecurityEvent>,
 }
@@ -95,6 +103,7 @@ impl Enricher {
             any_login: false,
             streams: Streams::default(),
             domains: Domains::default(),
+            account_writers: Writers::default(),
             more: Vec::new(),
         }
     }
@@ -332,6 +341,12 @@ impl Enricher {
                 let id = if subject.cpu == NO_CPU { event.id } else { event_id };
                 return Some(SecurityEvent { id, no_subject: Some(SOFTIRQ.to_owned()), ..event });
             }
+            What::Account(inode, change) => {
+                let process = self.account_writers.of(change.file, inode);
+                let event = self.own(subject.ktime, Severity::Info, Body::AccountChange(change));
+                let no_subject = process.is_none().then(|| UNSEEN_WRITER.to_owned());
+                return Some(SecurityEvent { process, no_subject, outcome: Outcome::Success, ..event });
+            }
             What::Pam(pam) => {
                 let caller = self.caller(&subject, &id);
                 let step = self.transactions.pam(pam, &caller, event_id)?;
@@ -343,7 +358,7 @@ impl Enricher {
                 self.step(kind, &subject, id, step)
             }
         };
-        Some(SecurityEvent {
+        let event = SecurityEvent {
             id: event_id,
             time: clock::event_time(subject.ktime, self.wall_offset),
             host: Arc::clone(&self.host),
@@ -355,7 +370,9 @@ impl Enricher {
             target_tid,
             body,
             target,
-        })
+        };
+        self.account_writers.note(&event);
+        Some(event)
     }
 
     /// Takes what the last observation gave besides its event.

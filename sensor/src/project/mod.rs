@@ -29,7 +29,9 @@ mod sysctl;
 mod text;
 pub mod wire;
 
-use bartizan_bus::event::{Body, Errno, Exit, InetSocket, NamespaceKind, Outcome, Probe, ProcessNamespaces, Severity, Stdio, Syn};
+use bartizan_bus::event::{
+    AccountChange, Body, Errno, Exit, InetSocket, NamespaceKind, Outcome, Probe, ProcessNamespaces, Severity, Stdio, Syn,
+};
 use bartizan_sensor_ebpf::abi::{self, DecodeError, FLAG_KERNEL_THREAD, Header, Kind, Record, decode};
 use minicbor::{Decode, Encode};
 
@@ -186,6 +188,8 @@ pub enum What {
     Probe(Probe),
     /// Attempts to connect to ports that listen; without a subject.
     Syn(Syn),
+    /// An entry of the host's account files is another one, in the file with this inode number; who wrote it is to be found.
+    Account(u64, AccountChange),
     /// A call into libpam.
     Pam(Pam),
     /// A message of sshd to syslog.
@@ -469,12 +473,14 @@ pub fn project(bytes: &[u8]) -> Result<Observation, DecodeError> {
         Record::Listen(fixed, _) => accept::project_listen(fixed),
         Record::Probe(fixed, _) => probe::project(fixed),
         Record::Credentials(fixed, _) => credentials::project(fixed),
+        Record::Groups(fixed, _) => credentials::project_groups(fixed),
         Record::PamStart(fixed, _) => pam::project_start(fixed),
         Record::PamItem(fixed, _) => pam::project_item(fixed),
         Record::PamAuthenticate(fixed, _) => pam::project_verdict(header, kind, fixed.handle, fixed.result),
         Record::PamAccount(fixed, _) => pam::project_verdict(header, kind, fixed.handle, fixed.result),
         Record::PamSessionOpen(fixed, _) => pam::project_verdict(header, kind, fixed.handle, fixed.result),
         Record::PamSessionClose(fixed, _) => pam::project_verdict(header, kind, fixed.handle, fixed.result),
+        Record::PamPassword(fixed, _) => pam::project_verdict(header, kind, fixed.handle, fixed.result),
         Record::PamEnd(fixed, _) => pam::project_end(header, fixed.handle),
         Record::SshdLog(fixed, _) => pam::project_log(fixed),
         Record::Signal(fixed, _) => signal::project(fixed),

@@ -73,6 +73,8 @@ pub enum PamVerdict {
     SessionOpen,
     /// `pam_close_session`.
     SessionClose,
+    /// `pam_chauthtok`.
+    Password,
 }
 
 fn pam(header: &Header, handle: u64, step: PamStep) -> What {
@@ -104,6 +106,7 @@ pub(super) fn project_verdict(header: &Header, kind: Kind, handle: u64, result: 
         Kind::PamAuthenticate => PamVerdict::Authenticate,
         Kind::PamAccount => PamVerdict::Account,
         Kind::PamSessionOpen => PamVerdict::SessionOpen,
+        Kind::PamPassword => PamVerdict::Password,
         _ => PamVerdict::SessionClose,
     };
     pam(header, handle, PamStep::Verdict { call, result: result as i32 })

@@ -36,6 +36,7 @@ const WATCHED: u8 = 18;
 const FILE_DEED: u8 = 19;
 const WRITES: u8 = 20;
 const SYN: u8 = 21;
+const ACCOUNTS: u8 = 22;
 
 /// Appends `input` to `bytes`.
 ///
@@ -99,6 +100,10 @@ pub fn encode(input: &Input<'_>, bytes: &mut Vec<u8>) -> Result<(), EncodeError<
             for (key, value) in gathered {
                 e.bytes(key.as_bytes())?.bytes(value.as_bytes())?;
             }
+        }
+        Input::Accounts { now, changes } => {
+            begin(e, ACCOUNTS, 2)?;
+            e.u64(*now)?.encode(changes)?;
         }
         Input::Due(limit) => {
             begin(e, DUE, 1)?;
@@ -171,6 +176,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Input<'_>, usize), DecodeError> {
         (WATCHED, 1) => Input::Watched(d.decode::<WatchList>()?),
         (FILE_DEED, 4) => Input::FileDeed(Box::new(FileDeed { now: d.u64()?, pid: d.u32()?, seq: d.u32()?, body: d.decode()? })),
         (WRITES, 3) => Input::Writes { now: d.u64()?, all: d.bool()?, gathered: writes(&mut d)? },
+        (ACCOUNTS, 2) => Input::Accounts { now: d.u64()?, changes: d.decode()? },
         (DUE, 1) => Input::Due(d.u64()?),
         (HEARTBEAT, 2) => Input::Heartbeat { now: d.u64()?, uptime_s: d.u64()? },
         (OWN, 3) => Input::Own { now: d.u64()?, severity: d.decode()?, body: Box::new(d.decode()?) },

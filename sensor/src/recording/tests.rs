@@ -3,7 +3,8 @@
 use std::io::Cursor;
 
 use bartizan_bus::event::{
-    Body, BootId, EventId, ExecId, Gap, KindLoss, ProcessNamespaces, Severity, Start, Stdio, StdioEnd, Stop, Umount, decode_event,
+    AccountAction, AccountChange, AccountField, AccountFile, Body, BootId, EventId, ExecId, Gap, KindLoss, ProcessNamespaces, Severity,
+    Start, Stdio, StdioEnd, Stop, Umount, decode_event,
 };
 use bartizan_bus::{LogReader, StreamName};
 use bartizan_sensor_ebpf::abi::{
@@ -121,6 +122,19 @@ fn inputs(records: &[Vec<u8>]) -> Vec<Input<'_>> {
             gathered: vec![(
                 WriteKey { inode: 7, device: 8, tgid: 42 },
                 WriteGathered { first: 1, last: 44, pages: 2, ..WriteGathered::default() },
+            )],
+        },
+        Input::Accounts {
+            now: 46,
+            changes: vec![(
+                7,
+                AccountChange {
+                    file: AccountFile::Shadow,
+                    action: AccountAction::Changed,
+                    name: "ann".into(),
+                    id: None,
+                    fields: vec![AccountField { name: "password".into(), old: Some("set".into()), new: Some("locked".into()) }],
+                },
             )],
         },
         Input::Due(u64::MAX - 1),
@@ -399,6 +413,7 @@ fn two_replays_give_the_same_events_byte_by_byte() {
     let exits = ["process.exit"; 4];
     let expected = [
         &["sensor.start", "process.seed", "network.probe", "network.udp_flow", "network.syn", "file.umount", "file.write"][..],
+        &["auth.account_change"],
         &exits,
         &["sensor.heartbeat", "sensor.stop", "sensor.loss", "sensor.stop"],
     ]
@@ -408,7 +423,7 @@ fn two_replays_give_the_same_events_byte_by_byte() {
         events.iter().filter(|event| event.kind() == "process.exit").map(|event| event.process.as_ref().unwrap().pid).collect();
     assert_eq!(pids, [6, 42, 4, 5]);
     assert_eq!(events[0].time.wall_ns, 5_000 + header().wall_offset);
-    assert_eq!(events[7].id, EventId::from_kernel(header().boot, 120, 0, 0));
+    assert_eq!(events[8].id, EventId::from_kernel(header().boot, 120, 0, 0));
     // The wall clock stepped in between, and the seed's user has its name.
     assert_eq!(events[7].time.wall_ns, 120 - 5);
     assert_eq!(events[1].process.as_ref().unwrap().user.as_deref(), Some("root"));

@@ -61,7 +61,7 @@ impl Totals {
                 *self.records.entry(deed.body.kind()).or_default() += 1;
                 deed.now
             }
-            Input::Writes { now, .. } => *now,
+            Input::Writes { now, .. } | Input::Accounts { now, .. } => *now,
             Input::Lost { now, lost } => {
                 for loss in lost {
                     let count = self.lost.entry((loss.kind.clone(), loss.reason.clone())).or_default();

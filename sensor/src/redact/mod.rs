@@ -135,7 +135,14 @@ impl Redactor {
             What::Pam(Pam { step: PamStep::Start { user, .. }, .. }) => self.optional(user),
             What::Pam(Pam { step: PamStep::Item { item: Item::User, value }, .. }) => self.optional(value),
             What::Act(act) => self.body(&mut act.body),
-            What::Fork(_) | What::Exit(_) | What::Piece(_) | What::Probe(_) | What::Syn(_) | What::Pam(_) | What::SshdLog { .. } => {}
+            What::Fork(_)
+            | What::Exit(_)
+            | What::Piece(_)
+            | What::Probe(_)
+            | What::Syn(_)
+            | What::Account(..)
+            | What::Pam(_)
+            | What::SshdLog { .. } => {}
         }
     }
 

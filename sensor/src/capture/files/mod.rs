@@ -35,6 +35,7 @@ use bartizan_sensor_ebpf::abi::{
 };
 
 use super::drain;
+use crate::accounts;
 use crate::config::files::FilesConfig;
 use crate::project::{Act, Observation, What, project};
 use event::{Event, Handle};
@@ -169,6 +170,8 @@ pub struct FileWatch {
     took: Duration,
     /// A name came or went that may be a watched one.
     stale: bool,
+    /// One of the host's account files may be another one.
+    accounts_touched: bool,
     /// The list as it was told last.
     told_list: Option<WatchList>,
     sequence: u32,
@@ -196,6 +199,7 @@ impl FileWatch {
             scanned: None,
             took: Duration::ZERO,
             stale: true,
+            accounts_touched: false,
             sequence: tell::SEQUENCES,
             own: std::process::id().cast_signed(),
         }
@@ -219,6 +223,12 @@ impl FileWatch {
     /// A name came or went at `path`, as a record of the kernel's programs says.
     pub fn touched(&mut self, path: &str) {
         self.stale |= self.rules.leads_through(path) || self.rules.covering(path).is_some();
+        self.accounts_touched |= accounts::is_one(path);
+    }
+
+    /// Whether one of the host's account files may be another one since the last call.
+    pub fn accounts_touched(&mut self) -> bool {
+        std::mem::take(&mut self.accounts_touched)
     }
 
     /// Brings the list up to date when that is due. Returns whether it looked.
@@ -389,7 +399,12 @@ impl FileWatch {
 
     /// Looks at a record of the kernel's programs: one about a name that came or went may make a look at the list due.
     pub fn notice(&mut self, record: &[u8]) {
-        if self.stale || !is_about_names(record) {
+        if !is_about_names(record) {
+            return;
+        }
+        if self.stale {
+            // Which name it is does not matter any more, but that it may be one of these.
+            self.accounts_touched = true;
             return;
         }
         // What is no record is counted by whoever takes it.

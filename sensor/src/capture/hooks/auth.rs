@@ -22,7 +22,7 @@ const fn libc(program: &'static str, symbol: &'static str) -> ProgramSpec {
 pub(super) const HOOKS: &[Hook] = &[
     Hook {
         name: "auth_pam",
-        kinds: &["auth.start", "auth.authenticate", "auth.account", "auth.session_open", "auth.session_close"],
+        kinds: &["auth.start", "auth.authenticate", "auth.account", "auth.session_open", "auth.session_close", "auth.password_change"],
         tiers: &[Tier {
             name: "uprobe",
             programs: &[
@@ -40,6 +40,8 @@ pub(super) const HOOKS: &[Hook] = &[
                 pam_verdict("pam_called", "pam_open_session", Kind::PamSessionOpen),
                 pam_verdict("pam_call", "pam_close_session", Kind::PamSessionClose),
                 pam_verdict("pam_called", "pam_close_session", Kind::PamSessionClose),
+                pam_verdict("pam_call", "pam_chauthtok", Kind::PamPassword),
+                pam_verdict("pam_called", "pam_chauthtok", Kind::PamPassword),
                 pam("pam_end", "pam_end"),
             ],
             blind: None,

@@ -102,6 +102,20 @@ pub(super) const HOOKS: &[Hook] = &[
         costs: &[],
     },
     Hook {
+        name: "process_groups",
+        kinds: &["process.groups"],
+        tiers: &[
+            Tier { name: "fexit", programs: &[program("fentry_commit_groups", Attach::Fentry("commit_creds", &[CRED]))], blind: None },
+            Tier {
+                name: "syscall_tracepoint",
+                programs: &[syscall("sys_enter_setgroups", "sys_enter_setgroups"), syscall("sys_exit_setgroups", "sys_exit_setgroups")],
+                blind: Some("changes of supplementary groups by 32-bit (int 0x80) callers"),
+            },
+        ],
+        without: "changes of supplementary groups",
+        costs: &[],
+    },
+    Hook {
         name: "process_signal",
         kinds: &["process.signal"],
         tiers: &[Tier {

@@ -1,7 +1,10 @@
 //! Who comes in and who becomes whom: `auth.*`, `network.accept`, `network.listen`, `network.probe`, `network.syn`,
 //! `process.credentials`.
 
-use bartizan_bus::event::{Accept, Auth, AuthSource, Credentials, Ids, InetSocket, Listen, Outcome, Probe, Syn, Transport};
+use bartizan_bus::event::{
+    Accept, AccountAction, AccountChange, AccountField, AccountFile, Auth, AuthSource, Credentials, Groups, Ids, InetSocket, Listen,
+    Outcome, Probe, Syn, Transport,
+};
 
 use super::super::escape::escape;
 use super::super::paint::Paint;
@@ -94,6 +97,42 @@ fn named(ids: &Ids) -> [(&'static str, u32); 8] {
     [("uid", uid), ("euid", euid), ("suid", suid), ("fsuid", fsuid), ("gid", gid), ("egid", egid), ("sgid", sgid), ("fsgid", fsgid)]
 }
 
+/// `groups 4,27→none`.
+pub(super) fn groups(groups: &Groups) -> String {
+    let Groups { old, new, old_count, new_count } = groups;
+    let list = |gids: &[u32], count: u32| {
+        let more = if (count as usize) > gids.len() { ",..." } else { "" };
+        let gids: Vec<String> = gids.iter().map(u32::to_string).collect();
+        if gids.is_empty() { "none".to_owned() } else { format!("{}{more}", gids.join(",")) }
+    };
+    format!("groups {}→{}", list(old, *old_count), list(new, *new_count))
+}
+
+/// `passwd ann added: uid 0, gid 0, home /, shell /bin/sh`, `shadow ann: password set→locked`.
+pub(super) fn account_change(change: &AccountChange) -> String {
+    let AccountChange { file, action, name, id: _, fields } = change;
+    let file = match file {
+        AccountFile::Passwd => "passwd",
+        AccountFile::Group => "group",
+        AccountFile::Shadow => "shadow",
+    };
+    let (action, changed) = match action {
+        AccountAction::Added => (" added", false),
+        AccountAction::Removed => (" removed", false),
+        AccountAction::Changed => ("", true),
+    };
+    let fields: Vec<String> = fields
+        .iter()
+        .map(|AccountField { name, old, new }| match (old, new) {
+            (None, Some(new)) if changed => format!("{name} +{}", escape(new)),
+            (Some(old), None) if changed => format!("{name} -{}", escape(old)),
+            (Some(old), Some(new)) => format!("{name} {}→{}", escape(old), escape(new)),
+            (one, other) => format!("{name} {}", escape(one.as_deref().or(other.as_deref()).unwrap_or_default())),
+        })
+        .collect();
+    format!("{file} {}{action}: {}", escape(name), fields.join(", "))
+}
+
 /// `sshd root from 192.0.2.7:4711 by publickey failed PAM_AUTH_ERR (sshd's log)`.
 pub(super) fn auth(auth: &Auth, outcome: Outcome, paint: Paint) -> String {
     let Auth { source, login: _, service, user, rhost, peer_ip: _, peer_port, ruser, tty, method, pam_result: _, invalid_user, truncated } =
@@ -165,5 +204,32 @@ mod tests {
         let mut open = inet("10.0.0.1", 22, "192.0.2.7", 4000);
         open.local_ip = None;
         assert_eq!(listen(&Listen { socket: open, backlog: 5 }), "tcp *:22, backlog 5");
+    }
+
+    #[test]
+    fn what_became_of_accounts_and_groups_is_a_short_line() {
+        let field = |name: &str, old: Option<&str>, new: Option<&str>| AccountField {
+            name: name.into(),
+            old: old.map(str::to_owned),
+            new: new.map(str::to_owned),
+        };
+        let change = |file, action, name: &str, fields| AccountChange { file, action, name: name.into(), id: None, fields };
+        let added = vec![field("uid", None, Some("0")), field("shell", None, Some("/bin/sh"))];
+        assert_eq!(
+            account_change(&change(AccountFile::Passwd, AccountAction::Added, "eve", added)),
+            "passwd eve added: uid 0, shell /bin/sh"
+        );
+        let members = vec![field("member", Some("ann"), None), field("member", None, Some("eve"))];
+        assert_eq!(
+            account_change(&change(AccountFile::Group, AccountAction::Changed, "sudo", members)),
+            "group sudo: member -ann, member +eve"
+        );
+        let password = vec![field("password", Some("set"), Some("locked"))];
+        assert_eq!(
+            account_change(&change(AccountFile::Shadow, AccountAction::Changed, "ann", password)),
+            "shadow ann: password set→locked"
+        );
+        let all = Groups { old: vec![4, 27], new: Vec::new(), old_count: 40, new_count: 0 };
+        assert_eq!(groups(&all), "groups 4,27,...→none");
     }
 }

@@ -138,6 +138,7 @@ impl Transactions {
                         Body::SessionOpen(auth)
                     }
                     PamVerdict::SessionClose => Body::SessionClose(auth),
+                    PamVerdict::Password => Body::PasswordChange(auth),
                 };
                 Some(Step { body, outcome: outcome(result), logs_in })
             }

@@ -1,0 +1,209 @@
+//! passwd(5), group(5) and shadow(5): what their lines say, and what of it changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::BuildHasher;
+
+use bartizan_bus::event::{AccountAction, AccountChange, AccountField, AccountFile};
+
+/// Fields behind the name, in their order. `""` is not told: what it holds is elsewhere, or nothing.
+const PASSWD: &[&str] = &["password", "uid", "gid", "gecos", "home", "shell"];
+const GROUP: &[&str] = &["password", "gid", "member"];
+const SHADOW: &[&str] = &["password", "last_change", "min_age", "max_age", "warn", "inactive", "expires"];
+
+/// A field's value: what is told of it, and what it is compared by where that is less than it says.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Told {
+    text: String,
+    digest: u64,
+}
+
+/// What one line says. A field of several values is several.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Line {
+    id: Option<u32>,
+    fields: BTreeSet<(usize, Told)>,
+}
+
+/// The lines of a file by name; of a name that stands there several times, each by its place among them.
+pub(super) type Entries = BTreeMap<(String, u32), Line>;
+
+fn names_of(file: AccountFile) -> &'static [&'static str] {
+    match file {
+        AccountFile::Passwd => PASSWD,
+        AccountFile::Group => GROUP,
+        AccountFile::Shadow => SHADOW,
+    }
+}
+
+/// What may be told of a password field, crypt(5).
+fn password(field: &str) -> &'static str {
+    match field.as_bytes() {
+        [] => "none",
+        [b'!' | b'*', ..] => "locked",
+        _ => "set",
+    }
+}
+
+/// Reads a file; lines without a name say nothing. `key` makes the digests of passwords.
+pub(super) fn parse(file: AccountFile, bytes: &[u8], key: &impl BuildHasher) -> Entries {
+    let mut entries = Entries::new();
+    let names = names_of(file);
+    let id_at = names.iter().position(|name| *name == if file == AccountFile::Passwd { "uid" } else { "gid" });
+    for line in bytes.split(|byte| *byte == b'\n') {
+        let mut values = line.split(|byte| *byte == b':');
+        let Some(name) = values.next().filter(|name| !name.is_empty() && name[0] != b'#') else { continue };
+        let name = String::from_utf8_lossy(name).into_owned();
+        let mut line = Line::default();
+        for (index, (field, value)) in names.iter().zip(values).enumerate() {
+            let text = String::from_utf8_lossy(value);
+            match *field {
+                // It stands in shadow(5), gshadow(5).
+                "password" if value == b"x" => {}
+                "password" => {
+                    let told = Told { text: password(&text).to_owned(), digest: key.hash_one(value) };
+                    line.fields.insert((index, told));
+                }
+                "member" => {
+                    let members = text.split(',').filter(|member| !member.is_empty());
+                    line.fields.extend(members.map(|member| (index, Told { text: member.to_owned(), digest: 0 })));
+                }
+                _ if value.is_empty() => {}
+                _ => {
+                    line.fields.insert((index, Told { text: text.into_owned(), digest: 0 }));
+                }
+            }
+            if Some(index) == id_at {
+                line.id = std::str::from_utf8(value).ok().and_then(|value| value.parse().ok());
+            }
+        }
+        let place = entries.range((name.clone(), 0)..=(name.clone(), u32::MAX)).count() as u32;
+        entries.insert((name, place), line);
+    }
+    entries
+}
+
+/// What is another in `after` than in `before`, by name.
+pub(super) fn changes(file: AccountFile, before: &Entries, after: &Entries) -> Vec<AccountChange> {
+    let nothing = Line::default();
+    let keys: BTreeSet<&(String, u32)> = before.keys().chain(after.keys()).collect();
+    let mut found = Vec::new();
+    for key in keys {
+        let (old, new) = (before.get(key), after.get(key));
+        if old == new {
+            continue;
+        }
+        let action = match (old, new) {
+            (None, _) => AccountAction::Added,
+            (_, None) => AccountAction::Removed,
+            _ => AccountAction::Changed,
+        };
+        let id = new.or(old).and_then(|line| line.id);
+        let fields = fields(names_of(file), old.unwrap_or(&nothing), new.unwrap_or(&nothing));
+        found.push(AccountChange { file, action, name: key.0.clone(), id, fields });
+    }
+    found
+}
+
+/// The fields that differ. One value that gives way to one other is one change; of several values each that came or went is one.
+fn fields(names: &[&str], old: &Line, new: &Line) -> Vec<AccountField> {
+    let mut told = Vec::new();
+    for (index, name) in names.iter().enumerate() {
+        let of = |line: &Line, other: &Line| -> Vec<String> {
+            line.fields.difference(&other.fields).filter(|(at, _)| *at == index).map(|(_, value)| value.text.clone()).collect()
+        };
+        let (gone, came) = (of(old, new), of(new, old));
+        let field = |old: Option<String>, new: Option<String>| AccountField { name: (*name).to_owned(), old, new };
+        if *name == "member" {
+            told.extend(gone.into_iter().map(|member| field(Some(member), None)));
+            told.extend(came.into_iter().map(|member| field(None, Some(member))));
+        } else if !gone.is_empty() || !came.is_empty() {
+            told.push(field(gone.into_iter().next(), came.into_iter().next()));
+        }
+    }
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn between(file: AccountFile, before: &str, after: &str) -> Vec<String> {
+        let key = foldhash::quality::RandomState::default();
+        let [before, after] = [before, after].map(|text| parse(file, text.as_bytes(), &key));
+        let told = changes(file, &before, &after);
+        told.iter()
+            .map(|AccountChange { file: _, action, name, id, fields }| {
+                let fields: Vec<String> = fields
+                    .iter()
+                    .map(|AccountField { name, old, new }| {
+                        format!("{name} {}→{}", old.as_deref().unwrap_or("-"), new.as_deref().unwrap_or("-"))
+                    })
+                    .collect();
+                let id = id.map_or_else(|| "-".to_owned(), |id| id.to_string());
+                format!("{action:?} {name} {id} {}", fields.join(", "))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn users_come_go_and_change() {
+        let root = "root:x:0:0:root:/root:/bin/bash\n";
+        let passwd = |before: &str, after: &str| between(AccountFile::Passwd, &format!("{root}{before}"), &format!("{root}{after}"));
+        assert_eq!(
+            passwd("", "ann:x:1000:100::/home/ann:/bin/sh"),
+            ["Added ann 1000 uid -→1000, gid -→100, home -→/home/ann, shell -→/bin/sh"]
+        );
+        assert_eq!(passwd("ann:x:1000:100:::\n", "ann:x:0:100:::\n"), ["Changed ann 0 uid 1000→0"]);
+        assert_eq!(passwd("ann:x:5:5:::", ""), ["Removed ann 5 uid 5→-, gid 5→-"]);
+        assert_eq!(passwd("ann:x:5:5:::\n", "ann::5:5:::\n"), ["Changed ann 5 password -→none"]);
+        assert_eq!(passwd("a:x:1:1:::\nb:x:2:2:::\n", "b:x:2:2:::\na:x:1:1:::\n"), Vec::<String>::new(), "the order says nothing");
+    }
+
+    #[test]
+    fn a_second_line_of_a_name_is_one_of_its_own() {
+        let told = between(AccountFile::Passwd, "ann:x:1000:1:::\n", "ann:x:1000:1:::\nann:x:0:0:::\n");
+        assert_eq!(told, ["Added ann 0 uid -→0, gid -→0"]);
+    }
+
+    #[test]
+    fn members_come_and_go_one_by_one() {
+        let told = between(AccountFile::Group, "sudo:x:27:ann,bob\n", "sudo:x:27:bob,eve,mal\n");
+        assert_eq!(told, ["Changed sudo 27 member ann→-, member -→eve, member -→mal"]);
+    }
+
+    #[test]
+    fn of_a_password_only_its_state_is_told() {
+        let shadow = |before: &str, after: &str| {
+            let line = |password: &str| format!("ann:{password}:19000:0:99999:7:::\n");
+            between(AccountFile::Shadow, &line(before), &line(after))
+        };
+        assert_eq!(shadow("$y$one", "$y$two"), ["Changed ann - password set→set"]);
+        assert_eq!(shadow("$y$one", "!$y$one"), ["Changed ann - password set→locked"]);
+        assert_eq!(shadow("!*", ""), ["Changed ann - password locked→none"]);
+        assert_eq!(shadow("$y$one", "$y$one"), Vec::<String>::new());
+        let aged = between(AccountFile::Shadow, "ann:*:19000:0::::8000:\n", "ann:*:19001:0:::::\n");
+        assert_eq!(aged, ["Changed ann - last_change 19000→19001, expires 8000→-"]);
+    }
+
+    #[test]
+    fn lines_without_a_name_say_nothing() {
+        assert_eq!(between(AccountFile::Passwd, "", "#ann:x:1:1:::\n:x:0:0:::\n\n"), Vec::<String>::new());
+        assert_eq!(between(AccountFile::Passwd, "", "+::::::\n"), ["Added + - password -→none"], "an entry of NIS is one");
+    }
+
+    proptest! {
+        #[test]
+        fn any_file_is_read_and_its_secrets_stay(bytes: Vec<u8>, hash in "[./0-9A-Za-z]{8,20}") {
+            let key = foldhash::quality::RandomState::default();
+            for file in [AccountFile::Passwd, AccountFile::Group, AccountFile::Shadow] {
+                let entries = parse(file, &bytes, &key);
+                prop_assert_eq!(changes(file, &entries, &entries), Vec::new());
+                let secret = parse(file, format!("ann:$6${hash}:1:2\n").as_bytes(), &key);
+                let told = format!("{:?}", changes(file, &entries, &secret));
+                prop_assert!(!told.contains(&hash));
+            }
+        }
+    }
+}
