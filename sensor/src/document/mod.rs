@@ -73,6 +73,10 @@ What is told of a process besides comes from elsewhere. `user` is read from `/et
 [`process.hash`](#processhash), and `login` from [`auth.session_open`](#authsession_open). `container` is read from the control group's path at the exec,
 and its name, image and pod by another thread from files that the runtimes keep; the first events of a container do not have them yet.
 
+Whoever is root can blind all of it at once: stop the sensor (`sensor.stop`, or `sensor.gap` of the next start), set `kernel.ftrace_enabled` to 0, which
+silences `fexit` and `fentry` (`kernel.sysctl`, `sensor.health`), or detach its programs (not told). Code that runs in the kernel can do so untold. What each
+kind misses besides, and what the kernel side leaves out by itself ([architecture.md](architecture.md#filters-in-the-kernel)), stands with the kind.
+
 ";
 
 fn line(out: &mut String, text: std::fmt::Arguments<'_>) {

@@ -89,6 +89,13 @@ pub(super) const NOTES: &[TierNote] = &[
         "`source`, `file_system` and `flags` of what `move_mount` and `pivot_root` do; `error` of an unmount, which is told when it is permitted and may still fail",
     ),
     fields("file_mount", "syscall_tracepoint", "paths, which come from the caller's memory (`from_caller`)"),
+    fields(
+        "file_write",
+        "tp_btf",
+        "`pages` and `bytes` of large folios on kernels that keep their size elsewhere (5.18 does, 6.1 does not): each counts as a page",
+    ),
+    fields("network_vsock", "fexit", "the socket's addresses where VM sockets are a module, but for the peer of a connect"),
+    fields("network_vsock", "syscall_tracepoint", "likewise; and the peer comes from the caller's memory then (`peer_from_caller`)"),
     fields("network_connect_tcp_early", "syscall_tracepoint", "the peer, which comes from the caller's memory (`peer_from_caller`)"),
     fields(
         "network_connect_udp",

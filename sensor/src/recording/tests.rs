@@ -425,7 +425,7 @@ fn two_replays_give_the_same_events_byte_by_byte() {
     assert_eq!(events[0].time.wall_ns, 5_000 + header().wall_offset);
     assert_eq!(events[8].id, EventId::from_kernel(header().boot, 120, 0, 0));
     // The wall clock stepped in between, and the seed's user has its name.
-    assert_eq!(events[7].time.wall_ns, 120 - 5);
+    assert_eq!(events[8].time.wall_ns, 120 - 5);
     assert_eq!(events[1].process.as_ref().unwrap().user.as_deref(), Some("root"));
 }
 
