@@ -93,7 +93,7 @@ pub(super) const EVASIONS: &[(&str, &str, &str)] = &[
     (
         "process.memory_exec",
         "code that is written through `/proc/self/mem`",
-        "best tier of `process.access` for others' memory; one's own is not told",
+        "`file.open` of `/proc/<pid>/mem`, one's own as well; of others' memory `process.access`, too",
     ),
     ("process.rename", "an argument vector that is overwritten in place", "no call at all; `argv` of the exec stays"),
     ("process.prctl", "overwriting arguments in place, without `PR_SET_MM`", "not told; `argv` of the exec stays"),

@@ -1,14 +1,16 @@
 //! A file was opened: to be written, created, or one whose readers are told.
 //!
-//! `security_file_open` is on the way of every open: the first tests throw out what is neither, at the price of two looks at a bit map.
+//! Best tier: fexit on `security_file_open`, which is on the way of every open: the first tests throw out what is neither, at the price of two
+//! looks at a bit map. Fallback: fanotify tells of watched files, and exits of the calls of what is telling by itself.
 
-use aya_ebpf::macros::fexit;
-use aya_ebpf::programs::FExitContext;
+use aya_ebpf::macros::{fexit, tracepoint};
+use aya_ebpf::programs::{FExitContext, TracePointContext};
 use bartizan_sensor_ebpf::abi::{FLAG_NAME_TRUNCATED, FileOpen, Kind, WANT_CHANGE, WANT_ENTRIES, WANT_READ, WANT_TREE};
 
 use super::{Program, scratch};
+use crate::kernel::call::{Call, at_exit};
 use crate::kernel::mode::{ANY_EXECUTE, S_IFBLK, S_IFCHR, S_IFMT, S_IFREG};
-use crate::kernel::{emit, field, offset, path, read, tail, task, watch};
+use crate::kernel::{emit, fd, field, offset, path, read, tail, task, watch};
 
 /// include/linux/fs.h.
 const FMODE_WRITE: u32 = 2;
@@ -88,6 +90,56 @@ fn fexit_file_open(ctx: FExitContext) -> i32 {
     }
     if !watch::is_ignored(Kind::FileOpen, dentry) {
         tell(file, inode, wanted);
+    }
+    0
+}
+
+/// arch/x86/entry/syscalls/syscall_64.tbl.
+const OPEN: u32 = 2;
+const OPENAT: u32 = 257;
+/// include/uapi/asm-generic/fcntl.h: `O_WRONLY`, `O_RDWR` and `O_CREAT`.
+const O_CHANGING: u64 = 0o103;
+
+/// Whether the call can have opened a file to be written. `creat` does, and `openat2` keeps its flags in the caller's memory.
+#[inline(always)]
+fn may_change(call: Call) -> bool {
+    let flags = match call.number() {
+        OPEN => call.argument::<1>(),
+        OPENAT => call.argument::<2>(),
+        _ => O_CHANGING,
+    };
+    flags & O_CHANGING != 0
+}
+
+/// Attached at the exits of `open`, `openat`, `openat2` and `creat` where fanotify tells of watched files.
+#[tracepoint]
+fn sys_exit_open(ctx: TracePointContext) -> u32 {
+    let call = Call::now();
+    if !may_change(call) {
+        return 0;
+    }
+    let (_, descriptor) = at_exit(&ctx);
+    let file = if descriptor < 0 { 0 } else { fd::file_of(task::current(), descriptor as u32) };
+    if file == 0 {
+        return 0;
+    }
+    let (mode, inode): (u32, u64) = (field!(file, file_mode), field!(file, file_inode));
+    if mode & (FMODE_WRITE | FMODE_CREATED) == 0 {
+        return 0;
+    }
+    let permissions: u16 = field!(inode, inode_mode);
+    let format = permissions & S_IFMT;
+    if format != S_IFREG && format != S_IFBLK && format != S_IFCHR {
+        return 0;
+    }
+    let dentry: u64 = read(file + offset!(file_path) + offset!(path_dentry));
+    let executable = mode & FMODE_CREATED != 0 && format == S_IFREG && permissions & ANY_EXECUTE != 0;
+    if !executable && !is_telling(inode, format, dentry) {
+        return 0;
+    }
+    let by_fanotify = watch::of(inode) & (WANT_CHANGE | WANT_READ) | watch::of_parent(dentry) & (WANT_TREE | WANT_ENTRIES);
+    if by_fanotify == 0 && !watch::is_ignored(Kind::FileOpen, dentry) {
+        tell(file, inode, 0);
     }
     0
 }

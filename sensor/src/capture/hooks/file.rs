@@ -28,12 +28,18 @@ pub(super) const HOOKS: &[Hook] = &[
             },
             Tier {
                 name: "fanotify",
-                programs: &[fanotify(
-                    libc::FAN_OPEN | libc::FAN_CLOSE_WRITE | libc::FAN_CLOSE_NOWRITE | libc::FAN_MODIFY | libc::FAN_CREATE,
-                )],
+                programs: &[
+                    fanotify(libc::FAN_OPEN | libc::FAN_CLOSE_WRITE | libc::FAN_CLOSE_NOWRITE | libc::FAN_MODIFY | libc::FAN_CREATE),
+                    // What is telling wherever it is: executables that appear, block devices, pseudo files.
+                    syscall("sys_exit_open", "sys_exit_open"),
+                    syscall("sys_exit_open", "sys_exit_openat"),
+                    syscall("sys_exit_open", "sys_exit_openat2"),
+                    syscall("sys_exit_open", "sys_exit_creat"),
+                ],
                 blind: Some(
-                    "executables created, block devices and pseudo files (/proc/PID/mem, tracefs, debugfs) opened for writing outside of watched folders; \
-                 flags of what was closed again at once; how often (the kernel merges)",
+                    "executables created, block devices and pseudo files (/proc/PID/mem, tracefs, debugfs) opened for writing outside of watched folders \
+                 by io_uring, 32-bit (int 0x80) callers or open_by_handle_at; of watched files the flags of what was closed again at once, and how often \
+                 (the kernel merges)",
                 ),
             },
         ],

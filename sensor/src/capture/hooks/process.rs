@@ -149,7 +149,7 @@ pub(super) const HOOKS: &[Hook] = &[
                     syscall("sys_exit_access", "sys_exit_process_vm_writev"),
                     syscall("sys_exit_access", "sys_exit_pidfd_getfd"),
                 ],
-                blind: Some("/proc/<pid>/mem that is opened to be written, and access by 32-bit (int 0x80) callers"),
+                blind: Some("/proc/<pid>/mem that is opened (to be written is told by file.open), and access by 32-bit (int 0x80) callers"),
             },
         ],
         without: "processes that trace others, write their memory or take their descriptors",
