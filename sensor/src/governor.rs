@@ -2,7 +2,7 @@
 //! below the ceiling again.
 //!
 //! A token bucket: credit grows with time at the rate of the limit, up to what a burst may take, and processor time is paid from it.
-//! While the credit is gone, connects, accepts and failed execs are left out, and counted as `shed`. What must not be lost never is.
+//! While the credit is gone, bulk kinds (connections, failed execs, writes of files) are left out, and counted as `shed`. What must not be lost never is.
 //! The time that the kernel programs take is that of the workload's own threads and is not in this account.
 
 use std::time::Duration;

@@ -687,7 +687,7 @@ impl<S: Sink> Pipeline<S> {
         self.shedding = shed;
         match self.shed.set(0, u32::from(shed), 0) {
             Ok(()) if shed => tracing::warn!(
-                "Bartizan is at its CPU ceiling (sensor.cpu_limit): connects, accepts and failed execs are left out and counted"
+                "Bartizan is at its CPU ceiling (sensor.cpu_limit): bulk kinds (connections, failed execs, writes of files) are left out and counted"
             ),
             Ok(()) => tracing::info!("Bartizan is below its CPU ceiling again: everything is taken"),
             Err(error) => tracing::error!(%error, "the kernel cannot be told to leave bulk kinds out"),

@@ -11,6 +11,8 @@ const PROG_ATTACH: u32 = 8;
 const PROG_DETACH: u32 = 9;
 const RAW_TRACEPOINT_OPEN: u32 = 17;
 const LINK_CREATE: u32 = 28;
+/// `enum bpf_prog_type`: what is attached to tracepoints by their text form, as those of system calls are.
+const PROG_TYPE_TRACEPOINT: u32 = 5;
 
 /// `r0 = value; exit`.
 pub fn returns(value: i32) -> [u64; 2] {
@@ -116,4 +118,19 @@ fn told(program: BorrowedFd<'_>, name: &str) -> String {
     let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_raw_fd())).expect("an open descriptor");
     let line = text.lines().find_map(|line| line.strip_prefix(name));
     line.unwrap_or_else(|| panic!("no program: {text}")).trim().to_owned()
+}
+
+/// How many links process `pid` has to tracepoints by their text form, as the kernel says of its descriptors.
+///
+/// # Panics
+/// The process has no descriptors that can be listed.
+pub fn tracepoint_links_of(pid: u32) -> usize {
+    let folder = std::fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap_or_else(|error| panic!("descriptors of {pid}: {error}"));
+    // One that was closed meanwhile is none.
+    let texts: Vec<String> = folder.flatten().filter_map(|entry| std::fs::read_to_string(entry.path()).ok()).collect();
+    let field = |text: &str, name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u32>().ok());
+    let is_of_type = |text: &&String| field(text, "prog_type:") == Some(PROG_TYPE_TRACEPOINT);
+    let programs: Vec<u32> = texts.iter().filter(is_of_type).filter_map(|text| field(text, "prog_id:")).collect();
+    let is_link = |text: &&String| text.contains("link_id:") && field(text, "prog_id:").is_some_and(|id| programs.contains(&id));
+    texts.iter().filter(is_link).count()
 }

@@ -251,3 +251,18 @@ fn z_what_lockdown_refuses_is_told_and_its_mode_too() {
     assert!(told.contains(&json!(["mode", null, "integrity", "none", "unknown"])), "{told:#?}");
     assert!(told.contains(&json!(["refused", "kexec", null, null, "failure"])), "{told:#?}");
 }
+
+#[test]
+fn in_the_best_tiers_no_system_call_is_traced() {
+    let status = |sensor: &Sensor| {
+        let hooks = sensor.status_json()["hooks"].clone();
+        let hooks = hooks.as_array().expect("hooks").clone();
+        hooks.iter().filter(|hook| hook["tier"] == "syscall_tracepoint").map(|hook| hook["name"].clone()).collect::<Vec<_>>()
+    };
+    let best = Sensor::start();
+    assert_eq!((bpf::tracepoint_links_of(best.pid()), status(&best)), (0, Vec::new()));
+    drop(best);
+    // A twin with one hook in its fallback: the kernel does say where programs are.
+    let other = Sensor::with().arg("--disable-hook").arg("process_groups:fexit").start();
+    assert_eq!((bpf::tracepoint_links_of(other.pid()), status(&other)), (2, vec![json!("process_groups")]));
+}

@@ -269,7 +269,7 @@ fn kinds(kinds: &[KindCount]) -> Vec<Row> {
         let mut notes: Vec<String> = count.lost_records().map(|(reason, lost)| format!("{}: {lost}", escape(reason))).collect();
         notes.extend((*unknown_result > 0).then(|| format!("told without a result: {unknown_result}")));
         notes.extend((*filtered_self > 0).then(|| format!("Bartizan's own, left out: {filtered_self}")));
-        notes.extend((*filtered > 0).then(|| format!("left out by sensor.ignore: {filtered}")));
+        notes.extend((*filtered > 0).then(|| format!("left out by configuration: {filtered}")));
         rows.push(row([escape(kind), received.to_string(), total.to_string(), notes.join(", ")]).colour_if(total > 0, Paint::red));
     }
     rows
@@ -413,7 +413,7 @@ mod tests {
         );
         assert!(
             page.contains(
-                "\n  process.exec  1000      0     told without a result: 4, Bartizan's own, left out: 2, left out by sensor.ignore: 8\n"
+                "\n  process.exec  1000      0     told without a result: 4, Bartizan's own, left out: 2, left out by configuration: 8\n"
             ),
             "{page}"
         );

@@ -47,7 +47,7 @@ impl StatusReport {
         }
         if self.cpu.shedding {
             reasons.push(format!(
-                "Bartizan is at its CPU ceiling of {} % of a processor and leaves connects, accepts and failed execs out: raise sensor.cpu_limit, or see which program makes so many.",
+                "Bartizan is at its CPU ceiling of {} % of a processor and leaves bulk kinds (connections, failed execs, writes of files) out: raise sensor.cpu_limit, or see which program makes so many.",
                 self.cpu.limit_percent
             ));
         }

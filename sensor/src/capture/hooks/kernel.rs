@@ -153,7 +153,7 @@ pub(super) const HOOKS: &[Hook] = &[
             programs: &[program("fexit_locked_down", Attach::Fexit("security_locked_down", &["enum lockdown_reason"]))],
             blind: None,
         }],
-        without: "what lockdown refuses (its mode is looked at once a minute)",
+        without: "what lockdown refuses (its mode is looked at every two seconds)",
         costs: &[],
     },
     Hook {
