@@ -109,6 +109,8 @@ pub struct SensorConfig {
     pub hash_rate: u64,
     /// What is left out before a record is made of it.
     pub ignore: Vec<IgnoreEntry>,
+    /// Of these kinds only what an entry is met by is told.
+    pub only: Vec<IgnoreEntry>,
 }
 
 /// `[streams]`: retention.
@@ -180,11 +182,18 @@ impl Default for SensorConfig {
             hash_max: 64 << 20,
             hash_rate: 32 << 20,
             ignore: Vec::new(),
+            only: Vec::new(),
         }
     }
 }
 
 impl SensorConfig {
+    /// The entries of `ignore` and of `only`.
+    fn left_out(&self) -> Vec<IgnoreEntry> {
+        let only = self.only.iter().map(|entry| IgnoreEntry { only: true, ..entry.clone() });
+        self.ignore.iter().cloned().chain(only).collect()
+    }
+
     /// What the kernel's side is to be.
     pub fn load(&self, files: &FilesConfig) -> LoadConfig {
         LoadConfig {
@@ -194,7 +203,7 @@ impl SensorConfig {
             bulk_wakeup: self.ring_bulk_wakeup,
             files_everywhere: files.everywhere,
             files_ignored: !files.ignore.is_empty(),
-            ignore: self.ignore.clone(),
+            ignore: self.left_out(),
             btf: None,
         }
     }
@@ -271,7 +280,7 @@ impl Config {
         if !self.sensor.runtime_root.is_absolute() {
             return Err(format!("sensor.runtime_root {:?} is not an absolute path: begin it with /", self.sensor.runtime_root));
         }
-        ignore::validate(&self.sensor.ignore)?;
+        ignore::validate(&self.sensor.left_out())?;
         self.files.validate()?;
         self.redaction.validate().map_err(|error| error.to_string())?;
         self.detectors.validate().map_err(|error| error.to_string())?;

@@ -234,8 +234,13 @@ fn files(report: &FilesReport) -> FilesStatus {
 }
 
 fn ignored(report: &IgnoreReport) -> IgnoreStatus {
-    let IgnoreReport { kinds, conditions, missing } = report;
-    IgnoreStatus { kinds: kinds.iter().map(|kind| (*kind).to_owned()).collect(), conditions: conditions.clone(), missing: missing.clone() }
+    let IgnoreReport { only, kinds, conditions, missing } = report;
+    IgnoreStatus {
+        only: *only,
+        kinds: kinds.iter().map(|kind| (*kind).to_owned()).collect(),
+        conditions: conditions.clone(),
+        missing: missing.clone(),
+    }
 }
 
 fn auth(counts: &Counts) -> AuthStatus {

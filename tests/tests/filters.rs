@@ -33,7 +33,6 @@ impl Stage {
         fs::create_dir_all(folder.join("watched/cache/deep")).expect("a folder");
         fs::copy(BASH, folder.join("left-out")).expect("a copy of bash");
         let name = format!("bz-ignore-{}", std::process::id());
-        let group = ControlGroup::new(&name);
         let path = folder.path().display();
         let config = format!(
             "[files]\nextra_watch = [\"{path}/watched\"]\nignore = [\"{path}/*/cache\", \"{path}/nowhere\"]\n\
@@ -43,7 +42,18 @@ impl Stage {
              [[sensor.ignore]]\nkinds = [\"network.connect\", \"network.flow_end\", \"network.probe\"]\nnetwork = [\"127.77.0.0/16\"]\n\
              [[sensor.ignore]]\nkinds = [\"network.connect\"]\nuid = [{ONLY_THERE}]\nnetwork = [\"127.78.0.0/16\"]\n"
         );
-        let sensor = Sensor::with().config(&config).start();
+        Self::in_folder(folder, ControlGroup::new(&name), &config)
+    }
+
+    /// A sensor with this configuration.
+    #[track_caller]
+    fn with(config: &str) -> Self {
+        Self::in_folder(Folder::new(), ControlGroup::new(&format!("bz-only-{}", std::process::id())), config)
+    }
+
+    #[track_caller]
+    fn in_folder(folder: Folder, group: ControlGroup, config: &str) -> Self {
+        let sensor = Sensor::with().config(config).start();
         // Every program of this kernel is loaded with all of it.
         let hooks = sensor.status_json()["hooks"].clone();
         assert!(hooks.as_array().is_some_and(|hooks| hooks.iter().all(|hook| hook["state"] != "failed")), "{hooks:#}");
@@ -238,4 +248,40 @@ fn of_an_ignored_folder_nothing_is_told_but_what_goes_out_of_it() {
     let files = stage.sensor.status_json()["files"].clone();
     assert_eq!(files["ignored"], 1, "{files:#}");
     assert!(files["ignored_missing"][0].as_str().is_some_and(|path| path.ends_with("/nowhere")), "{files:#}");
+}
+
+/// Only these are told of.
+const TOLD: u32 = 64_997;
+
+#[test]
+fn of_some_kinds_only_what_is_named_is_told_and_the_rest_is_counted() {
+    let config = format!(
+        "[[sensor.only]]\nkinds = [\"network.*\"]\nuid = [{TOLD}]\n\
+         [[sensor.only]]\nkinds = [\"network.*\"]\nnetwork = [\"127.79.0.0/16\"]\n\
+         [[sensor.ignore]]\nkinds = [\"network.http\"]\nnetwork = [\"127.79.1.0/24\"]\n"
+    );
+    let mut stage = Stage::with(&config);
+    let by = |stage: &Stage, user: u32, host: &str| {
+        let mut command = stage.by(Path::new(BASH), host);
+        command.uid(user);
+        stage.asks(command)
+    };
+    let named = by(&stage, TOLD, "127.0.0.1");
+    let other = by(&stage, ONLY_THERE, "127.0.0.1");
+    let by_peer = by(&stage, ONLY_THERE, "127.79.0.1");
+    let named_and_left_out = by(&stage, ONLY_THERE, "127.79.1.1");
+    stage.sensor.settle();
+    wait_until("the ends of the connections", || {
+        stage.told(named, ["network.flow_end"]) == [1] && stage.told(by_peer, ["network.flow_end"]) == [1]
+    });
+    assert_eq!(stage.told(named, KINDS), [1, 1, 1, 1]);
+    assert_eq!(stage.told(other, KINDS), [1, 0, 0, 0], "the exec is always told");
+    assert_eq!(stage.told(by_peer, KINDS), [1, 1, 1, 1]);
+    assert_eq!(stage.told(named_and_left_out, KINDS), [1, 1, 0, 1], "what is left out stays so");
+    for kind in ["network.connect", "network.http", "network.flow_end"] {
+        assert!(stage.filtered(kind) >= 1, "{kind}");
+    }
+    let status = stage.sensor.status_json();
+    let entries: Vec<&Value> = status["ignore"].as_array().expect("entries").iter().map(|entry| &entry["only"]).collect();
+    assert_eq!(entries, [false, true, true]);
 }

@@ -1,4 +1,4 @@
-//! What the configuration has left out before a record is made (`[[sensor.ignore]]`).
+//! What the configuration has left out before a record is made (`[[sensor.ignore]]`, `[[sensor.only]]`).
 
 use super::KINDS_MAX;
 
@@ -15,7 +15,7 @@ pub const IGNORE_PREFIX_BITS: u32 = 128;
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ignore {
-    /// By kind as a number: entries that leave it out.
+    /// By kind as a number: entries that are for it.
     pub kinds: [u64; KINDS_MAX],
     /// Entries that name executables.
     pub exe: u64,
@@ -25,11 +25,13 @@ pub struct Ignore {
     pub cgroup: u64,
     /// Entries that name networks.
     pub network: u64,
+    /// Entries that say what is told; the others say what is left out.
+    pub only: u64,
 }
 
 impl Ignore {
     /// Nothing is left out.
-    pub const NOTHING: Self = Self { kinds: [0; KINDS_MAX], exe: 0, uid: 0, cgroup: 0, network: 0 };
+    pub const NOTHING: Self = Self { kinds: [0; KINDS_MAX], exe: 0, uid: 0, cgroup: 0, network: 0, only: 0 };
 }
 
-const _: () = assert!(size_of::<Ignore>() == (KINDS_MAX + 4) * 8, "no padding");
+const _: () = assert!(size_of::<Ignore>() == (KINDS_MAX + 5) * 8, "no padding");

@@ -146,9 +146,12 @@ pub(super) fn completed(sk: Known) {
         }
     }
     // What is left out at its SYN is nobody else's connection either.
-    let entries = ignore::of_kind(Kind::Syn as u16) & ignore::met_by_nobody();
-    if entries != 0 && ignore::with_peer(entries, &key.source, key.family == u32::from(AF_INET6)) != 0 {
-        return;
+    let entries = ignore::of_kind(Kind::Syn as u16);
+    if entries != 0 {
+        let met = ignore::with_peer(entries & ignore::met_by_nobody(), &key.source, key.family == u32::from(AF_INET6));
+        if ignore::leave_out(entries, met) {
+            return;
+        }
     }
     let gathered = SYNS.get_ptr_mut(&key).or_else(|| SYN_OTHERS.get_ptr_mut(&OTHERS));
     if let Some(gathered) = gathered {

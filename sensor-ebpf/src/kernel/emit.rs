@@ -83,31 +83,31 @@ pub(crate) fn is_self(kind: Kind, tgid: u32) -> bool {
 #[inline(always)]
 pub(crate) fn is_ignored(kind: Kind, current: impl Object) -> bool {
     let entries = ignore::without_peer(kind as u16);
-    entries != 0 && counted(kind as u16, entries & ignore::met_by(current))
+    entries != 0 && counted(kind as u16, ignore::leave_out(entries, entries & ignore::met_by(current)))
 }
 
 /// Whether the configuration leaves a record of `kind` out whose owner met the conditions of `met`, and whose peer is the one of the socket
 /// `sk`; if so it is counted.
 #[inline(always)]
 pub(crate) fn is_ignored_socket(kind: u16, met: u64, sk: impl Object) -> bool {
-    let entries = ignore::of_kind(kind) & met;
-    entries != 0 && counted(kind, ignore::with_socket(entries, sk.address()))
+    let entries = ignore::of_kind(kind);
+    entries != 0 && counted(kind, ignore::leave_out(entries, ignore::with_socket(entries & met, sk.address())))
 }
 
 /// Likewise, where the peer's address is at hand (IPv4 in the first four bytes).
 #[inline(always)]
 pub(crate) fn is_ignored_peer(kind: u16, met: u64, peer: &[u8; 16], is_v6: bool) -> bool {
-    let entries = ignore::of_kind(kind) & met;
-    entries != 0 && counted(kind, ignore::with_peer(entries, peer, is_v6))
+    let entries = ignore::of_kind(kind);
+    entries != 0 && counted(kind, ignore::leave_out(entries, ignore::with_peer(entries & met, peer, is_v6)))
 }
 
-/// Counts a record as filtered, when some entry says so.
+/// Counts a record as filtered, when it is left out.
 #[inline(always)]
-fn counted(kind: u16, entries: u64) -> bool {
-    if entries != 0 {
+fn counted(kind: u16, left_out: bool) -> bool {
+    if left_out {
         count_raw(kind, Count::Filtered);
     }
-    entries != 0
+    left_out
 }
 
 /// Sends a record without a tail about `current`, unless it is Bartizan itself, or left out by configuration, or a bulk record

@@ -23,7 +23,7 @@ macro_rules! word {
     };
 }
 
-/// Entries that leave this kind out.
+/// Entries that are for this kind.
 #[inline(always)]
 pub(crate) fn of_kind(kind: u16) -> u64 {
     const { assert!(KINDS_MAX == 128) };
@@ -38,10 +38,18 @@ pub(crate) fn without_peer(kind: u16) -> u64 {
     of_kind(kind) & !word!(network)
 }
 
-/// Entries that ask for nothing of a process: what is left out when it is not known whose it is.
+/// Entries that are taken as met when it is not known whose a record is: those that ask for nothing of a process, and those that say what is
+/// told. What is not known is told.
 #[inline(always)]
 pub(crate) fn met_by_nobody() -> u64 {
-    !(word!(exe) | word!(uid) | word!(cgroup))
+    !(word!(exe) | word!(uid) | word!(cgroup)) | word!(only)
+}
+
+/// Whether a record is left out: `entries` are for its kind, and of those `met` have all their conditions met.
+#[inline(always)]
+pub(crate) fn leave_out(entries: u64, met: u64) -> bool {
+    let only = word!(only);
+    met & !only != 0 || (entries & only != 0 && met & only == 0)
 }
 
 /// Entries of whose conditions `task` meets those on processes.

@@ -46,7 +46,9 @@ pub(crate) fn render(report: &StatusReport, verdict: &Verdict, paint: Paint) -> 
     page.list("Records", lines(&kinds(&report.kinds), paint).into_iter().chain(skipped));
     page.list("Libraries", report.libraries.iter().map(|library| self::library(library, paint)));
     page.list("Watched files", files(&report.files, paint));
-    page.list("Left out by configuration (sensor.ignore)", report.ignore.iter().flat_map(|entry| ignored(entry, paint)));
+    let entries = |only: bool| report.ignore.iter().filter(move |entry| entry.only == only).flat_map(|entry| ignored(entry, paint));
+    page.list("Left out by configuration (sensor.ignore)", entries(false));
+    page.list("All that is told of some kinds (sensor.only)", entries(true));
     page.section("Streams", streams(&report.streams));
     page.text.extend(report.budget.iter().map(|budget| format!("\n  {}", budget::budget(budget))));
     page.section("Consumers", consumers(&report.consumers));
@@ -230,7 +232,7 @@ fn files(status: &FilesStatus, paint: Paint) -> Vec<String> {
 }
 
 fn ignored(entry: &IgnoreStatus, paint: Paint) -> Vec<String> {
-    let IgnoreStatus { kinds, conditions, missing } = entry;
+    let IgnoreStatus { only: _, kinds, conditions, missing } = entry;
     let kinds: Vec<String> = kinds.iter().map(|kind| escape(kind)).collect();
     let mut lines = vec![format!("{}: {}", escape(conditions), kinds.join(", "))];
     lines.extend(missing.iter().map(|missing| paint.yellow(&format!("matches nothing now: {}", escape(missing)))));
@@ -399,11 +401,15 @@ mod tests {
         report.kinds[0].filtered_self = 2;
         report.kinds[0].unknown_result = 4;
         report.kinds[0].filtered = 8;
-        report.ignore = vec![IgnoreStatus {
-            kinds: vec!["network.connect".into(), "network.tls".into()],
-            conditions: "exe /x; uid 33".into(),
-            missing: vec!["exe /x: No such file or directory".into()],
-        }];
+        report.ignore = vec![
+            IgnoreStatus {
+                only: false,
+                kinds: vec!["network.connect".into(), "network.tls".into()],
+                conditions: "exe /x; uid 33".into(),
+                missing: vec!["exe /x: No such file or directory".into()],
+            },
+            IgnoreStatus { only: true, kinds: vec!["file.write".into()], conditions: "uid 7".into(), missing: Vec::new() },
+        ];
         report.problems = vec!["3 records could not be decoded; the first: kind 99 is not known.".into()];
         let page = page(&report);
         assert!(page.starts_with("Bartizan works as well as this kernel allows."), "{page}");
@@ -419,6 +425,7 @@ mod tests {
         );
         let expected = "\n\nLeft out by configuration (sensor.ignore)\n  exe /x; uid 33: network.connect, network.tls\n  matches nothing now: exe /x: No such";
         assert!(page.contains(expected), "{page}");
+        assert!(page.contains("\n\nAll that is told of some kinds (sensor.only)\n  uid 7: file.write\n"), "{page}");
     }
 
     #[test]
@@ -456,7 +463,7 @@ mod tests {
         evil.detectors = serde_json::json!({ text: [text], "detectors": [detector], "first_undecodable": text });
         evil.correlation = serde_json::json!({ text: [text], "first_undecodable": text, "state": { "tables": [{ "name": text }] } });
         evil.problems = vec![text.into()];
-        evil.ignore = vec![IgnoreStatus { kinds: vec![text.into()], conditions: text.into(), missing: vec![text.into()] }];
+        evil.ignore = vec![IgnoreStatus { only: true, kinds: vec![text.into()], conditions: text.into(), missing: vec![text.into()] }];
         evil.containers.last_failure = Some(text.into());
         evil.kinds.push(KindCount { lost: [("recursion".into(), 3)].into(), ..KindCount::new(text) });
         evil.blind[0].hook = text.into();

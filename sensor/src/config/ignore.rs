@@ -1,4 +1,4 @@
-//! `[[sensor.ignore]]`: what is left out before a record is made of it.
+//! `[[sensor.ignore]]` and `[[sensor.only]]`: what is left out before a record is made of it.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,7 +11,8 @@ use serde::Deserialize;
 
 use crate::capture::files::matches;
 
-/// One entry: records of these kinds are left out where all conditions hold that are given, each by one of its values.
+/// One entry: records of these kinds are left out where all conditions hold that are given, each by one of its values. Of `sensor.only` the
+/// records of these kinds are left out for which that is so of none of its entries.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct IgnoreEntry {
@@ -25,6 +26,9 @@ pub struct IgnoreEntry {
     pub cgroup: Vec<String>,
     /// Networks of the peer.
     pub network: Vec<Network>,
+    /// It is one of `sensor.only`.
+    #[serde(skip)]
+    pub only: bool,
 }
 
 /// Kinds that have a peer.
@@ -52,7 +56,7 @@ pub(crate) fn can_be_left_out(kind: &str) -> bool {
 impl IgnoreEntry {
     /// Whether it asks for something of the process.
     fn asks_for_process(&self) -> bool {
-        let Self { kinds: _, exe, uid, cgroup, network: _ } = self;
+        let Self { kinds: _, exe, uid, cgroup, network: _, only: _ } = self;
         !(exe.is_empty() && uid.is_empty() && cgroup.is_empty())
     }
 
@@ -93,7 +97,7 @@ impl IgnoreEntry {
 
     /// Its conditions, for reading: `exe /usr/bin/curl; uid 33`.
     pub fn conditions(&self) -> String {
-        let Self { kinds: _, exe, uid, cgroup, network } = self;
+        let Self { kinds: _, exe, uid, cgroup, network, only: _ } = self;
         let list = |name: &str, values: Vec<String>| (!values.is_empty()).then(|| format!("{name} {}", values.join(", ")));
         [
             list("exe", exe.iter().map(|path| path.display().to_string()).collect()),
@@ -108,7 +112,7 @@ impl IgnoreEntry {
     }
 
     fn validate(&self) -> Result<(), String> {
-        let Self { kinds, exe, uid: _, cgroup, network } = self;
+        let Self { kinds, exe, uid: _, cgroup, network, only: _ } = self;
         if kinds.is_empty() {
             return Err("an entry names no kinds: write which, such as kinds = [\"network.*\"]".to_owned());
         }
@@ -138,12 +142,12 @@ impl IgnoreEntry {
 pub fn validate(entries: &[IgnoreEntry]) -> Result<(), String> {
     if entries.len() > IGNORE_MAX {
         return Err(format!(
-            "sensor.ignore has {} entries and {IGNORE_MAX} are allowed: put those with one condition together",
+            "sensor.ignore and sensor.only have {} entries and {IGNORE_MAX} are allowed: put those with one condition together",
             entries.len()
         ));
     }
     for entry in entries {
-        entry.validate().map_err(|why| format!("sensor.ignore: {why}"))?;
+        entry.validate().map_err(|why| format!("{}: {why}", if entry.only { "sensor.only" } else { "sensor.ignore" }))?;
     }
     let count = |of: fn(&IgnoreEntry) -> usize| entries.iter().map(of).sum::<usize>();
     let counts = [
@@ -153,7 +157,7 @@ pub fn validate(entries: &[IgnoreEntry]) -> Result<(), String> {
         ("network", count(|e| e.network.len())),
     ];
     match counts.into_iter().find(|(_, count)| *count > IGNORE_CONDITIONS_MAX as usize) {
-        Some((name, count)) => Err(format!("sensor.ignore names {count} of {name} and {IGNORE_CONDITIONS_MAX} are allowed")),
+        Some((name, count)) => Err(format!("sensor.ignore and sensor.only name {count} of {name} and {IGNORE_CONDITIONS_MAX} are allowed")),
         None => Ok(()),
     }
 }

@@ -3,7 +3,7 @@
 /// How every kind that can be left out by configuration is evaded, in the form of [`EVASIONS`].
 pub(super) const LEFT_OUT: (&str, &str, &str) = (
     "",
-    "being, or running inside of, what an entry of `sensor.ignore` names for this kind",
+    "being, or running inside of, what an entry of `sensor.ignore` names for this kind, or nothing that `sensor.only` names",
     "the exec and the identity of the process are always told; `status` counts what is left out",
 );
 

@@ -159,10 +159,12 @@ pub struct FilesStatus {
     pub file_systems: Vec<String>,
 }
 
-/// An entry of `sensor.ignore`.
+/// An entry of `sensor.ignore` or of `sensor.only`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct IgnoreStatus {
-    /// Kinds that it leaves out.
+    /// It is of `sensor.only`: of these kinds only what meets the conditions is told; else what meets them is left out.
+    pub only: bool,
+    /// Kinds that it is for.
     pub kinds: Vec<String>,
     /// Under which conditions, for reading.
     pub conditions: String,

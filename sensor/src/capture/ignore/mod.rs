@@ -1,4 +1,4 @@
-//! What the configuration leaves out (`[[sensor.ignore]]`): the kernel's maps of it, kept up to date, and the same judgement for what fanotify
+//! What the configuration leaves out (`[[sensor.ignore]]`, `[[sensor.only]]`): the kernel's maps of it, kept up to date, and the same judgement for what fanotify
 //! tells.
 //!
 //! Invariants worth naming:
@@ -47,7 +47,9 @@ pub struct Maps {
 /// One entry, for the status.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IgnoreReport {
-    /// What it leaves out.
+    /// Of these only what meets the conditions is told; else what meets them is left out.
+    pub only: bool,
+    /// What it is for.
     pub kinds: Vec<&'static str>,
     /// Under which conditions.
     pub conditions: String,
@@ -89,7 +91,8 @@ pub fn global(entries: &[IgnoreEntry]) -> Global {
                 *word |= bit;
             }
         }
-        let IgnoreEntry { kinds: _, exe, uid, cgroup, network } = config;
+        let IgnoreEntry { kinds: _, exe, uid, cgroup, network, only } = config;
+        global.only |= u64::from(*only) << index;
         let conditions = [
             (&mut global.exe, exe.is_empty()),
             (&mut global.uid, uid.is_empty()),
@@ -165,7 +168,7 @@ impl Ignoring {
                     Err(why) => missing.push(format!("cgroup {path}: {why}")),
                 }
             }
-            self.report.push(IgnoreReport { kinds: kinds.clone(), conditions: config.conditions(), missing });
+            self.report.push(IgnoreReport { only: config.only, kinds: kinds.clone(), conditions: config.conditions(), missing });
         }
         bring(&mut maps.exes, &mut self.exes, exes, Key).map_err(|error| ("IGNORE_EXES", error))?;
         bring(&mut maps.cgroups, &mut self.cgroups, cgroups, |id| id).map_err(|error| ("IGNORE_CGROUPS", error))
@@ -173,14 +176,19 @@ impl Ignoring {
 
     /// Whether an event of `kind` by the process `pid`, which no program of the kernel has judged, is left out.
     pub fn leaves_out(&self, kind: &str, pid: u32) -> bool {
-        let mut entries =
-            self.entries.iter().enumerate().filter(|(_, entry)| entry.kinds.contains(&kind) && entry.config.network.is_empty());
-        entries.any(|(index, Entry { kinds: _, config })| {
-            let IgnoreEntry { kinds: _, exe, uid, cgroup, network: _ } = config;
+        let entries =
+            || self.entries.iter().enumerate().filter(|(_, entry)| entry.kinds.contains(&kind) && entry.config.network.is_empty());
+        let is_met = |(index, Entry { kinds: _, config }): (usize, &Entry)| {
+            let IgnoreEntry { kinds: _, exe, uid, cgroup, network: _, only: _ } = config;
             (exe.is_empty() || self.runs(pid, 1 << index))
                 && (uid.is_empty() || is_of(pid, uid))
                 && (cgroup.is_empty() || is_in(pid, cgroup))
-        })
+        };
+        if entries().filter(|(_, entry)| !entry.config.only).any(is_met) {
+            return true;
+        }
+        let mut only = entries().filter(|(_, entry)| entry.config.only).peekable();
+        only.peek().is_some() && !only.any(is_met) && Path::new("/proc").join(pid.to_string()).exists()
     }
 
     /// Whether the process runs a file of the entries `bits`.
