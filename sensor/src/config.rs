@@ -385,7 +385,7 @@ mod tests {
             "data_dir = \"/srv/b\"\n[sensor]\ndisable_hooks = [\"exec\"]\nring_priority = \"8 MiB\"\nring_bulk = 1048576\n\
              ring_gather = \"5ms\"\nring_bulk_wakeup = 10\nprocess_table = 2048\nheartbeat = \"30s\"\ncpu_limit = 25\nruntime_root = \"/host\"\nenvironment = [\"LD_*\", \"ENV\"]\n\
              hash_max = 0\nhash_rate = \"1 MiB\"\n[[sensor.ignore]]\nkinds = [\"network.*\"]\nexe = [\"/x\"]\nuid = [33]\n\
-             cgroup = [\"/a/b\"]\nnetwork = [\"10.0.0.0/8\"]\n[streams.events]\nmax_age = \"1d\"\nmax_bytes = \"1 GiB\"\n\
+             cgroup = [\"/a/b\"]\nnetwork = [\"10.0.0.0/8\"]\n[[sensor.only]]\nkinds = [\"file.write\"]\nuid = [7]\n[streams.events]\nmax_age = \"1d\"\nmax_bytes = \"1 GiB\"\n\
              sync_interval = \"250ms\"\n[streams.alerts]\nmax_age = \"90d\"\nmax_bytes = \"64 MiB\"\n\
              [[forward]]\nname = \"siem\"\ntype = \"syslog\"\naddress = \"siem:514\"\n",
         )
@@ -410,7 +410,9 @@ mod tests {
                 uid: vec![33],
                 cgroup: vec!["/a/b".into()],
                 network: vec!["10.0.0.0/8".parse().expect("a network")],
+                only: false,
             }],
+            only: vec![IgnoreEntry { kinds: vec!["file.write".into()], uid: vec![7], ..IgnoreEntry::default() }],
         };
         assert_eq!(config.sensor, sensor);
         let bus = config.bus(&config.events_budget());
@@ -441,6 +443,7 @@ mod tests {
             ("[sensor]\nring_bulk_wakeup = 0", "key `sensor.ring_bulk_wakeup`: 0 is out of range: 1 to 90 are allowed"),
             ("[sensor]\nring_bulk_wakeup = 91", "91 is out of range"),
             ("[[sensor.ignore]]\nkinds = [\"process.exec\"]\nuid = [1]", "sensor.ignore: process.exec cannot be left out"),
+            ("[[sensor.only]]\nkinds = [\"process.exec\"]\nuid = [1]", "sensor.only: process.exec cannot be left out"),
             ("[[sensor.ignore]]\nnetwork = [\"10.0.0.1/8\"]", "write 10.0.0.0/8"),
             ("[[sensor.ignore]]\npath = \"/x\"", "unknown field `path`"),
             ("[sensor]\nring_bulk = -1", "a size such as \"2 GiB\""),

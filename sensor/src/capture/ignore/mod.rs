@@ -241,6 +241,8 @@ fn is_in(pid: u32, cgroups: &[String]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use bartizan_sensor_ebpf::abi::Kind;
+
     use super::*;
 
     fn entry(kinds: &[&str]) -> IgnoreEntry {
@@ -254,7 +256,6 @@ mod tests {
 
     #[test]
     fn each_entry_has_its_bit_at_its_kinds_and_conditions() {
-        use bartizan_sensor_ebpf::abi::Kind;
         let by_peer = IgnoreEntry { network: vec!["10.0.0.0/8".parse().unwrap()], ..entry(&["network.connect"]) };
         let by_process = IgnoreEntry { exe: vec!["/x".into()], uid: vec![1], ..entry(&["file.write", "network.*"]) };
         let Global(global) = global(&[by_peer, by_process]);
@@ -263,23 +264,49 @@ mod tests {
         assert_eq!((global.exe, global.uid, global.cgroup, global.network), (2, 2, 0, 1));
     }
 
+    /// These entries, with this test's own program at the first.
+    fn ignoring(entries: &[IgnoreEntry]) -> Ignoring {
+        let own = std::env::current_exe().unwrap();
+        let exes = HashMap::from([(Devices::read().key(&own, &std::fs::metadata(&own).unwrap()), 1)]);
+        Ignoring {
+            entries: compiled(entries),
+            maps: None,
+            devices: Devices::read(),
+            exes,
+            cgroups: HashMap::new(),
+            root: None,
+            report: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn an_entry_of_what_alone_is_told_leaves_out_whom_it_does_not_name() {
+        let (own, nobody) = (std::process::id(), u32::MAX);
+        let only = |uid: u32| IgnoreEntry { uid: vec![uid], only: true, ..entry(&["file.unlink"]) };
+        let uid = nix::unistd::getuid().as_raw();
+        let judged = |entries: &[IgnoreEntry], pid| ignoring(entries).leaves_out("file.unlink", pid);
+        assert!(!judged(&[only(uid)], own) && judged(&[only(uid + 1)], own));
+        assert!(!judged(&[only(uid + 1), only(uid)], own), "one of them is enough");
+        assert!(!judged(&[only(uid)], nobody), "what is not known is told");
+        assert!(!ignoring(&[only(uid + 1)]).leaves_out("file.rename", own), "of other kinds it says nothing");
+        assert_eq!((global(&[only(uid), entry(&["file.unlink"])]).0.only, global(&[only(uid)]).0.kinds[Kind::FileUnlink as usize]), (1, 1));
+    }
+
     #[test]
     fn what_fanotify_tells_is_judged_by_the_process_that_is_there() {
         let own = std::env::current_exe().unwrap();
-        let mut with = IgnoreEntry { exe: vec![own.clone()], uid: vec![nix::unistd::getuid().as_raw()], ..entry(&["file.unlink"]) };
-        let ignoring = |with: &IgnoreEntry| {
-            let exes = HashMap::from([(Devices::read().key(&own, &std::fs::metadata(&own).unwrap()), 1)]);
-            let entries = compiled(std::slice::from_ref(with));
-            Ignoring { entries, maps: None, devices: Devices::read(), exes, cgroups: HashMap::new(), root: None, report: Vec::new() }
-        };
+        let mut with = IgnoreEntry { exe: vec![own], uid: vec![nix::unistd::getuid().as_raw()], ..entry(&["file.unlink"]) };
         let me = std::process::id();
-        assert!(ignoring(&with).leaves_out("file.unlink", me));
-        assert!(!ignoring(&with).leaves_out("file.rename", me) && !ignoring(&with).leaves_out("file.unlink", 1));
+        assert!(ignoring(std::slice::from_ref(&with)).leaves_out("file.unlink", me));
+        assert!(
+            !ignoring(std::slice::from_ref(&with)).leaves_out("file.rename", me)
+                && !ignoring(std::slice::from_ref(&with)).leaves_out("file.unlink", 1)
+        );
         with.uid = vec![54_321];
-        assert!(!ignoring(&with).leaves_out("file.unlink", me));
+        assert!(!ignoring(std::slice::from_ref(&with)).leaves_out("file.unlink", me));
         with.uid.clear();
         with.cgroup = vec!["/nowhere".into()];
-        assert!(!ignoring(&with).leaves_out("file.unlink", me));
-        assert!(!ignoring(&with).leaves_out("file.unlink", u32::MAX), "it is gone");
+        assert!(!ignoring(std::slice::from_ref(&with)).leaves_out("file.unlink", me));
+        assert!(!ignoring(std::slice::from_ref(&with)).leaves_out("file.unlink", u32::MAX), "it is gone");
     }
 }
