@@ -26,7 +26,7 @@ pub(crate) enum Stage {
     Packages,
     /// Everything that `cargo xtask build` does.
     Build,
-    /// `cargo fmt --check`.
+    /// `cargo fmt --check`, and whether the fuzz targets' lock file has what the crates need.
     Format,
     /// Clippy on every crate, and on the kernel programs for their own target; warnings fail.
     Clippy,
@@ -57,7 +57,7 @@ impl Stage {
         match self {
             Self::Packages => "packages that the tests start programs of; installed or fetched when missing",
             Self::Build => "kernel object and binary, as `cargo xtask build`",
-            Self::Format => "cargo fmt --all --check",
+            Self::Format => "cargo fmt --all --check, and the lock file of the fuzz targets",
             Self::Clippy => "clippy on every crate, and on the kernel programs for their own target; warnings fail",
             Self::Unit => "unit, property and doc tests of all crates",
             Self::Kernel => "on-kernel and end-to-end tests on this machine, as root",
@@ -134,7 +134,7 @@ impl Bench {
         let result = match stage {
             Stage::Packages => packages::ensure(&self.project).map(|done| eprintln!("      {done}")),
             Stage::Build => build::build(&self.project, self.release, &mut Steps::new(build::STEPS)).map(|built| self.built = Some(built)),
-            Stage::Format => command::run(self.project.cargo().args(["fmt", "--all", "--check"]), "run `cargo fmt --all`"),
+            Stage::Format => self.format(&mut report),
             Stage::Clippy => self.clippy(&mut report),
             Stage::Unit => self.unit(&mut report),
             Stage::Kernel => self.kernel(&mut report),
@@ -142,6 +142,14 @@ impl Bench {
         };
         report.note(result);
         report
+    }
+
+    fn format(&self, report: &mut Report) -> Result<()> {
+        // The fuzz targets are a workspace of their own, which no other stage looks at.
+        let mut lock = self.project.cargo();
+        lock.args(["update", "--workspace", "--locked", "--manifest-path"]).arg(self.project.root.join("fuzz/Cargo.toml"));
+        report.note(command::run(&mut lock, "run `cargo update --workspace` in fuzz/, and commit its lock file"));
+        command::run(self.project.cargo().args(["fmt", "--all", "--check"]), "run `cargo fmt --all`")
     }
 
     fn clippy(&self, report: &mut Report) -> Result<()> {
