@@ -19,6 +19,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
+use crate::accounts::Accounts;
 use crate::capture::{HookReport, LoadError, Loaded, hook_names, is_hook_name, load, mounts, seed};
 use crate::config::{Config, SensorConfig};
 use crate::control;
@@ -263,7 +264,8 @@ impl Daemon {
             Vec::new()
         });
         let sink = Intake::new(enricher, events, Arc::clone(&shared.tally), Some(logins));
-        let mut pipeline = Pipeline::new(kernel, &config, Arc::clone(&shared), sink, lookups(&config)?, hasher);
+        let accounts = accounts()?.remembering(&config.data_dir);
+        let mut pipeline = Pipeline::new(kernel, &config, Arc::clone(&shared), sink, lookups(&config)?, hasher, accounts);
         pipeline.begin(start, gap, known_logins, seeds);
 
         let _entered = runtime.enter();
@@ -390,6 +392,11 @@ impl Daemon {
         }
         watched.and(captured).and(ended)
     }
+}
+
+/// The host's account files.
+pub(crate) fn accounts() -> Result<Accounts, DaemonError> {
+    Accounts::below(Path::new("/")).map_err(|source| DaemonError::System { what: "cannot make a key for digests of passwords", source })
 }
 
 /// Starts the reader of the container runtimes' files.

@@ -1,7 +1,6 @@
 //! The capture thread: kernel → [`Input`]s → a [`Sink`], with everything that is lost on the way counted.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -336,7 +335,15 @@ struct Reseed {
 
 impl<S: Sink> Pipeline<S> {
     /// What brings everything that `kernel` tells to `sink`. `hasher` reads executables; `None` when they are not hashed.
-    pub fn new(kernel: Kernel, config: &Config, shared: Arc<Shared>, sink: S, lookups: Lookups, hasher: Option<Worker>) -> Self {
+    pub fn new(
+        kernel: Kernel,
+        config: &Config,
+        shared: Arc<Shared>,
+        sink: S,
+        lookups: Lookups,
+        hasher: Option<Worker>,
+        accounts: Accounts,
+    ) -> Self {
         let Kernel { ebpf, rings, pending, probes, udp_flows, syns, shed, libraries, watch, fanotify, ignoring } = kernel;
         let wanted = seed::is_active(&shared.hooks);
         Self {
@@ -354,7 +361,7 @@ impl<S: Sink> Pipeline<S> {
             syns,
             libraries,
             files: FileWatch::new(&config.files, fanotify, watch),
-            accounts: Accounts::below(Path::new("/")),
+            accounts,
             ignoring,
             shedding: false,
             files_read: None,

@@ -245,3 +245,24 @@ fn a_line_that_a_shell_appends_is_told_as_what_a_tool_adds() {
         "and the write itself"
     );
 }
+
+#[test]
+fn what_became_of_accounts_while_no_sensor_ran_is_told_when_it_is_back() {
+    let mut sensor = Sensor::start();
+    let ann = Throwaway::named("gap");
+    wait_for("the new user", || account(&sensor, &ann.0).iter().any(|told| told[0] == "shadow").then_some(()));
+    sensor.settle();
+    sensor.terminate();
+    run(Command::new(need("usermod", "passwd")).args(["-s", "/bin/false", &ann.0])).ok();
+    ann.give_password("Another-horse-5");
+    sensor.start_again();
+    let told = wait_for("both changes", || {
+        let events = sensor.events_json(&["--kind", "auth.account_change"]);
+        let found = events.into_iter().filter(|event| event["body"]["name"] == ann.0 && event["no_subject"] == "unseen_writer");
+        let found: Vec<Value> = found.collect();
+        (found.len() >= 2).then_some(found)
+    });
+    let fields: Vec<Value> = told.iter().map(|event| json!([event["body"]["file"], event["body"]["fields"]])).collect();
+    let password = field("password", Some("set"), Some("set"));
+    assert_eq!(fields, [json!(["passwd", [field("shell", Some("/bin/sh"), Some("/bin/false"))]]), json!(["shadow", [password]])]);
+}

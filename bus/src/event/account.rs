@@ -55,7 +55,8 @@ pub struct AccountField {
 
 /// Body of `auth.account_change`: an entry of the host's account files is another one than before, whatever program wrote it. The files are
 /// read when they change, so the event comes up to a second after the write, and changes that follow each other faster come as one. The
-/// subject is the process that last wrote the file, or put it in its place, as far as that was seen.
+/// subject is the process that last wrote the file, or put it in its place, as far as that was seen; there is none (`unseen_writer`) of what
+/// changed while Bartizan did not run, which is told at its next start.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, JsonSchema)]
 #[cbor(map)]
 pub struct AccountChange {

@@ -5,11 +5,14 @@
 //! - **Whoever writes the files is seen**: it is the files that are compared, so `useradd`, `vipw` and `echo >> /etc/passwd` tell the same.
 //! - **No password and no hash leaves this module**: of a password it is told whether it is set, and of its hash nothing but a keyed digest
 //!   is kept.
+//! - **A restart misses nothing**: what the files said when the last look began is kept on disk, and what they say else at the next start is
+//!   told then.
 //! - **What cannot be read changes nothing**: the last state stays, and the reason is told once.
 //!
 //! Accounts that only a directory server knows are not in these files.
 
 mod parse;
+mod saved;
 
 use std::fs;
 use std::io;
@@ -17,7 +20,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use bartizan_bus::event::{AccountChange, AccountFile};
+use hmac::{Hmac, KeyInit, Mac};
 use parse::{Entries, changes, parse};
+use saved::{KEY_BYTES, Saved, SavedFile};
+use sha2::Sha256;
 use zeroize::Zeroizing;
 
 /// Largest file that is read, bytes: about a hundred thousand users.
@@ -89,26 +95,80 @@ struct Watched {
 }
 
 /// The three files.
-#[derive(Debug)]
 pub struct Accounts {
     files: [Watched; 3],
-    /// Makes digests of this run's own.
-    key: foldhash::quality::RandomState,
+    key: [u8; KEY_BYTES],
+    /// Where it is kept for the next run.
+    saved: Option<SavedFile>,
+    /// It is not what the files said last.
+    unsaved: bool,
+}
+
+/// First eight bytes of HMAC-SHA256.
+fn digest(key: &[u8; KEY_BYTES], value: &[u8]) -> u64 {
+    // Shorter than a block of SHA-256, and so taken as it is, with zeros behind (RFC 2104).
+    let mut block = hmac::digest::Key::<Hmac<Sha256>>::default();
+    block[..KEY_BYTES].copy_from_slice(key);
+    let mut mac = Hmac::<Sha256>::new(&block);
+    mac.update(value);
+    let bytes = mac.finalize().into_bytes();
+    bytes.iter().take(8).fold(0, |digest, byte| digest << 8 | u64::from(*byte))
 }
 
 impl Accounts {
-    /// Those below `root`.
-    pub fn below(root: &Path) -> Self {
+    /// Those below `root`. The first look tells nothing.
+    ///
+    /// # Errors
+    /// There are no random numbers for a key.
+    pub fn below(root: &Path) -> io::Result<Self> {
+        let mut key = [0; KEY_BYTES];
+        getrandom::fill(&mut key).map_err(|error| io::Error::other(error.to_string()))?;
         let watched = |(file, name)| Watched { file, path: root.join(name), read: None, seen: None, entries: None, problem: None };
-        Self { files: FILES.map(watched), key: foldhash::quality::RandomState::default() }
+        Ok(Self { files: FILES.map(watched), key, saved: None, unsaved: false })
     }
 
-    /// Reads what is another file than the last time, or was written and is not being written any more: since the look before. The first
-    /// look tells nothing.
+    /// The first look tells what is another than the last run left in `data_dir`, and this run leaves the same there.
+    pub fn remembering(mut self, data_dir: &Path) -> Self {
+        let file = SavedFile::new(data_dir);
+        match file.load() {
+            Ok(Some(saved)) => {
+                self.key = saved.key;
+                for (file, entries) in saved.files {
+                    if let Some(watched) = self.files.iter_mut().find(|watched| watched.file == file) {
+                        watched.entries = Some(entries);
+                    }
+                }
+            }
+            Ok(None) => {}
+            Err(problem) => tracing::warn!("{problem}"),
+        }
+        self.saved = Some(file);
+        self
+    }
+
+    /// Keeps what was told up to now.
+    fn save(&mut self) {
+        let Some(file) = &self.saved else { return };
+        let files = self.files.iter().filter_map(|watched| Some((watched.file, watched.entries.clone()?))).collect();
+        // It is tried again with the next change.
+        self.unsaved = false;
+        if let Err(error) = file.store(&Saved::new(self.key, files)) {
+            tracing::warn!(%error, "what the account files say is not kept; after a restart what changed since may be told again");
+        }
+    }
+
+    /// Reads what is another file than the last time, or was written and is not being written any more: since the look before.
     pub fn look(&mut self) -> Look {
+        if self.unsaved {
+            // What the last look found is in EVENTS by now.
+            self.save();
+        }
         let mut look = Look::default();
         for watched in &mut self.files {
-            let found = match watched.look(&self.key) {
+            let before = watched.read;
+            let found = watched.look(&self.key);
+            self.unsaved |= watched.read != before;
+            let found = match found {
                 Ok(found) => {
                     watched.problem = None;
                     found
@@ -132,7 +192,7 @@ impl Accounts {
 }
 
 impl Watched {
-    fn look(&mut self, key: &foldhash::quality::RandomState) -> io::Result<Vec<AccountChange>> {
+    fn look(&mut self, key: &[u8; KEY_BYTES]) -> io::Result<Vec<AccountChange>> {
         let metadata = match fs::metadata(&self.path) {
             Ok(metadata) => metadata,
             // Between the removal of the old one and the new one; a removal itself is told of the file.
@@ -154,7 +214,7 @@ impl Watched {
             return Err(io::Error::other(format!("{} bytes, where {SIZE_MAX} are read at most", stamp.size)));
         }
         let bytes = Zeroizing::new(fs::read(&self.path)?);
-        let entries = parse(self.file, &bytes, key);
+        let entries = parse(self.file, &bytes, |value| digest(key, value));
         let found = self.entries.as_ref().map(|before| changes(self.file, before, &entries)).unwrap_or_default();
         (self.read, self.entries) = (Some(stamp), Some(entries));
         Ok(found)
@@ -176,7 +236,7 @@ mod tests {
         fn new() -> Self {
             let root = tempfile::tempdir().unwrap();
             fs::create_dir(root.path().join("etc")).unwrap();
-            let accounts = Accounts::below(root.path());
+            let accounts = Accounts::below(root.path()).unwrap();
             let mut host = Self { root, accounts };
             host.replace("passwd", "root:x:0:0:root:/root:/bin/bash\n");
             host.replace("shadow", "root:$y$abc:19000:0:99999:7:::\n");
@@ -241,5 +301,25 @@ mod tests {
         large.set_len(SIZE_MAX + 1).unwrap();
         assert_eq!(host.accounts.look(), Look::default());
         assert!(host.accounts.files[1].problem.as_ref().is_some_and(|problem| problem.contains("read at most")));
+    }
+
+    #[test]
+    fn what_changes_while_nobody_looks_is_told_by_the_next_run() {
+        let mut host = Host::new();
+        let data = tempfile::tempdir().unwrap();
+        let run = |root: &Path| Accounts::below(root).unwrap().remembering(data.path());
+        host.accounts = run(host.root.path());
+        assert_eq!((host.names(), host.names()), (Vec::new(), Vec::new()));
+        host.replace("shadow", "root:$y$def:19000:0:99999:7:::\n");
+        host.accounts = run(host.root.path());
+        let changed = vec![(AccountAction::Changed, "root".to_owned())];
+        assert_eq!(host.names(), changed, "the password is another one");
+        // It ended before that was kept: told again rather than not at all.
+        host.accounts = run(host.root.path());
+        assert_eq!((host.names(), host.names()), (changed, Vec::new()));
+        host.accounts = run(host.root.path());
+        assert_eq!(host.names(), []);
+        let kept = fs::read(data.path().join("accounts")).unwrap();
+        assert!(!kept.windows(6).any(|bytes| bytes == b"$y$def"), "no hash is kept");
     }
 }

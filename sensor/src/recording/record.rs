@@ -16,7 +16,7 @@ use super::write::{WriteError, Writer};
 use crate::capture::load::Loaded;
 use crate::capture::{HookState, LoadError, load, mounts, seed};
 use crate::config::Config;
-use crate::daemon::{DaemonError, lookups, may_capture, start_event};
+use crate::daemon::{DaemonError, accounts, lookups, may_capture, start_event};
 use crate::enrich::clock;
 use crate::enrich::environment::Listed;
 use crate::host::host_name;
@@ -153,7 +153,7 @@ fn pipeline(config: &Config, loaded: Loaded, path: &Path, file: File) -> Result<
     });
     let sink = Writer::new(file, &header).map_err(|source| RecordError::Write { path: path.to_owned(), source })?;
     let sink = sink.keeping(Listed::new(&config.sensor.environment));
-    let mut pipeline = Pipeline::new(kernel, config, Arc::clone(&shared), sink, lookups(config)?, None);
+    let mut pipeline = Pipeline::new(kernel, config, Arc::clone(&shared), sink, lookups(config)?, None, accounts()?);
     pipeline.begin(start, None, logins, seeds);
     Ok((pipeline, shared))
 }
