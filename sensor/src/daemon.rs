@@ -23,6 +23,7 @@ use crate::accounts::Accounts;
 use crate::capture::{HookReport, LoadError, Loaded, hook_names, is_hook_name, load, mounts, seed};
 use crate::config::{Config, SensorConfig};
 use crate::control;
+use crate::counts::Shared;
 use crate::enrich::container::reader::Lookups;
 use crate::enrich::environment::Listed;
 use crate::enrich::{Enricher, clock};
@@ -33,7 +34,7 @@ use crate::intake::Intake;
 use crate::logins::LoginsFile;
 use crate::memory;
 use crate::metrics;
-use crate::pipeline::{Pipeline, Shared};
+use crate::pipeline::Pipeline;
 use crate::redact::{Key, KeyError, RedactionConfig, Redactor, RedactorError};
 use crate::report::Reporter;
 

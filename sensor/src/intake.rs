@@ -18,12 +18,12 @@ use bartizan_sensor_ebpf::abi::{
 use crate::capture::files::{FileDeed, Judge, WatchList};
 use crate::capture::rings::{Aligned, Merge};
 use crate::capture::seed::Found;
+use crate::counts::Tally;
 use crate::enrich::Enricher;
 use crate::enrich::container::known::{Answer, Request};
 use crate::enrich::users::Names;
 use crate::hash::{self, Wanted};
 use crate::logins::LoginsFile;
-use crate::pipeline::Tally;
 use crate::project::probe::gather;
 use crate::project::{Act, NO_CPU, Observation, Subject, What, project, syn, wire};
 

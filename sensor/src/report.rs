@@ -24,6 +24,7 @@ use crate::capture::ignore::IgnoreReport;
 use crate::capture::libraries::LibraryReport;
 use crate::capture::load::{self, program_counters};
 use crate::capture::loss::Losses;
+use crate::counts::{Counts, RingDelays, Shared};
 use crate::daemon::Served;
 use crate::delay::{self, Delays};
 use crate::enrich::container::KnownReport;
@@ -31,7 +32,6 @@ use crate::governor::GovernorReport;
 use crate::hash::HashCounts;
 use crate::host::{host_name, kernel_release};
 use crate::metrics::Numbers;
-use crate::pipeline::{Counts, RingDelays, Shared};
 use crate::redact::Redactions;
 use crate::status::{
     AuthStatus, Blind, BudgetStatus, ContainersStatus, CpuStatus, DelayStatus, FilesStatus, HashStatus, HookState, HookStatus,

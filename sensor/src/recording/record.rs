@@ -16,12 +16,13 @@ use super::write::{WriteError, Writer};
 use crate::capture::load::Loaded;
 use crate::capture::{HookState, LoadError, load, mounts, seed};
 use crate::config::Config;
+use crate::counts::Shared;
 use crate::daemon::{DaemonError, accounts, lookups, may_capture, start_event};
 use crate::enrich::clock;
 use crate::enrich::environment::Listed;
 use crate::host::host_name;
 use crate::logins::LoginsFile;
-use crate::pipeline::{Pipeline, Shared};
+use crate::pipeline::Pipeline;
 
 /// Between two looks whether the capture thread still runs.
 const LOOK: Duration = Duration::from_millis(100);

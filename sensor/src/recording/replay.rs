@@ -19,11 +19,11 @@ use super::format::Header;
 use super::read::{ReadError, Reader};
 use super::totals::Totals;
 use crate::config::Config;
+use crate::counts::{Counts, Tally};
 use crate::daemon::{DaemonError, Judged, OnAlert, announce, correlate, detect};
 use crate::enrich::Enricher;
 use crate::enrich::environment::Listed;
 use crate::intake::{Input, Intake, Sink};
-use crate::pipeline::{Counts, Tally};
 use crate::redact::{Key, Redactor};
 
 /// Between two looks whether the detectors have caught up.
