@@ -1,5 +1,6 @@
 //! The capture thread: kernel → [`Input`]s → a [`Sink`], with everything that is lost on the way counted.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -416,48 +417,34 @@ impl<S: Sink> Pipeline<S> {
         }
     }
 
+    /// What was taken out of a map of the kernel; nothing, counted, where that failed.
+    fn taken<T>(&self, kind: &str, taken: io::Result<Vec<T>>) -> Vec<T> {
+        taken.unwrap_or_else(|error| {
+            self.shared.lose(kind, "map", 1);
+            tracing::error!(kind, %error, "what the kernel gathered cannot be taken from it; it is lost");
+            Vec::new()
+        })
+    }
+
     /// Puts what was written among the records: what is due, or all.
     fn take_writes(&mut self, all: bool) {
         let now = clock::boot_now();
-        match self.files.written(now, all) {
-            Ok(gathered) => {
-                self.sink.take(Input::Writes { now, all, gathered });
-            }
-            Err(error) => {
-                self.shared.lose("file.write", "map", 1);
-                tracing::error!(%error, "what was written cannot be taken from the kernel; it is lost");
-            }
-        }
+        let written = self.files.written(now, all);
+        let gathered = self.taken("file.write", written);
+        self.sink.take(Input::Writes { now, all, gathered });
     }
 
     /// Puts what the kernel gathered of packets among the records: flows that have ended, or all.
     fn take_gathered(&mut self, all: bool) {
-        match udp_flows::take(&self.udp_flows, clock::boot_now(), all) {
-            Ok(gathered) => gathered.into_iter().for_each(|(key, value)| {
-                self.sink.take(Input::UdpFlow(key, Box::new(value)));
-            }),
-            Err(error) => {
-                self.shared.lose("network.udp_flow", "map", 1);
-                tracing::error!(%error, "UDP flows cannot be taken from the kernel; they are lost");
-            }
+        let now = clock::boot_now();
+        for (key, value) in self.taken("network.udp_flow", udp_flows::take(&self.udp_flows, now, all)) {
+            self.sink.take(Input::UdpFlow(key, Box::new(value)));
         }
-        match syns::take(&self.syns, clock::boot_now(), all) {
-            Ok(gathered) => gathered.into_iter().for_each(|(key, value)| {
-                self.sink.take(Input::Syn(key, Box::new(value)));
-            }),
-            Err(error) => {
-                self.shared.lose("network.syn", "map", 1);
-                tracing::error!(%error, "attempts to connect cannot be taken from the kernel; they are lost");
-            }
+        for (key, value) in self.taken("network.syn", syns::take(&self.syns, now, all)) {
+            self.sink.take(Input::Syn(key, Box::new(value)));
         }
-        match probes::take(&self.probes) {
-            Ok(gathered) => gathered.into_iter().for_each(|(key, value)| {
-                self.sink.take(Input::Probe(key, value));
-            }),
-            Err(error) => {
-                self.shared.lose("network.probe", "map", 1);
-                tracing::error!(%error, "packets to closed ports cannot be taken from the kernel; they are lost");
-            }
+        for (key, value) in self.taken("network.probe", probes::take(&self.probes)) {
+            self.sink.take(Input::Probe(key, value));
         }
     }
 
