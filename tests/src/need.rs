@@ -23,3 +23,15 @@ pub fn need(program: &str, package: &str) -> PathBuf {
 pub fn need_root() {
     assert!(nix::unistd::geteuid().is_root(), "this test loads eBPF programs and must be root: run it with `cargo xtask test`");
 }
+
+/// Whether this kernel is of this version or a newer one.
+///
+/// # Panics
+/// It does not say.
+#[track_caller]
+pub fn kernel_is_at_least(major: u32, minor: u32) -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("the kernel's version");
+    let mut numbers = release.split(|letter: char| !letter.is_ascii_digit()).map(str::parse);
+    let (Some(Ok(has_major)), Some(Ok(has_minor))) = (numbers.next(), numbers.next()) else { panic!("not a version: {release}") };
+    (has_major, has_minor) >= (major, minor)
+}

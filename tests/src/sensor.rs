@@ -300,6 +300,17 @@ impl Sensor {
         self.verb("events", &[&["--json"], args].concat()).ok().ndjson()
     }
 
+    /// These places (JSON pointers) of the events of `kind` that `pid` caused, in their order.
+    ///
+    /// # Panics
+    /// The verb fails, or an event has no such place.
+    #[track_caller]
+    pub fn told(&self, kind: &str, pid: u32, places: &[&str]) -> Vec<Value> {
+        let events = self.events_json(&["--kind", kind, "--pid", &pid.to_string()]);
+        let at = |event: &Value, place: &str| event.pointer(place).unwrap_or_else(|| panic!("no {place}: {event:#}")).clone();
+        events.iter().map(|event| places.iter().map(|place| at(event, place)).collect()).collect()
+    }
+
     /// `status --json` with its exit code: 0 works, 1 degraded.
     ///
     /// # Panics

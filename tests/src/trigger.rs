@@ -17,26 +17,67 @@ pub fn call(number: libc::c_long, arguments: &[libc::c_long]) -> libc::c_long {
 pub fn call_32(number: u32, arguments: &[u32]) -> i32 {
     let at = |index: usize| u64::from(arguments.get(index).copied().unwrap_or(0));
     let mut result = u64::from(number);
-    // SAFETY: the kernel's other entry; it keeps every register but rax, and r8 to r11 on old kernels. LLVM keeps rbx for itself, so the
-    // first argument is put there for the moment of the call.
+    // SAFETY: the kernel's other entry; it keeps every register but rax, and r8 to r11 on old kernels. LLVM keeps rbx and rbp for itself, so
+    // the first argument and the last are put there for the moment of the call.
     unsafe {
         core::arch::asm!(
-            "xchg rbx, {first}",
+            "push rbx",
+            "push rbp",
+            "mov rbx, r8",
+            "mov rbp, r9",
             "int 0x80",
-            "xchg rbx, {first}",
-            first = inout(reg) at(0) => _,
+            "pop rbp",
+            "pop rbx",
             inout("rax") result,
             in("rcx") at(1),
             in("rdx") at(2),
             in("rsi") at(3),
             in("rdi") at(4),
-            out("r8") _,
-            out("r9") _,
+            inout("r8") at(0) => _,
+            inout("r9") at(5) => _,
             out("r10") _,
             out("r11") _,
         );
     }
     result as i32
+}
+
+/// One call's numbers in both tables: arch/x86/entry/syscalls/syscall_64.tbl and syscall_32.tbl.
+#[derive(Debug, Clone, Copy)]
+pub struct Numbers(pub libc::c_long, pub u32);
+
+/// The table by which a call comes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Table {
+    /// That of 64-bit programs.
+    Wide,
+    /// That of 32-bit programs.
+    Narrow,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Table {
+    /// The twins.
+    pub const BOTH: [Self; 2] = [Self::Wide, Self::Narrow];
+
+    /// A call with arguments that both tables take: numbers, and addresses of [`low_page`]s. Returns what the kernel does.
+    pub fn call(self, Numbers(wide, narrow): Numbers, arguments: &[u32]) -> i32 {
+        match self {
+            Self::Wide => {
+                let arguments: Vec<libc::c_long> = arguments.iter().map(|argument| argument.cast_signed().into()).collect();
+                call(wide, &arguments) as i32
+            }
+            Self::Narrow => call_32(narrow, arguments),
+        }
+    }
+
+    /// The bytes of an address, as this table has them in structures.
+    pub fn address(self, address: u32) -> Vec<u8> {
+        match self {
+            Self::Wide => u64::from(address).to_ne_bytes().to_vec(),
+            Self::Narrow => address.to_ne_bytes().to_vec(),
+        }
+    }
 }
 
 /// A page below 4 GiB that begins with `bytes`. It is never given back.

@@ -51,14 +51,6 @@ fn in_the_fallback_tiers() {
     play(HOOKS.iter().fold(Sensor::with(), without).start(), SCENES);
 }
 
-/// Whether 32-bit callers are seen by `hook`.
-fn sees_32_bit(sensor: &Sensor, hook: &str) -> bool {
-    let hooks = sensor.status_json()["hooks"].clone();
-    let hooks = hooks.as_array().expect("hooks");
-    let found = hooks.iter().find(|found| found["name"] == hook).unwrap_or_else(|| panic!("no hook {hook}"));
-    found["tier"] == "fexit" || found["tier"] == "tp_btf"
-}
-
 /// Bodies of the events of `kind` that `pid` caused, in their order.
 fn told(sensor: &Sensor, kind: &str, pid: u32) -> Vec<Value> {
     let events = sensor.events_json(&["--kind", kind, "--pid", &pid.to_string()]);
@@ -95,7 +87,7 @@ fn other_namespaces_are_told_by_what_changed(sensor: &mut Sensor) {
     assert_eq!(bodies[0], json!({ "call": "unshare", "asked": ["uts"], "changed": change(&json!(home), &made), "error": null }));
     assert_eq!(bodies[1], json!({ "call": "setns", "asked": ["uts"], "changed": change(&made, &json!(home)), "error": null }));
     assert_eq!(bodies[2], json!({ "call": "setns", "asked": [], "changed": [], "error": libc::EBADF }));
-    let expected = usize::from(sees_32_bit(sensor, "process_namespaces"));
+    let expected = usize::from(sensor.sees("process_namespaces", "32-bit"));
     assert_eq!(told(sensor, "process.namespaces", narrow).len(), expected, "a 32-bit caller");
 }
 
@@ -229,7 +221,7 @@ fn files_that_live_in_memory_are_told_with_the_kernel_s_name(sensor: &mut Sensor
     assert!(body["inode"].as_u64().is_some_and(|inode| inode > 0), "{body:#}");
     let narrow = told(sensor, "process.memfd", narrow);
     let names: Vec<&Value> = narrow.iter().map(|body| &body["name"]).collect();
-    let expected: &[&str] = if sees_32_bit(sensor, "process_memfd") { &["memfd:narrow"] } else { &[] };
+    let expected: &[&str] = if sensor.sees("process_memfd", "32-bit") { &["memfd:narrow"] } else { &[] };
     assert_eq!(names, expected, "a 32-bit caller");
 }
 
