@@ -11,6 +11,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use bartizan_tests::trigger::{Numbers, Table, low_page};
+use bartizan_tests::uring::{Submission, URING_SQPOLL, submit};
 use bartizan_tests::{Folder, Sensor, wait_for, ways};
 use nix::libc;
 use serde_json::{Value, json};
@@ -125,6 +127,9 @@ fn what_is_created_or_opened_to_be_written_in_a_watched_folder_is_told() {
     assert_eq!(events[before]["body"]["write"], true);
 }
 
+/// The way that has the file open twice.
+const TWOFOLD: &str = "a descriptor that could not read";
+
 #[test]
 fn readers_of_a_secret_are_told_whichever_way_they_take() {
     let mut watch = Watch::start();
@@ -145,7 +150,7 @@ fn readers_of_a_secret_are_told_whichever_way_they_take() {
         ("its path", &secret, &open),
         ("a symbolic link", &soft, &open),
         ("a hard link", &hard, &open),
-        ("a descriptor that could not read", &secret, &by_descriptor),
+        (TWOFOLD, &secret, &by_descriptor),
         ("the root of a process", &secret, &by_root),
         ("openat2", &secret, &|path| ways::open_by_openat2(path, reading)),
         ("a handle", &secret, &|path| ways::open_by_handle(path, reading)),
@@ -154,14 +159,19 @@ fn readers_of_a_secret_are_told_whichever_way_they_take() {
     ];
     let mut before = 0;
     for (name, path, way) in ways {
-        drop(way(path).unwrap_or_else(|error| panic!("{name}: {error}")));
+        // Held until it is told: of what is closed again at once fanotify does not say how it was opened.
+        let held = way(path).unwrap_or_else(|error| panic!("{name}: {error}"));
         let events: Vec<Value> = watch.told("file.open").into_iter().filter(|event| event["body"]["file"]["inode"] == inode).collect();
         assert_eq!(events.len(), before + 1, "{name}: {events:#?}");
         let event = &events[before];
-        assert_eq!(json!([event["body"]["read"], event["body"]["write"]]), json!([true, false]), "{name}: {event:#}");
+        let told = json!([event["body"]["read"], event["body"]["write"]]);
+        // Where it saw both descriptors of this way, it does not say either.
+        let is_twofold = name == TWOFOLD && told == json!([null, null]);
+        assert!(is_twofold || told == json!([true, false]), "{name}: {event:#}");
         assert_eq!(event["process"]["pid"], std::process::id(), "{name}");
         assert!(event["body"]["file"]["watch"].as_str().is_some_and(|rule| rule.ends_with("/secrets")), "{name}: {event:#}");
         before = events.len();
+        drop(held);
     }
     // By a mount of another place upon it, in a mount namespace of its own.
     let script = format!("mount --bind {} /mnt && cat /mnt/key > /dev/null", watch.at("secrets").display());
@@ -260,6 +270,65 @@ fn names_that_come_and_go_are_told() {
     fs::remove_dir(&folder).expect("removed");
     assert_eq!(watch.one("file.unlink", &folder)["body"]["folder"], true);
     assert!(watch.told("file.create").iter().all(|event| event["body"]["file"]["path"] != *folder.display().to_string()));
+}
+
+/// `IORING_OP_*`, include/uapi/linux/io_uring.h.
+const OP_RENAMEAT: u8 = 35;
+const OP_UNLINKAT: u8 = 36;
+const OP_LINKAT: u8 = 39;
+
+/// A way to change names.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Call(Table),
+    /// io_uring, with these `IORING_SETUP_*`.
+    Ring(u32),
+}
+
+impl Way {
+    /// The call, or the operation of a ring, with one path or two.
+    #[track_caller]
+    fn act(self, numbers: Numbers, opcode: u8, from: &Path, to: Option<&Path>) {
+        let low = |path: &Path| low_page(&[path.as_os_str().as_bytes(), &[0]].concat());
+        let (from, to) = (low(from), to.map_or(0, low));
+        let result = match self {
+            Self::Call(table) => table.call(numbers, &[from, to]),
+            Self::Ring(setup) => {
+                // The second folder is where the length would be.
+                let len = if to == 0 { 0 } else { libc::AT_FDCWD.cast_unsigned() };
+                let submission = Submission { opcode, fd: libc::AT_FDCWD, addr: from.into(), off: to.into(), len, ..Submission::default() };
+                submit(setup, submission).expect("a ring")
+            }
+        };
+        assert_eq!(result, 0, "{self:?}");
+    }
+}
+
+#[test]
+fn names_that_come_and_go_by_32_bit_calls_and_rings_are_told_likewise() {
+    let mut watch = Watch::start();
+    let ways = [Way::Call(Table::Wide), Way::Call(Table::Narrow), Way::Ring(0), Way::Ring(URING_SQPOLL)];
+    // Older than what the sensor looks at: fanotify does not say whether a name is that of a new file or a further one.
+    let files = [0, 1, 2, 3].map(|number: usize| watch.at(&format!("watched/file-{number}")));
+    files.iter().for_each(|file| fs::write(file, "x").expect("a file"));
+    watch.settle();
+    watch.settle();
+    for ((number, way), file) in ways.into_iter().enumerate().zip(files) {
+        let [link, renamed] = ["link", "renamed"].map(|name| watch.at(&format!("watched/{name}-{number}")));
+        let inode = fs::metadata(&file).expect("the file").ino();
+        way.act(Numbers(libc::SYS_link, 9), OP_LINKAT, &file, Some(&link));
+        let event = watch.one("file.link", &link);
+        is_file(&event, &link, "/watched");
+        assert_eq!((&event["body"]["symbolic"], &event["body"]["file"]["inode"]), (&json!(false), &json!(inode)), "{way:?}: {event:#}");
+        way.act(Numbers(libc::SYS_rename, 38), OP_RENAMEAT, &link, Some(&renamed));
+        let event = watch.one("file.rename", &renamed);
+        is_file(&event, &renamed, "/watched");
+        assert_eq!(event["body"]["old_path"], json!(link), "{way:?}: {event:#}");
+        way.act(Numbers(libc::SYS_unlink, 10), OP_UNLINKAT, &renamed, None);
+        let event = watch.one("file.unlink", &renamed);
+        let told = json!([event["body"]["folder"], event["body"]["file"]["inode"], event["process"]["pid"], event["outcome"]]);
+        assert_eq!(told, json!([false, inode, std::process::id(), "success"]), "{way:?}: {event:#}");
+    }
 }
 
 #[test]
