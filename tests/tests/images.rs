@@ -1,7 +1,7 @@
 //! What an exec and a fork tell of the new image, on a real kernel: scripts, environments, where the file lies and what it contains, and twins
 //! that differ in one property. Runs on this kernel and, by `cargo xtask vm`, on others.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs;
 use std::io::Write;
 use std::os::fd::AsRawFd;
@@ -10,7 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use bartizan_tests::trigger::call;
+use bartizan_tests::trigger::{self, call};
 use bartizan_tests::{Group, Sensor, run, victim, wait_for};
 use nix::libc;
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -324,12 +324,36 @@ fn clone3(flags: libc::c_int) -> u32 {
     }
 }
 
+/// What a child that shares the memory of its parent is to become: made before there is one.
+struct Program {
+    path: &'static CStr,
+    argv: Vector,
+    envp: Vector,
+}
+
+/// A child that shares our memory, while we wait, until it becomes `/bin/true`; returns its pid when that has ended.
+fn vfork() -> u32 {
+    extern "C" fn child(program: *mut libc::c_void) -> libc::c_int {
+        // SAFETY: the parent's own, which waits.
+        let Program { path, argv, envp } = unsafe { &*program.cast::<Program>() };
+        call(libc::SYS_execve, &[path.as_ptr() as libc::c_long, argv.address(), envp.address()]);
+        NO_IMAGE
+    }
+    let mut program = Program { path: c"/bin/true", argv: Vector::of(&["true", "vforked"]), envp: Vector::of(&[]) };
+    let mut stack = vec![0_u128; 4096];
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    // SAFETY: a stack of its own, and everything lives until the child has let go of our memory, which is what the call waits for.
+    let pid = unsafe { libc::clone(child, stack.as_mut_ptr_range().end.cast(), flags, (&raw mut program).cast()) };
+    reap(u32::try_from(pid).expect("a child"))
+}
+
 #[test]
 fn whoever_makes_a_process_and_how_is_told_before_that_does_anything() {
     let mut sensor = Sensor::with().hooks(HOOKS).start();
     let plain = clone3(0);
     let isolated = clone3(libc::CLONE_NEWUTS | libc::CLONE_NEWNET);
-    // The C library's own way: one thread's memory and a parent that waits.
+    // One thread's memory and a parent that waits; and the C library's way, which may be the same.
+    let vforked = vfork();
     let spawned = play(&mut Command::new("/bin/true"));
     // A thread that becomes the process.
     let threaded = image(|| {
@@ -360,6 +384,7 @@ fn whoever_makes_a_process_and_how_is_told_before_that_does_anything() {
     for (pid, by, namespaces, parent) in [
         (plain, own, json!([]), own),
         (isolated, own, json!(["net", "uts"]), own),
+        (vforked, own, json!([]), own),
         (spawned, own, json!([]), own),
         (threaded, own, json!([]), own),
         (sibling, maker, json!([]), own),
@@ -370,5 +395,60 @@ fn whoever_makes_a_process_and_how_is_told_before_that_does_anything() {
         let exec = exec_of(&sensor, pid);
         assert!(event["seq"].as_u64() < exec["seq"].as_u64(), "the fork comes first");
         assert_eq!((&exec["process"]["ppid"], &exec["process"]["parent"]), (&json!(parent), &event["process"]["exec_id"]));
+    }
+    assert_eq!(exec_of(&sensor, vforked)["process"]["argv"], json!(["true", "vforked"]));
+    // The child's exec is not its parent's.
+    let ours = sensor.events_json(&["--kind", "process.exec", "--pid", &own.to_string()]);
+    assert_eq!(ours, [] as [Value; 0]);
+}
+
+/// Makes this test run as the program whose arguments are looked at; its value says whether that rewrites them.
+const REWRITES: &str = "BARTIZAN_TEST_REWRITES";
+
+/// Where the kernel put the arguments of this process (proc_pid_stat(5), `arg_start` and `arg_end`).
+fn own_arguments() -> &'static mut [u8] {
+    let stat = fs::read_to_string("/proc/self/stat").expect("of this process");
+    // The name, in parentheses, is the only field that can hold spaces.
+    let fields: Vec<&str> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
+    let [start, end] = [45, 46].map(|field: usize| fields[field].parse::<usize>().expect("an address"));
+    // SAFETY: the kernel put them there, and nobody looks at them meanwhile: the standard library has copied what was asked for.
+    unsafe { std::slice::from_raw_parts_mut(std::ptr::with_exposed_provenance_mut(start), end - start) }
+}
+
+#[test]
+fn an_argument_vector_stays_what_the_kernel_was_given() {
+    if let Some(rewrites) = std::env::var_os(REWRITES) {
+        if rewrites == "yes" {
+            let arguments = own_arguments();
+            arguments.fill(0);
+            arguments[..8].copy_from_slice(b"[kswapd]");
+        }
+        let shown = fs::read("/proc/self/cmdline").expect("of this process");
+        assert_eq!(shown.starts_with(b"[kswapd]\0"), rewrites == "yes");
+        trigger::in_child(|| ());
+        exec_at(libc::AT_FDCWD, "/no/such/program", &["no"], 0);
+        return;
+    }
+    let mut sensor = Sensor::with().hooks(HOOKS).start();
+    let own = std::env::current_exe().expect("own path");
+    for rewrites in ["yes", "no"] {
+        let mut command = Command::new(&own);
+        command.args(["--exact", "an_argument_vector_stays_what_the_kernel_was_given", "--test-threads=1"]).env(REWRITES, rewrites);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("this program again");
+        let pid = child.id();
+        assert!(child.wait().expect("its end").success(), "{rewrites}");
+        sensor.settle();
+        let given = json!([own, "--exact", "an_argument_vector_stays_what_the_kernel_was_given", "--test-threads=1"]);
+        assert_eq!(exec_of(&sensor, pid)["process"]["argv"], given, "{rewrites}");
+        let mut later = sensor.events_json(&["--pid", &pid.to_string()]);
+        // Its own fork is not its deed.
+        later.retain(|event| event["process"]["pid"] == pid);
+        for (kind, outcome, process) in
+            [("process.exec", "failure", "/process"), ("process.fork", "success", "/body/child"), ("process.exit", "unknown", "/process")]
+        {
+            let event = later.iter().find(|event| event["kind"] == kind && event["outcome"] == outcome);
+            let event = event.unwrap_or_else(|| panic!("no {kind}: {later:#?}"));
+            assert_eq!(event.pointer(&format!("{process}/argv")), Some(&given), "{rewrites}: {event:#}");
+        }
     }
 }
