@@ -288,6 +288,13 @@ fn names_that_processes_give_themselves_and_others_are_told(sensor: &mut Sensor)
         // A twin that keeps its name.
         assert_eq!(call(libc::SYS_prctl, &[libc::PR_SET_NAME.into(), name.as_ptr() as c_long]), 0);
     });
+    // By the file of the same name; that of another process the kernel does not take.
+    let other = Waiting::start();
+    let written = in_child(|| {
+        fs::write("/proc/self/comm", "kworker/0:2").expect("its own name");
+        let refused = fs::write(format!("/proc/{}/comm", other.pid()), "kworker/0:3").map_err(|error| error.raw_os_error());
+        assert_eq!(refused, Err(Some(libc::EINVAL)));
+    });
     // Threads name themselves all the time.
     let thread = std::thread::Builder::new().name("worker".to_owned()).spawn(|| {}).expect("a thread");
     thread.join().expect("its end");
@@ -295,6 +302,9 @@ fn names_that_processes_give_themselves_and_others_are_told(sensor: &mut Sensor)
     let bodies = told(sensor, "process.rename", pid);
     let [body] = bodies.as_slice() else { panic!("{bodies:#?}") };
     assert_eq!(body["to"], "kworker/0:1");
+    let events = sensor.events_json(&["--kind", "process.rename", "--pid", &written.to_string()]);
+    let [event] = events.as_slice() else { panic!("{events:#?}") };
+    assert_eq!((&event["body"]["from"], &event["body"]["to"], &event["target"]), (&body["from"], &json!("kworker/0:2"), &Value::Null));
     assert_eq!(told(sensor, "process.rename", std::process::id()), [] as [Value; 0]);
 }
 
