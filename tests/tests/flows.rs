@@ -26,7 +26,9 @@ const SCENES: &[(&str, Scene)] = scenes![
     a_name_that_was_asked_for_is_told_with_the_connection_that_follows,
     dns_over_tcp_is_read_whatever_its_segments,
     a_request_is_read_at_both_ends_and_its_secrets_are_not,
+    names_that_are_asked_of_everybody_are_told,
     a_client_hello_is_read_at_both_ends,
+    a_server_hello_is_read_at_both_ends,
     both_sides_of_ssh_name_themselves,
     a_bind_tells_the_port_that_was_got,
     sockets_that_see_more_than_their_own_are_told,
@@ -356,6 +358,56 @@ fn dns_over_tcp_is_read_whatever_its_segments(sensor: &mut Sensor) {
     );
 }
 
+/// Multicast DNS (RFC 6762 §3).
+const MDNS: (Ipv4Addr, u16) = (Ipv4Addr::new(224, 0, 0, 251), 5353);
+
+/// A socket at `address` whose multicast goes over the loopback device. Others may have the same address.
+fn multicast_socket(address: (Ipv4Addr, u16)) -> UdpSocket {
+    let socket = socket(libc::AF_INET, libc::SOCK_DGRAM, 0);
+    let set = |level: libc::c_int, option: libc::c_int, value: [u8; 4]| {
+        // SAFETY: four bytes, an integer or an address, that outlive the call.
+        assert_eq!(unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, value.as_ptr().cast(), 4) }, 0);
+    };
+    set(libc::SOL_SOCKET, libc::SO_REUSEADDR, 1_i32.to_ne_bytes());
+    set(libc::IPPROTO_IP, libc::IP_MULTICAST_IF, Ipv4Addr::LOCALHOST.octets());
+    let at = nix::sys::socket::SockaddrIn::from(std::net::SocketAddrV4::new(address.0, address.1));
+    nix::sys::socket::bind(socket.as_raw_fd(), &at).unwrap();
+    socket.into()
+}
+
+fn names_that_are_asked_of_everybody_are_told(sensor: &mut Sensor) {
+    let mut since = Since::now(sensor);
+    let asks = multicast_socket((Ipv4Addr::LOCALHOST, MDNS.1));
+    let hears = multicast_socket(MDNS);
+    hears.join_multicast_v4(&MDNS.0, &Ipv4Addr::LOCALHOST).unwrap();
+    // The top bit of the class asks for an answer by unicast, or says that what was known before is to be forgotten (RFC 6762 §18.12).
+    let mut asked = question(0, "printer.flows.local");
+    let class = asked.len() - 2;
+    asked[class] = 0x80;
+    asks.send_to(&asked, MDNS).unwrap();
+    let mut buffer = [0; 512];
+    let (length, from) = hears.recv_from(&mut buffer).unwrap();
+    assert_eq!((&buffer[..length], from), (&asked[..], asks.local_addr().unwrap()));
+    let mut answered = answer(&asked, SITE);
+    let class = answered.len() - 12;
+    assert_eq!(answered[class..class + 2], [0, 1]);
+    answered[class] = 0x80;
+    hears.send_to(&answered, from).unwrap();
+    assert_eq!(asks.recv(&mut buffer).unwrap(), answered.len());
+    // A twin, to another port of the same group.
+    let other = multicast_socket((MDNS.0, 0));
+    other.join_multicast_v4(&MDNS.0, &Ipv4Addr::LOCALHOST).unwrap();
+    let nobody_s = multicast_socket((Ipv4Addr::LOCALHOST, 0));
+    nobody_s.send_to(&asked, (MDNS.0, other.local_addr().unwrap().port())).unwrap();
+    assert_eq!(other.recv(&mut buffer).unwrap(), asked.len());
+    since.settle();
+    let said: Vec<Value> = since.own("network.dns").iter().map(dns).collect();
+    let name = json!([{"name": "printer.flows.local", "record_type": "A"}]);
+    let both = |response: bool, data: Value| [true, false].map(|outgoing| json!(["udp", outgoing, response, name, data]));
+    assert_eq!(said, [both(false, json!([])), both(true, json!([SITE.to_string()]))].concat(), "each message at both ends");
+    drop(hears);
+}
+
 /// Sends `bytes` in segments of `size`, each when the one before was read.
 fn trickle(client: &mut TcpStream, server: &mut TcpStream, bytes: &[u8], size: usize) {
     for part in bytes.chunks(size) {
@@ -420,6 +472,13 @@ fn client_hello(name: &str) -> Vec<u8> {
     [&[22, 3, 1][..], &list(&message)].concat()
 }
 
+/// By md5sum of `771,4865-49199,0-10-11-13-16-43-21,29-23,0`.
+const JA3: &str = "de1651ed902fe731db9048373a88ae5d";
+/// By sha256sum of `1301,c02f`, and of `000a,000b,000d,0015,002b_0403,0804`.
+const JA4: &str = "t13d0207h2_c1929292aa6b_dc49850d21d7";
+/// By md5sum of `771,4865,43-51`.
+const JA3S: &str = "f4febc55ea12b31ae17cfb7e614afda8";
+
 fn a_client_hello_is_read_at_both_ends(sensor: &mut Sensor) {
     let mut since = Since::now(sensor);
     let hello = client_hello("secret.flows.example");
@@ -444,9 +503,7 @@ fn a_client_hello_is_read_at_both_ends(sensor: &mut Sensor) {
             let fields = ["direction", "side", "version", "server_name", "alpn", "cipher_suites", "groups", "truncated", "malformed"];
             let expected = json!([direction, "client", "TLS 1.3", "secret.flows.example", ["h2"], [0x1301, 0xc02f], [29, 23], false, null]);
             assert_eq!(Value::from(fields.map(|field| body[field].clone()).to_vec()), expected, "{event:#}");
-            // 771,4865-49199,0-10-11-13-16-43-21,29-23,0
-            assert_eq!(body["ja3"].as_str().map(str::len), Some(32));
-            assert!(body["ja4"].as_str().unwrap().starts_with("t13d0207h2_"), "{event:#}");
+            assert_eq!((&body["ja3"], &body["ja4"]), (&json!(JA3), &json!(JA4)), "{event:#}");
         }
     }
     let partial = wait_for("what is known of a hello that was cut", || {
@@ -454,6 +511,53 @@ fn a_client_hello_is_read_at_both_ends(sensor: &mut Sensor) {
         found.into_iter().next()
     });
     assert_eq!((&partial["body"]["truncated"], &partial["body"]["ja3"]), (&json!(true), &json!(null)), "{partial:#}");
+}
+
+/// RFC 8446 §4.1.3: a ServerHello with this random is a HelloRetryRequest.
+const RETRY: [u8; 32] = [
+    0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11, 0xbe, 0x1d, 0x8c, 0x02, 0x1e, 0x65, 0xb8, 0x91, 0xc2, 0xa2, 0x11, 0x16, 0x7a, 0xbb,
+    0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2, 0xc8, 0xa8, 0x33, 0x9c,
+];
+
+/// A ServerHello of TLS 1.3 (RFC 8446 §4.1.3).
+fn server_hello(random: [u8; 32]) -> Vec<u8> {
+    let list = |bytes: &[u8]| [&(bytes.len() as u16).to_be_bytes()[..], bytes].concat();
+    let extension = |number: u16, bytes: &[u8]| [&number.to_be_bytes()[..], &list(bytes)].concat();
+    let share = [&[0, 29][..], &list(&[9; 32])].concat();
+    let extensions = [extension(43, &[3, 4]), extension(51, &share)].concat();
+    let body = [&[3, 3][..], &random, &[0], &[0x13, 0x01], &[0], &list(&extensions)].concat();
+    let length = (body.len() as u32).to_be_bytes();
+    let message = [&[2][..], &length[1..], &body].concat();
+    [&[22, 3, 3][..], &list(&message)].concat()
+}
+
+fn a_server_hello_is_read_at_both_ends(sensor: &mut Sensor) {
+    let mut since = Since::now(sensor);
+    let (asks, hello, again) = (client_hello("server.flows.example"), server_hello([8; 32]), server_hello(RETRY));
+    // The last one, a twin, is an alert: the server will not.
+    let answers = [(&hello[..], hello.len()), (&hello, 1), (&again, again.len()), (&[21, 3, 3, 0, 2, 2, 40], 7)];
+    let ports = answers.map(|(bytes, size)| {
+        let (mut client, mut server) = pair(Ipv4Addr::LOCALHOST.into());
+        trickle(&mut client, &mut server, &asks, asks.len());
+        trickle(&mut server, &mut client, bytes, size);
+        client.local_addr().unwrap().port()
+    });
+    since.settle();
+    let mut events = since.own("network.tls");
+    events.retain(|event| event["body"]["side"] == "server");
+    for (port, retry) in ports.into_iter().zip([Some(false), Some(false), Some(true), None]) {
+        for (side, direction, outgoing) in [("local_port", "outgoing", false), ("peer_port", "incoming", true)] {
+            let told: Vec<Value> = with_port(&events, side, port)
+                .iter()
+                .map(|event| {
+                    let fields = ["direction", "outgoing", "version", "cipher_suites", "extensions", "ja3", "ja4", "retry", "truncated"];
+                    Value::from(fields.map(|field| event["body"][field].clone()).to_vec())
+                })
+                .collect();
+            let expected = retry.map(|retry| json!([direction, outgoing, "TLS 1.3", [0x1301], [43, 51], JA3S, null, retry, false]));
+            assert_eq!(told, Vec::from_iter(expected), "{events:#?}");
+        }
+    }
 }
 
 fn both_sides_of_ssh_name_themselves(sensor: &mut Sensor) {
