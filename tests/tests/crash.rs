@@ -198,3 +198,40 @@ fn a_sensor_that_is_killed_while_a_shell_starts_tells_it_once() {
     let ourselves = u64::from(std::process::id());
     assert!(alerts.iter().all(|alert| lineage(alert).contains(&ourselves)), "every lineage reaches this test over the crashes: {alerts:?}");
 }
+
+/// What `from_wall_ns` and `to_wall_ns` count.
+fn wall_ns() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock that is right");
+    i64::try_from(since.as_nanos()).expect("this century")
+}
+
+#[test]
+fn the_time_without_a_sensor_is_told_as_a_gap() {
+    let mut sensor = Sensor::start();
+    let gaps = |sensor: &Sensor| sensor.events_json(&["--kind", "sensor.gap"]);
+    assert_eq!(gaps(&sensor), Vec::<Value>::new(), "a first start has nothing before it");
+    // The one that is killed says nothing at its end, the other one does.
+    let ends: [fn(&mut Sensor); 2] = [Sensor::kill9, Sensor::terminate];
+    for (before, end) in ends.into_iter().enumerate() {
+        let alive = wall_ns();
+        let marker = sensor.settle();
+        end(&mut sensor);
+        let unseen = std::process::Command::new("/bin/true").arg("while nobody looks").status().expect("/bin/true");
+        assert!(unseen.success());
+        let again = wall_ns();
+        sensor.start_again();
+        sensor.settle();
+        let told = gaps(&sensor);
+        assert_eq!(told.len(), before + 1, "one for each start: {told:#?}");
+        let (gap, ready) = (&told[before], wall_ns());
+        let [from, to] = ["from_wall_ns", "to_wall_ns"].map(|field| gap["body"][field].as_i64().expect("a time"));
+        assert!((alive..=again).contains(&from) && (again..=ready).contains(&to), "{alive} {again} {ready}: {gap:#}");
+        assert!(gap["body"]["reason"].as_str().is_some_and(|reason| reason.starts_with("the sensor was not running")), "{gap:#}");
+        assert_eq!((&gap["body"]["missing_sequences"], &gap["severity"], &gap["process"]), (&Value::Null, &"low".into(), &Value::Null));
+        // It stands between the two lives.
+        let starts = sensor.events_json(&["--kind", "sensor.start"]);
+        let start = starts.last().and_then(|start| start["seq"].as_u64());
+        assert!(Some(marker) < gap["seq"].as_u64() && gap["seq"].as_u64() < start, "{gap:#}");
+        assert!(!sensor.events_json(&["--kind", "process.exec"]).iter().any(|event| event["process"]["argv"][1] == "while nobody looks"));
+    }
+}
