@@ -14,7 +14,7 @@ use crate::stream::{End, stream};
 
 /// Test targets that run on the VM's kernel as well as on this one.
 const ALSO_IN_VM: &[&str] =
-    &["access", "acts", "capture", "files", "flows", "images", "insides", "kernel_acts", "peers", "storm", "worlds"];
+    &["access", "acts", "capture", "files", "flows", "images", "insides", "kernel_acts", "peers", "sockets", "storm", "twins", "worlds"];
 /// Prefix of test targets that run in the VM alone.
 const ONLY_IN_VM: &str = "vm_";
 /// Longest time for one test binary. Generous: it ends a hang, it judges nobody's speed.
