@@ -29,7 +29,7 @@ pub struct Counts {
     pub received: BTreeMap<&'static str, u64>,
     /// Records that Bartizan itself caused and that were left out, by kind.
     pub filtered_self: BTreeMap<&'static str, u64>,
-    /// Records that were left out as the configuration says (`sensor.ignore`), by kind.
+    /// Records that were left out as the configuration says (`sensor.ignore`, `sensor.only`, `files.ignore`), by kind.
     pub filtered: BTreeMap<&'static str, u64>,
     /// What the configuration leaves out.
     pub ignore: Vec<IgnoreReport>,
@@ -51,6 +51,8 @@ pub struct Counts {
     pub libraries: Vec<LibraryReport>,
     /// Watched files.
     pub files: FilesReport,
+    /// Account files that cannot be read now, with the reason.
+    pub accounts: Vec<String>,
     /// The CPU ceiling.
     pub governor: GovernorReport,
     /// What Bartizan needs of the kernel.

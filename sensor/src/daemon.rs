@@ -44,6 +44,8 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Inode of the initial pid namespace: `PROC_PID_INIT_INO`, include/linux/proc_ns.h.
 pub(crate) const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
+/// Above what EVENTS takes to sync: from the look at the account files until the events of what was found are published.
+const ACCOUNTS_SETTLE: Duration = Duration::from_secs(2);
 /// At a stop, longest wait for detectors and correlation to judge the last events.
 const LAST_EVENTS: Duration = Duration::from_secs(3);
 
@@ -265,7 +267,7 @@ impl Daemon {
             Vec::new()
         });
         let sink = Intake::new(enricher, events, Arc::clone(&shared.tally), Some(logins));
-        let accounts = accounts()?.remembering(&config.data_dir);
+        let accounts = accounts()?.remembering(&config.data_dir, config.streams.events.sync_interval + ACCOUNTS_SETTLE);
         let mut pipeline = Pipeline::new(kernel, &config, Arc::clone(&shared), sink, lookups(&config)?, hasher, accounts);
         pipeline.begin(start, gap, known_logins, seeds);
 

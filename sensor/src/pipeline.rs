@@ -234,6 +234,8 @@ impl<S: Sink> Pipeline<S> {
         self.take_writes(true);
         self.read(u64::MAX);
         self.tick();
+        // What the last look at the accounts found has its place now.
+        self.read(u64::MAX);
         self.sink.take(Input::Stop { now: clock::boot_now() });
         self.second();
         self.sink
@@ -342,7 +344,7 @@ impl<S: Sink> Pipeline<S> {
     /// Follows executables and cgroups that were replaced.
     fn refresh_ignored(&mut self) {
         if let Err((map, error)) = self.ignoring.refresh() {
-            tracing::error!(map, %error, "what sensor.ignore leaves out cannot be brought up to date");
+            tracing::error!(map, %error, "what sensor.ignore and sensor.only name cannot be brought up to date");
         }
         let mut counts = self.shared.lock();
         if counts.ignore != self.ignoring.report() {
@@ -382,7 +384,8 @@ impl<S: Sink> Pipeline<S> {
 
     /// Tells what is another in the host's account files. Whoever wrote them is told before: by what the kernel and fanotify say up to now.
     fn take_accounts(&mut self) {
-        let Look { changes, beyond } = self.accounts.look();
+        let Look { changes, beyond } = self.accounts.look(Instant::now());
+        self.shared.lock().accounts = self.accounts.problems();
         self.shared.lose("auth.account_change", "too_many", beyond);
         if !changes.is_empty() {
             self.take_deeds();

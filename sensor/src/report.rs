@@ -166,7 +166,7 @@ fn kinds(counts: &Counts) -> Vec<KindCount> {
 
 /// What went wrong since the start, in sentences.
 fn problems(counts: &Counts, edge: &Served, metrics: &Result<Option<SocketAddr>, String>) -> Vec<String> {
-    let Counts { lost, publish_error, decode_error, .. } = counts;
+    let Counts { lost, publish_error, decode_error, accounts, .. } = counts;
     let sum = |lost: &Losses, reasons: &[&str]| -> u64 {
         lost.iter().filter(|((_, reason), _)| reasons.contains(reason)).map(|(_, count)| count).sum()
     };
@@ -183,6 +183,7 @@ fn problems(counts: &Counts, edge: &Served, metrics: &Result<Option<SocketAddr>,
     if let Some(error) = publish_error {
         problems.push(format!("{} events could not be stored; the last error: {error}.", sum(lost, &["disk_full", "bus_error"])));
     }
+    problems.extend(accounts.iter().map(|problem| format!("Accounts: {problem}; what becomes of them is not told.")));
     problems
 }
 

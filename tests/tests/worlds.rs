@@ -182,7 +182,7 @@ fn other_groups_are_told_and_the_same_ones_are_not(sensor: &mut Sensor) {
     });
     sensor.settle();
     let mut bodies = told(sensor, "process.groups", pid);
-    let narrow = sees_32_bit(sensor, "process_groups").then(|| bodies.pop().expect("what the 32-bit call did"));
+    let narrow = sensor.sees("process_groups", "32-bit").then(|| bodies.pop().expect("what the 32-bit call did"));
     let [few, more, none] = bodies.as_slice() else { panic!("{bodies:#?}") };
     assert_eq!((&few["new"], &few["new_count"]), (&json!([10, 30]), &json!(2)));
     assert_eq!((&more["old"], &more["new"], &more["new_count"]), (&json!([10, 30]), &json!(many[..32]), &json!(40)));

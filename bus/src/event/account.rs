@@ -45,7 +45,8 @@ pub struct AccountField {
     #[n(0)]
     pub name: String,
     /// Before; `None` where there was none. Of a password never the hash but `none` (empty: anybody may log in), `locked` (nobody can) or
-    /// `set`; `set` twice means another one. The `x` of passwd(5), which says that it stands in shadow(5), is none.
+    /// `set`; `set` twice means another one. The `x` of passwd(5), which says that it stands in shadow(5), is none. Of
+    /// other values the first 256 bytes, and `malformed` for what its field cannot hold: a hash that stands in the wrong place is not told.
     #[n(1)]
     pub old: Option<String>,
     /// After, likewise.
@@ -75,4 +76,8 @@ pub struct AccountChange {
     /// What it says, or said: of an entry that was added or removed all fields, else those that changed.
     #[n(4)]
     pub fields: Vec<AccountField>,
+    /// Fields, members of a group among them, beyond the first 256.
+    #[n(5)]
+    #[cbor(default)]
+    pub more_fields: u32,
 }

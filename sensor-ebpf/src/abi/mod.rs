@@ -349,7 +349,7 @@ pub enum Count {
     TableFull = 5,
     /// Left out because Bartizan is at its CPU ceiling (`sensor.cpu_limit`).
     Shed = 6,
-    /// Left out because the configuration says so (`sensor.ignore`).
+    /// Left out because the configuration says so (`sensor.ignore`, `sensor.only`, `files.ignore`).
     Filtered = 7,
 }
 

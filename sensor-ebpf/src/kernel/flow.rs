@@ -32,7 +32,7 @@ pub(crate) struct Flow {
     pub(crate) started: u64,
     /// Inode of the socket's file; 0 where that is not known.
     pub(crate) inode: u64,
-    /// Entries of `sensor.ignore` whose conditions on processes the owner met (`kernel/ignore.rs`).
+    /// Entries of `sensor.ignore` and `sensor.only` whose conditions on processes the owner met (`kernel/ignore.rs`).
     pub(crate) met: u64,
     /// Address of the socket, where a program needed it as a number.
     pub(crate) address: u64,
@@ -243,8 +243,8 @@ pub(crate) unsafe fn owner(header: *mut Header, inode: *mut u64, flow: *const Fl
     }
 }
 
-/// Entries of `sensor.ignore` whose conditions on processes the owner of `flow` met, of the socket at `address`. `flow` may be null: then those
-/// that have none.
+/// Entries of `sensor.ignore` and `sensor.only` whose conditions on processes the owner of `flow` met, of the socket at `address`. `flow` may be
+/// null: then those of [`ignore::met_by_nobody`].
 ///
 /// # Safety
 /// `flow` must be null or valid.
@@ -255,15 +255,16 @@ pub(crate) unsafe fn met(flow: *const Flow, address: u64) -> u64 {
         if flow.is_null() {
             return ignore::met_by_nobody();
         }
-        if (*flow).direction == FLOW_IN
-            && (*flow).state & NOT_ACCEPTED != 0
-            && let Some(accepted) = ACCEPTED.get_ptr(&address)
-        {
-            // As in `owner`.
-            let inode = fd::socket_inode(address);
-            if inode == 0 || inode == (*accepted).inode {
-                return (*accepted).met;
+        if (*flow).direction == FLOW_IN && (*flow).state & NOT_ACCEPTED != 0 {
+            if let Some(accepted) = ACCEPTED.get_ptr(&address) {
+                // As in `owner`.
+                let inode = fd::socket_inode(address);
+                if inode == 0 || inode == (*accepted).inode {
+                    return (*accepted).met;
+                }
             }
+            // Who will take it is not known: it may be another one than who listens.
+            return (*flow).met | ignore::only();
         }
         (*flow).met
     }

@@ -45,6 +45,12 @@ pub(crate) fn met_by_nobody() -> u64 {
     !(word!(exe) | word!(uid) | word!(cgroup)) | word!(only)
 }
 
+/// Entries that say what is told.
+#[inline(always)]
+pub(crate) fn only() -> u64 {
+    word!(only)
+}
+
 /// Whether a record is left out: `entries` are for its kind, and of those `met` have all their conditions met.
 #[inline(always)]
 pub(crate) fn leave_out(entries: u64, met: u64) -> bool {

@@ -43,50 +43,85 @@ fn names_of(file: AccountFile) -> &'static [&'static str] {
 }
 
 /// What may be told of a password field, crypt(5).
-fn password(field: &str) -> &'static str {
-    match field.as_bytes() {
+fn password(field: &[u8]) -> &'static str {
+    match field {
         [] => "none",
         [b'!' | b'*', ..] => "locked",
         _ => "set",
     }
 }
 
-/// Reads a file; lines without a name say nothing. `digest` is what passwords are compared by.
-pub(super) fn parse(file: AccountFile, bytes: &[u8], digest: impl Fn(&[u8]) -> u64) -> Entries {
+/// Lines that are read, at most.
+const LINES_MAX: usize = 1 << 17;
+/// Fields, members among them, that are told of one entry, at most.
+const FIELDS_MAX: usize = 256;
+/// Bytes that are told of a value, at most.
+const TEXT_MAX: usize = 256;
+
+/// Fields that are numbers.
+const NUMBERS: &[&str] = &["uid", "gid", "last_change", "min_age", "max_age", "warn", "inactive", "expires"];
+/// What is told of a value that cannot be one of its field: a hash that stands in the wrong place must not be told.
+const MALFORMED: &str = "malformed";
+
+/// What is told of a value, and whether that is all of it.
+fn told(field: &str, value: &[u8]) -> (String, bool) {
+    if NUMBERS.contains(&field) {
+        let digits = value.strip_prefix(b"-").unwrap_or(value);
+        let is_number = digits.len() <= 20 && digits.iter().all(u8::is_ascii_digit);
+        return if is_number { (String::from_utf8_lossy(value).into_owned(), true) } else { (MALFORMED.to_owned(), false) };
+    }
+    // crypt(5): every hash but DES's begins so.
+    if value.contains(&b'$') {
+        return (MALFORMED.to_owned(), false);
+    }
+    (String::from_utf8_lossy(&value[..value.len().min(TEXT_MAX)]).into_owned(), value.len() <= TEXT_MAX)
+}
+
+/// Reads a file; lines without a name say nothing. `digest` is what values are compared by of which not all is told.
+///
+/// # Errors
+/// It has too many lines, in a sentence.
+pub(super) fn parse(file: AccountFile, bytes: &[u8], digest: impl Fn(&[u8]) -> u64) -> Result<Entries, String> {
+    if bytes.iter().filter(|byte| **byte == b'\n').count() > LINES_MAX {
+        return Err(format!("it has more than {LINES_MAX} lines, which are read at most"));
+    }
     let mut entries = Entries::new();
     let names = names_of(file);
     let id_at = names.iter().position(|name| *name == if file == AccountFile::Passwd { "uid" } else { "gid" });
     for line in bytes.split(|byte| *byte == b'\n') {
         let mut values = line.split(|byte| *byte == b':');
         let Some(name) = values.next().filter(|name| !name.is_empty() && name[0] != b'#') else { continue };
-        let name = String::from_utf8_lossy(name).into_owned();
+        let (name, _) = told("name", name);
         let mut line = Line::default();
         for (index, (field, value)) in names.iter().zip(values).enumerate() {
-            let text = String::from_utf8_lossy(value);
+            let tell = |value: &[u8]| {
+                let (text, whole) = told(field, value);
+                (index, Told { text, digest: if whole { 0 } else { digest(value) } })
+            };
             match *field {
                 // It stands in shadow(5), gshadow(5).
                 "password" if value == b"x" => {}
                 "password" => {
-                    let told = Told { text: password(&text).to_owned(), digest: digest(value) };
-                    line.fields.insert((index, told));
+                    line.fields.insert((index, Told { text: password(value).to_owned(), digest: digest(value) }));
                 }
                 "member" => {
-                    let members = text.split(',').filter(|member| !member.is_empty());
-                    line.fields.extend(members.map(|member| (index, Told { text: member.to_owned(), digest: 0 })));
+                    let members = value.split(|byte| *byte == b',').filter(|member| !member.is_empty());
+                    line.fields.extend(members.map(tell));
                 }
                 _ if value.is_empty() => {}
                 _ => {
-                    line.fields.insert((index, Told { text: text.into_owned(), digest: 0 }));
+                    line.fields.insert(tell(value));
                 }
             }
             if Some(index) == id_at {
                 line.id = std::str::from_utf8(value).ok().and_then(|value| value.parse().ok());
             }
         }
-        let place = entries.range((name.clone(), 0)..=(name.clone(), u32::MAX)).count() as u32;
+        let last = entries.range((name.clone(), 0)..=(name.clone(), u32::MAX)).next_back().map(|((_, place), _)| *place);
+        let place = last.map_or(0, |place| place.saturating_add(1));
         entries.insert((name, place), line);
     }
-    entries
+    Ok(entries)
 }
 
 /// What is another in `after` than in `before`, by name.
@@ -105,8 +140,10 @@ pub(super) fn changes(file: AccountFile, before: &Entries, after: &Entries) -> V
             _ => AccountAction::Changed,
         };
         let id = new.or(old).and_then(|line| line.id);
-        let fields = fields(names_of(file), old.unwrap_or(&nothing), new.unwrap_or(&nothing));
-        found.push(AccountChange { file, action, name: key.0.clone(), id, fields });
+        let mut fields = fields(names_of(file), old.unwrap_or(&nothing), new.unwrap_or(&nothing));
+        let more_fields = fields.len().saturating_sub(FIELDS_MAX) as u32;
+        fields.truncate(FIELDS_MAX);
+        found.push(AccountChange { file, action, name: key.0.clone(), id, fields, more_fields });
     }
     found
 }
@@ -142,10 +179,10 @@ mod tests {
     }
 
     fn between(file: AccountFile, before: &str, after: &str) -> Vec<String> {
-        let [before, after] = [before, after].map(|text| parse(file, text.as_bytes(), sum));
+        let [before, after] = [before, after].map(|text| parse(file, text.as_bytes(), sum).unwrap());
         let told = changes(file, &before, &after);
         told.iter()
-            .map(|AccountChange { file: _, action, name, id, fields }| {
+            .map(|AccountChange { file: _, action, name, id, fields, more_fields: _ }| {
                 let fields: Vec<String> = fields
                     .iter()
                     .map(|AccountField { name, old, new }| {
@@ -204,13 +241,42 @@ mod tests {
         assert_eq!(between(AccountFile::Passwd, "", "+::::::\n"), ["Added + - password -→none"], "an entry of NIS is one");
     }
 
+    #[test]
+    fn a_hash_in_the_wrong_column_is_not_told_but_its_change_is() {
+        for (file, before, after) in [
+            (AccountFile::Shadow, "ann:x:$6$salt$one:1::::", "ann:x:$6$salt$two:1::::"),
+            (AccountFile::Passwd, "ann:x:$y$one:0:::", "ann:x:$y$two:0:::"),
+            (AccountFile::Passwd, "ann:x:5:0::/:$y$one", "ann:x:5:0::/:$y$two"),
+        ] {
+            let told = between(file, before, after);
+            assert_eq!(told.len(), 1, "{told:?}");
+            assert!(told[0].contains("malformed→malformed") && !told[0].contains('$'), "{told:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_told_of_one_entry_is_bounded() {
+        let members: Vec<String> = (0..1000).map(|number| format!("u{number}")).collect();
+        let after = parse(AccountFile::Group, format!("adm:x:4:{}", members.join(",")).as_bytes(), sum).unwrap();
+        let told = changes(AccountFile::Group, &Entries::new(), &after);
+        assert_eq!((told[0].fields.len(), told[0].more_fields), (FIELDS_MAX, 1001 - FIELDS_MAX as u32), "the gid is one");
+        let long = parse(AccountFile::Passwd, format!("ann:x:1:1:{}:/:/x", "g".repeat(5000)).as_bytes(), sum).unwrap();
+        let told = changes(AccountFile::Passwd, &Entries::new(), &long);
+        assert!(told[0].fields.iter().all(|field| field.new.as_ref().is_some_and(|new| new.len() <= TEXT_MAX)));
+        assert!(parse(AccountFile::Group, &b"a\n".repeat(LINES_MAX + 1), sum).unwrap_err().contains("lines"));
+        let same = parse(AccountFile::Group, &b"a\n".repeat(LINES_MAX), sum).unwrap();
+        assert_eq!(same.len(), LINES_MAX, "in a time that nobody notices");
+    }
+
     proptest! {
         #[test]
-        fn any_file_is_read_and_its_secrets_stay(bytes: Vec<u8>, hash in "[./0-9A-Za-z]{8,20}") {
+        fn any_file_is_read_and_its_secrets_stay(bytes: Vec<u8>, hash in "[./0-9A-Za-z]{8,20}", column in 1_usize..8) {
             for file in [AccountFile::Passwd, AccountFile::Group, AccountFile::Shadow] {
-                let entries = parse(file, &bytes, sum);
+                let entries = parse(file, &bytes, sum).unwrap();
                 prop_assert_eq!(changes(file, &entries, &entries), Vec::new());
-                let secret = parse(file, format!("ann:$6${hash}:1:2\n").as_bytes(), sum);
+                let mut line = ["ann", "x", "1", "2", "3", "4", "5", "6"].map(str::to_owned);
+                line[column] = format!("$6${hash}");
+                let secret = parse(file, line.join(":").as_bytes(), sum).unwrap();
                 let told = format!("{:?}", changes(file, &entries, &secret));
                 prop_assert!(!told.contains(&hash));
             }

@@ -5,8 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::path::PathBuf;
 use std::time::SystemTime;
+
+use crate::accounts::{SIZE_MAX, open_regular};
 
 /// Names by user id.
 pub type Names = BTreeMap<u32, String>;
@@ -32,7 +35,9 @@ impl Users {
             return None;
         }
         self.read_at = modified;
-        let names = fs::read(&self.path).map(|bytes| parse(&bytes)).unwrap_or_default();
+        let mut bytes = Vec::new();
+        let read = open_regular(&self.path).and_then(|(file, _)| file.take(SIZE_MAX).read_to_end(&mut bytes));
+        let names = read.map(|_| parse(&bytes)).unwrap_or_default();
         (names != self.names).then(|| {
             self.names.clone_from(&names);
             names

@@ -62,7 +62,7 @@ fn capture(report: &StatusReport) -> Vec<Family> {
             .each(lost, |(kind, reason, count)| ([("kind", *kind), ("reason", *reason)], *count)),
         Family::counter("records_filtered_self", "Records that Bartizan itself caused")
             .each(&report.kinds, |kind| ([("kind", &*kind.kind)], kind.filtered_self)),
-        Family::counter("records_filtered", "Records left out as `sensor.ignore` and `files.ignore` say")
+        Family::counter("records_filtered", "Records left out as `sensor.ignore`, `sensor.only` and `files.ignore` say")
             .each(&report.kinds, |kind| ([("kind", &*kind.kind)], kind.filtered)),
     ]
 }

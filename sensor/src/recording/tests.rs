@@ -134,6 +134,7 @@ fn inputs(records: &[Vec<u8>]) -> Vec<Input<'_>> {
                     name: "ann".into(),
                     id: None,
                     fields: vec![AccountField { name: "password".into(), old: Some("set".into()), new: Some("locked".into()) }],
+                    more_fields: 0,
                 },
             )],
         },

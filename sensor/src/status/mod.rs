@@ -92,7 +92,7 @@ pub struct StatusReport {
     /// Watched files.
     #[serde(default)]
     pub files: FilesStatus,
-    /// What the configuration leaves out (`sensor.ignore`), entry by entry.
+    /// What the configuration leaves out (`sensor.ignore`, `sensor.only`), entry by entry.
     #[serde(default)]
     pub ignore: Vec<IgnoreStatus>,
     /// Authentications.
@@ -297,7 +297,7 @@ pub struct KindCount {
     /// Records that Bartizan itself caused and that were left out. They are neither received nor lost.
     #[serde(default)]
     pub filtered_self: u64,
-    /// Records that were left out as the configuration says (`sensor.ignore`). They are neither received nor lost.
+    /// Records that were left out as the configuration says (`sensor.ignore`, `sensor.only`, `files.ignore`). They are neither received nor lost.
     #[serde(default)]
     pub filtered: u64,
     /// Records that were told before their result was known, because too many attempts were pending. They are received.

@@ -45,6 +45,14 @@ impl StatusReport {
                 self.files.beyond
             ));
         }
+        for entry in self.ignore.iter().filter(|entry| entry.only && !entry.missing.is_empty()) {
+            reasons.push(format!(
+                "An entry of sensor.only ({}) names what is not there ({}), so that less is told of {} than it says: correct it.",
+                entry.conditions,
+                entry.missing.join("; "),
+                entry.kinds.join(", ")
+            ));
+        }
         if self.cpu.shedding {
             reasons.push(format!(
                 "Bartizan is at its CPU ceiling of {} % of a processor and leaves bulk kinds (connections, failed execs, writes of files) out: raise sensor.cpu_limit, or see which program makes so many.",

@@ -4,7 +4,7 @@
 //! Invariants worth naming:
 //!
 //! - **An executable is an inode**: the file that has the path now. Processes of one that was replaced are told again, because the number may
-//!   go to another file.
+//!   go to another file; for the same end an entry of `sensor.only` goes on to name what was replaced.
 //! - **What is not known is told**: a process that is gone, a path that is not there, a file that cannot be looked at.
 
 mod prefixes;
@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use aya::Pod;
 use aya::maps::lpm_trie::Key as Prefix;
 use aya::maps::{HashMap as KernelMap, LpmTrie, MapData, MapError};
-use bartizan_sensor_ebpf::abi::{Ignore, KINDS, WatchKey};
+use bartizan_sensor_ebpf::abi::{IGNORE_CONDITIONS_MAX, Ignore, KINDS, WatchKey};
 
 use super::cgroup;
 use super::devices::Devices;
@@ -43,6 +43,9 @@ pub struct Maps {
     /// By prefix of the peer's address.
     pub networks: LpmTrie<MapData, [u8; 16], u64>,
 }
+
+/// Executables that are kept in the kernel's map after they were replaced, those of the present ones among them, at most.
+const REPLACED_MAX: usize = IGNORE_CONDITIONS_MAX as usize / 2;
 
 /// One entry, for the status.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -170,6 +173,11 @@ impl Ignoring {
             }
             self.report.push(IgnoreReport { only: config.only, kinds: kinds.clone(), conditions: config.conditions(), missing });
         }
+        // Who runs a file that was replaced is told of as before: an entry of what alone is told must not lose anybody by an upgrade.
+        let only = self.entries.iter().enumerate().filter(|(_, entry)| entry.config.only).fold(0, |bits, (index, _)| bits | 1 << index);
+        for (key, bits) in self.exes.iter().filter(|(_, bits)| *bits & only != 0).take(REPLACED_MAX) {
+            *exes.entry(*key).or_default() |= bits & only;
+        }
         bring(&mut maps.exes, &mut self.exes, exes, Key).map_err(|error| ("IGNORE_EXES", error))?;
         bring(&mut maps.cgroups, &mut self.cgroups, cgroups, |id| id).map_err(|error| ("IGNORE_CGROUPS", error))
     }
@@ -180,21 +188,26 @@ impl Ignoring {
             || self.entries.iter().enumerate().filter(|(_, entry)| entry.kinds.contains(&kind) && entry.config.network.is_empty());
         let is_met = |(index, Entry { kinds: _, config }): (usize, &Entry)| {
             let IgnoreEntry { kinds: _, exe, uid, cgroup, network: _, only: _ } = config;
-            (exe.is_empty() || self.runs(pid, 1 << index))
-                && (uid.is_empty() || is_of(pid, uid))
-                && (cgroup.is_empty() || is_in(pid, cgroup))
+            let asked = [
+                (!exe.is_empty()).then(|| self.runs(pid, 1 << index)),
+                (!uid.is_empty()).then(|| is_of(pid, uid)),
+                (!cgroup.is_empty()).then(|| is_in(pid, cgroup)),
+            ];
+            // Not met is worth more than not known.
+            let asked: Vec<Option<bool>> = asked.into_iter().flatten().collect();
+            if asked.contains(&Some(false)) { Some(false) } else { asked.into_iter().try_fold(true, |_, met| met) }
         };
-        if entries().filter(|(_, entry)| !entry.config.only).any(is_met) {
+        if entries().filter(|(_, entry)| !entry.config.only).any(|entry| is_met(entry) == Some(true)) {
             return true;
         }
         let mut only = entries().filter(|(_, entry)| entry.config.only).peekable();
-        only.peek().is_some() && !only.any(is_met) && Path::new("/proc").join(pid.to_string()).exists()
+        only.peek().is_some() && only.all(|entry| is_met(entry) == Some(false))
     }
 
-    /// Whether the process runs a file of the entries `bits`.
-    fn runs(&self, pid: u32, bits: u64) -> bool {
-        let meta = std::fs::metadata(format!("/proc/{pid}/exe"));
-        meta.is_ok_and(|meta| self.exes.get(&self.devices.known_key(&meta)).is_some_and(|entries| entries & bits != 0))
+    /// Whether the process runs a file of the entries `bits`; `None` where that cannot be found out.
+    fn runs(&self, pid: u32, bits: u64) -> Option<bool> {
+        let meta = std::fs::metadata(format!("/proc/{pid}/exe")).ok()?;
+        Some(self.exes.get(&self.devices.known_key(&meta)).is_some_and(|entries| entries & bits != 0))
     }
 }
 
@@ -224,19 +237,19 @@ fn cgroup_id(root: &mut Option<PathBuf>, path: &str) -> Result<u64, String> {
     std::fs::metadata(folder).map(|meta| meta.ino()).map_err(|error| error.to_string())
 }
 
-/// Whether the process has one of these user ids, as real and as effective id.
-fn is_of(pid: u32, uids: &[u32]) -> bool {
-    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { return false };
-    let Some(ids) = status.lines().find_map(|line| line.strip_prefix("Uid:")) else { return false };
+/// Whether the process has one of these user ids, as real and as effective id; `None` where that cannot be found out.
+fn is_of(pid: u32, uids: &[u32]) -> Option<bool> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
     let mut ids = ids.split_whitespace().map(str::parse::<u32>);
-    [ids.next(), ids.next()].into_iter().all(|id| matches!(id, Some(Ok(id)) if uids.contains(&id)))
+    Some([ids.next(), ids.next()].into_iter().all(|id| matches!(id, Some(Ok(id)) if uids.contains(&id))))
 }
 
-/// Whether the process is in one of these cgroups of the unified hierarchy, or below.
-fn is_in(pid: u32, cgroups: &[String]) -> bool {
-    let Ok(text) = std::fs::read_to_string(format!("/proc/{pid}/cgroup")) else { return false };
-    let Some(own) = text.lines().find_map(|line| line.strip_prefix("0::")) else { return false };
-    cgroups.iter().any(|cgroup| own.strip_prefix(cgroup.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+/// Whether the process is in one of these cgroups of the unified hierarchy, or below; `None` where that cannot be found out.
+fn is_in(pid: u32, cgroups: &[String]) -> Option<bool> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let own = text.lines().find_map(|line| line.strip_prefix("0::"))?;
+    Some(cgroups.iter().any(|cgroup| own.strip_prefix(cgroup.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))))
 }
 
 #[cfg(test)]

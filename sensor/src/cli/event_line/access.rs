@@ -110,7 +110,7 @@ pub(super) fn groups(groups: &Groups) -> String {
 
 /// `passwd ann added: uid 0, gid 0, home /, shell /bin/sh`, `shadow ann: password set→locked`.
 pub(super) fn account_change(change: &AccountChange) -> String {
-    let AccountChange { file, action, name, id: _, fields } = change;
+    let AccountChange { file, action, name, id: _, fields, more_fields } = change;
     let file = match file {
         AccountFile::Passwd => "passwd",
         AccountFile::Group => "group",
@@ -130,7 +130,8 @@ pub(super) fn account_change(change: &AccountChange) -> String {
             (one, other) => format!("{name} {}", escape(one.as_deref().or(other.as_deref()).unwrap_or_default())),
         })
         .collect();
-    format!("{file} {}{action}: {}", escape(name), fields.join(", "))
+    let more = if *more_fields > 0 { format!(", {more_fields} more") } else { String::new() };
+    format!("{file} {}{action}: {}{more}", escape(name), fields.join(", "))
 }
 
 /// `sshd root from 192.0.2.7:4711 by publickey failed PAM_AUTH_ERR (sshd's log)`.
@@ -213,7 +214,7 @@ mod tests {
             old: old.map(str::to_owned),
             new: new.map(str::to_owned),
         };
-        let change = |file, action, name: &str, fields| AccountChange { file, action, name: name.into(), id: None, fields };
+        let change = |file, action, name: &str, fields| AccountChange { file, action, name: name.into(), id: None, fields, more_fields: 0 };
         let added = vec![field("uid", None, Some("0")), field("shell", None, Some("/bin/sh"))];
         assert_eq!(
             account_change(&change(AccountFile::Passwd, AccountAction::Added, "eve", added)),
