@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use super::Errno;
 
-/// Body of `process.rename`: a process got another name, other than by exec. The target is whose name it is where another process wrote it.
+/// Body of `process.rename`: a process got another name, other than by exec. The target is whose name it is where another task wrote it, which
+/// the kernel allows within one process only.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, JsonSchema)]
 #[cbor(map)]
 pub struct Rename {

@@ -125,7 +125,7 @@ pub struct Seccomp {
     /// Filters on the task now.
     #[n(1)]
     pub filters: u32,
-    /// Instructions of the newest one.
+    /// Instructions of the newest one, as the kernel has converted it: more than a classic program had.
     #[n(2)]
     pub instructions: u32,
     /// `SECCOMP_FILTER_FLAG_*`, include/uapi/linux/seccomp.h: 1 all threads, 2 log, 4 no mitigation of speculation, 8 a listener.

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{Direction, InetSocket};
 
-/// Body of `network.dns`: a DNS message of a process of this host, from or to port 53 or, multicast, 5353.
+/// Body of `network.dns`: a DNS message of a process of this host, from or to port 53 or to port 5353 (multicast DNS).
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, JsonSchema)]
 #[cbor(map)]
 pub struct Dns {

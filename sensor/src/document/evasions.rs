@@ -148,6 +148,11 @@ pub(super) const EVASIONS: &[(&str, &str, &str)] = &[
     ("file.xattr", "`user.*` on files that are not watched", "not told"),
     ("file.xattr", "access control lists on Linux 6.2 and later, in the best tier", "not told"),
     ("file.xattr", "a write to the block device", "told: an open of a block device"),
+    (
+        "file.link",
+        "a hard link to a file that was made some milliseconds before (fanotify)",
+        "told as `file.open` with `created`; `links` of the file says that it has another name",
+    ),
     ("file.mount", "a mount in another mount namespace", "told; paths are those of that namespace"),
     (
         "file.mount",

@@ -86,7 +86,7 @@ pub(super) const NOTES: &[TierNote] = &[
     fields(
         "file_mount",
         "fexit",
-        "`source`, `file_system` and `flags` of what `move_mount` and `pivot_root` do; `error` of an unmount, which is told when it is permitted and may still fail",
+        "`source`, `file_system` and `flags` of what `move_mount` and `pivot_root` do; `error` of an unmount and of a `pivot_root`, which are told when they are permitted and may still fail, and not where the target is none",
     ),
     fields("file_mount", "syscall_tracepoint", "paths, which come from the caller's memory (`from_caller`)"),
     fields(

@@ -37,8 +37,14 @@ impl FileWatch {
             return;
         }
         let mut event = event.clone();
-        if mask & WRITTEN != 0 && mask & libc::FAN_CREATE == 0 && self.is_born(target.as_ref(), *mask, told) {
+        if mask & WRITTEN != 0
+            && mask & libc::FAN_CREATE == 0
+            && let Some(target) = target
+            && self.is_born(target, *mask, told)
+        {
             event.mask &= !WRITTEN;
+            // It was closed: who opens it the next time is told again.
+            self.writing.remove(&(*pid, target.clone()));
         }
         let event = &event;
         let mut deeds = Vec::new();
@@ -69,8 +75,8 @@ impl FileWatch {
     }
 
     /// Whether it is the creation told just before of this file that is gone on with: then that says that the file was written.
-    fn is_born(&self, target: Option<&Handle>, mask: u64, told: &mut Told) -> bool {
-        let place = target.and_then(|target| self.born.get(target)).and_then(|place| told.deeds.get_mut(*place));
+    fn is_born(&self, target: &Handle, mask: u64, told: &mut Told) -> bool {
+        let place = self.born.get(target).and_then(|place| told.deeds.get_mut(*place));
         let Some(FileDeed { body: Body::FileOpen(open), .. }) = place else { return false };
         open.write = Some(true);
         // Who has it open still is remembered as a writer.
@@ -268,7 +274,10 @@ impl FileWatch {
             return create(None);
         }
         let target = target?;
-        if let Some(known) = self.watched.get_mut(target) {
+        if let Some(known) = self.watched.get_mut(target)
+            // By this name it was found itself, before its creation was read.
+            && known.path != path
+        {
             known.state.links = meta.nlink().try_into().unwrap_or(u32::MAX);
             return link(Some(text(&known.path)), false);
         }
