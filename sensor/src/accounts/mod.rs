@@ -211,6 +211,11 @@ pub(crate) fn open_regular(path: &Path) -> io::Result<(fs::File, fs::Metadata)> 
 
 impl Watched {
     fn look(&mut self, digest: impl Fn(&[u8]) -> u64, now: Instant) -> io::Result<Vec<AccountChange>> {
+        // Mostly nothing is new, and the file need not be opened.
+        let is_read = |metadata: fs::Metadata| self.read == Some(Stamp::of(&metadata));
+        if fs::metadata(&self.path).is_ok_and(is_read) {
+            return Ok(Vec::new());
+        }
         let (file, metadata) = match open_regular(&self.path) {
             Ok(opened) => opened,
             // Between the removal of the old one and the new one; a removal itself is told of the file.

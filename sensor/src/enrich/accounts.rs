@@ -28,7 +28,7 @@ fn index(file: AccountFile) -> usize {
 /// The file that an event says was written, or put where its path is.
 fn written(body: &Body) -> Option<&File> {
     match body {
-        Body::FileOpen(FileOpen { file, write, .. }) => (*write != Some(false)).then_some(file),
+        Body::FileOpen(FileOpen { file, write, .. }) => (*write == Some(true)).then_some(file),
         Body::FileRename(rename) => Some(&rename.file),
         Body::FileLink(link) => Some(&link.file),
         Body::FileWrite(write) => Some(&write.file),
@@ -79,7 +79,7 @@ mod tests {
         writers.note(&event(5, Body::FileRename(FileRename { file: file("/etc/passwd", Some(7)), ..FileRename::default() })));
         writers.note(&event(6, Body::FileOpen(FileOpen { file: file("/etc/passwd", Some(7)), write: Some(false), ..FileOpen::default() })));
         assert_eq!((who(&writers, AccountFile::Passwd, 7), who(&writers, AccountFile::Passwd, 8)), (Some(5), None));
-        writers.note(&event(8, Body::FileOpen(FileOpen { file: file("/etc/shadow", None), ..FileOpen::default() })));
+        writers.note(&event(8, Body::FileOpen(FileOpen { file: file("/etc/shadow", None), write: Some(true), ..FileOpen::default() })));
         assert_eq!((who(&writers, AccountFile::Shadow, 1), who(&writers, AccountFile::Group, 1)), (Some(8), None));
     }
 }

@@ -71,6 +71,17 @@ pub struct Answer {
     pub result: Result<String, Unhashed>,
 }
 
+/// A file that was asked for.
+#[derive(Debug)]
+struct Waiting {
+    /// Processes that will be told.
+    told: Vec<ExecId>,
+    /// How it is looked for now.
+    wanted: Wanted,
+    /// Of the processes, how many were asked for it: each may have ended before its turn.
+    asked: usize,
+}
+
 /// What is known of executables.
 #[derive(Debug, Default)]
 pub struct Hashes {
@@ -80,8 +91,8 @@ pub struct Hashes {
     known: HashMap<FileId, Option<String>>,
     /// In the order of their arrival.
     order: VecDeque<FileId>,
-    /// Files that were asked for, with the processes that will be told.
-    waiting: HashMap<FileId, Vec<ExecId>>,
+    /// Files that were asked for.
+    waiting: HashMap<FileId, Waiting>,
     wanted: Vec<Wanted>,
     counts: HashCounts,
 }
@@ -117,7 +128,7 @@ impl Hashes {
         if let Some(known) = self.known.get(&file) {
             return known.clone();
         }
-        if let Some(told) = self.waiting.get_mut(&file) {
+        if let Some(Waiting { told, .. }) = self.waiting.get_mut(&file) {
             if told.len() < TOLD {
                 told.push(process);
             }
@@ -127,8 +138,9 @@ impl Hashes {
             self.counts.full += 1;
             return None;
         }
-        self.waiting.insert(file, vec![process]);
-        self.wanted.push(wanted());
+        let wanted = wanted();
+        self.wanted.push(wanted.clone());
+        self.waiting.insert(file, Waiting { told: vec![process], wanted, asked: 1 });
         None
     }
 
@@ -139,7 +151,17 @@ impl Hashes {
 
     /// Remembers an answer. Returns the processes that are to be told, none where the next exec is to ask again.
     pub fn answer(&mut self, answer: &Answer) -> Vec<ExecId> {
-        let told = self.waiting.remove(&answer.file).unwrap_or_default();
+        if answer.result == Err(Unhashed::Unreachable)
+            && let Some(Waiting { told, wanted, asked }) = self.waiting.get_mut(&answer.file)
+            && let Some(next) = told.get(*asked)
+        {
+            // A file without a name is found by who runs it alone, and who was asked has ended.
+            *asked += 1;
+            *wanted = Wanted { pid: next.pid, ppid: None, ..wanted.clone() };
+            self.wanted.push(wanted.clone());
+            return Vec::new();
+        }
+        let told = self.waiting.remove(&answer.file).map(|waiting| waiting.told).unwrap_or_default();
         let known = match &answer.result {
             Ok(hash) => {
                 self.counts.hashed += 1;
@@ -241,5 +263,26 @@ mod tests {
         let mut hashes = Hashes::new(false);
         assert_eq!(look(&mut hashes, 1, id(1)), None);
         assert_eq!((hashes.take_wanted(), hashes.counts()), (Vec::new(), HashCounts::default()));
+    }
+
+    #[test]
+    fn a_file_that_one_process_does_not_lead_to_is_looked_for_by_the_next() {
+        let mut hashes = Hashes::new(true);
+        for pid in [1, 2] {
+            look(&mut hashes, pid, id(1));
+        }
+        assert_eq!(hashes.take_wanted().iter().map(|wanted| wanted.pid).collect::<Vec<_>>(), [1]);
+        let gone = Answer { file: id(1), result: Err(Unhashed::Unreachable) };
+        assert_eq!(hashes.answer(&gone), []);
+        assert_eq!(hashes.take_wanted().iter().map(|wanted| wanted.pid).collect::<Vec<_>>(), [2]);
+        assert_eq!(hashes.answer(&Answer { file: id(1), result: Ok("ab".into()) }), [process(1), process(2)]);
+        // Nobody leads to it: the next exec asks again.
+        look(&mut hashes, 3, id(2));
+        hashes.take_wanted();
+        assert_eq!(
+            (hashes.answer(&Answer { file: id(2), ..gone }), hashes.take_wanted().len(), hashes.counts().unreachable),
+            (Vec::new(), 0, 1)
+        );
+        assert_eq!(hashes.counts().waiting, 0);
     }
 }
