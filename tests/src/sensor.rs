@@ -61,6 +61,12 @@ impl SensorConfig {
         self
     }
 
+    /// Does without this tier of each of the hooks: they are held to their next one.
+    #[must_use]
+    pub fn without(self, tier: &str, hooks: &[&str]) -> Self {
+        hooks.iter().fold(self, |sensor, hook| sensor.arg("--disable-hook").arg(&format!("{hook}:{tier}")))
+    }
+
     /// Attaches of all hooks only those whose names begin like one of `beginnings`, and those that tell which processes there are: a hook costs
     /// a guest, which is emulated, a tenth of a second at every start and every end.
     ///

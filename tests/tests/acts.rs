@@ -65,7 +65,7 @@ fn in_the_best_tiers_of_this_kernel() {
 
 #[test]
 fn in_the_fallback_tiers() {
-    play(Sensor::with().arg("--disable-hook").arg("process_access:fexit").start(), SCENES);
+    play(Sensor::with().without("fexit", &["process_access"]).start(), SCENES);
 }
 
 fn a_signal_to_another_process_is_told_whatever_call_sent_it(sensor: &mut Sensor) {

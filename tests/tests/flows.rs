@@ -41,8 +41,7 @@ fn in_the_best_tiers_of_this_kernel() {
 
 #[test]
 fn in_the_fallback_tiers() {
-    let without = ["network_accept:fexit", "network_raw_socket:fexit"];
-    play(without.iter().fold(Sensor::with(), |sensor, tier| sensor.arg("--disable-hook").arg(tier)).start(), SCENES);
+    play(Sensor::with().without("fexit", &["network_accept", "network_raw_socket"]).start(), SCENES);
 }
 
 /// What was told since the beginning of a scene.

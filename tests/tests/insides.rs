@@ -26,8 +26,7 @@ fn in_the_best_tiers_of_this_kernel() {
 
 #[test]
 fn in_the_fallback_tiers() {
-    let sensor = ["file_open:fexit", "process_access:fexit"];
-    play(sensor.iter().fold(Sensor::with(), |sensor, tier| sensor.arg("--disable-hook").arg(tier)).start(), SCENES);
+    play(Sensor::with().without("fexit", &["file_open", "process_access"]).start(), SCENES);
 }
 
 /// Whether `hook` is in its best tier.

@@ -37,9 +37,7 @@ fn in_the_best_tiers_of_this_kernel() {
 
 #[test]
 fn in_the_fallback_tiers() {
-    let without = ["network_unix_connect:fexit", "network_vsock:fexit"];
-    let sensor = Sensor::with().config(NEVER_SHED);
-    play(without.iter().fold(sensor, |sensor, tier| sensor.arg("--disable-hook").arg(tier)).start(), PEERS);
+    play(Sensor::with().config(NEVER_SHED).without("fexit", &["network_unix_connect", "network_vsock"]).start(), PEERS);
 }
 
 /// A raw socket that sends TCP segments; IPv4 headers are ours.

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use bartizan_tests::trigger::{Numbers, Table, call_32, in_child, low_page};
 use bartizan_tests::uring::{Submission, URING_SQPOLL, submit};
-use bartizan_tests::{Scene, Sensor, SensorConfig, kernel_is_at_least, play, scenes};
+use bartizan_tests::{Scene, Sensor, kernel_is_at_least, play, scenes};
 use nix::libc;
 use serde_json::{Value, json};
 
@@ -32,8 +32,7 @@ fn in_the_best_tiers_of_this_kernel() {
 
 #[test]
 fn in_the_fallback_tiers() {
-    let without = |sensor: SensorConfig, hook: &&str| sensor.arg("--disable-hook").arg(&format!("{hook}:fexit"));
-    play(HOOKS.iter().fold(Sensor::with(), without).start(), SCENES);
+    play(Sensor::with().without("fexit", &HOOKS).start(), SCENES);
 }
 
 /// How a process comes to its sockets.

@@ -5,7 +5,7 @@ use std::fs;
 use std::ptr;
 
 use bartizan_tests::trigger::{Numbers, Table, Waiting, call, in_child, low_page};
-use bartizan_tests::{Scene, Sensor, SensorConfig, play, scenes};
+use bartizan_tests::{Scene, Sensor, play, scenes};
 use nix::libc::{self, c_long};
 use serde_json::{Value, json};
 
@@ -42,8 +42,7 @@ fn in_the_best_tiers_of_this_kernel() {
 
 #[test]
 fn in_the_fallback_tiers() {
-    let without = |sensor: SensorConfig, hook: &&str| sensor.arg("--disable-hook").arg(&format!("{hook}:fexit"));
-    play(HOOKS.iter().fold(Sensor::with(), without).start(), SCENES);
+    play(Sensor::with().without("fexit", &HOOKS).start(), SCENES);
 }
 
 /// Asserts that the second process, which did by 32-bit calls what the first did by 64-bit ones, is told the same, and not at all where the

@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 
 use bartizan_tests::trigger::{Waiting, call, call_32, in_child, low_page};
 use bartizan_tests::uring::{URING_OPENAT, uring};
-use bartizan_tests::{ControlGroup, Scene, Sensor, SensorConfig, play, scenes};
+use bartizan_tests::{ControlGroup, Scene, Sensor, play, scenes};
 use nix::libc::{self, c_long};
 use serde_json::{Value, json};
 
@@ -47,8 +47,7 @@ fn in_the_best_tiers_of_this_kernel() {
 
 #[test]
 fn in_the_fallback_tiers() {
-    let without = |sensor: SensorConfig, hook: &&str| sensor.arg("--disable-hook").arg(&format!("{hook}:fexit"));
-    play(HOOKS.iter().fold(Sensor::with(), without).start(), SCENES);
+    play(Sensor::with().without("fexit", &HOOKS).start(), SCENES);
 }
 
 /// Bodies of the events of `kind` that `pid` caused, in their order.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bartizan_bus::event::{AccountAction, AccountChange, AccountField, AccountFile};
 use minicbor::{Decode, Encode};
 
-/// Fields behind the name, in their order. `""` is not told: what it holds is elsewhere, or nothing.
+/// Fields behind the name, in their order.
 const PASSWD: &[&str] = &["password", "uid", "gid", "gecos", "home", "shell"];
 const GROUP: &[&str] = &["password", "gid", "member"];
 const SHADOW: &[&str] = &["password", "last_change", "min_age", "max_age", "warn", "inactive", "expires"];
