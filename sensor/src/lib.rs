@@ -24,6 +24,7 @@ pub mod governor;
 pub mod hash;
 mod host;
 pub mod intake;
+mod keep;
 pub mod logins;
 mod memory;
 mod metrics;

@@ -1,13 +1,13 @@
 //! Which running process belongs to which login, kept for the next run of the sensor: the kernel does not know it, and a session
 //! may be older than the sensor. A file of the data folder, replaced as a whole; it speaks of one boot.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use bartizan_bus::event::{EventId, ExecId};
 use minicbor::{Decode, Encode};
+
+use crate::keep;
 
 /// Raised when the file's meaning changes; an older one is then passed over.
 const VERSION: u32 = 1;
@@ -45,15 +45,7 @@ impl LoginsFile {
         let problem = |what: String| {
             format!("{}: {what}; processes of sessions that are open now belong to no login until their next one", self.path.display())
         };
-        let bytes = match File::open(&self.path) {
-            Ok(file) => {
-                let mut bytes = Vec::new();
-                io::Read::read_to_end(&mut io::Read::take(file, MAX_BYTES), &mut bytes).map_err(|error| problem(error.to_string()))?;
-                bytes
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(problem(error.to_string())),
-        };
+        let Some(bytes) = keep::read(&self.path, MAX_BYTES).map_err(|error| problem(error.to_string()))? else { return Ok(Vec::new()) };
         match minicbor::decode::<Saved>(&bytes) {
             Ok(Saved { version: VERSION, logins }) => Ok(logins),
             Ok(Saved { version, logins: _ }) => Err(problem(format!("version {version} is not known"))),
@@ -71,11 +63,8 @@ impl LoginsFile {
             return Ok(());
         }
         // Not synced: after a power cut the boot is another one, and the file says nothing any more.
-        let beside = self.path.with_extension("new");
         let bytes = minicbor::to_vec(Saved { version: VERSION, logins: logins.clone() }).map_err(io::Error::other)?;
-        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-        file.write_all(&bytes)?;
-        fs::rename(&beside, &self.path)?;
+        keep::replace(&self.path, &bytes, false)?;
         self.stored = logins;
         Ok(())
     }
@@ -83,6 +72,8 @@ impl LoginsFile {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use bartizan_bus::event::BootId;
     use proptest::prelude::*;
 

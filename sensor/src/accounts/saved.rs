@@ -1,15 +1,14 @@
 //! What the account files said last, kept for the next run: what became of them while no sensor ran is told by it. A file of the data folder,
 //! replaced as a whole. It has no password and no hash: a keyed digest of each hash, and the key.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use bartizan_bus::event::AccountFile;
 use minicbor::{Decode, Encode};
 
 use super::parse::Entries;
+use crate::keep;
 
 /// Raised when the file's meaning changes; an older one is then passed over.
 const VERSION: u32 = 1;
@@ -56,14 +55,7 @@ impl SavedFile {
         let problem = |what: String| {
             format!("{}: {what}; what became of the host's accounts since the last run of Bartizan is not told", self.0.display())
         };
-        let mut bytes = Vec::new();
-        match File::open(&self.0) {
-            Ok(file) => {
-                io::Read::read_to_end(&mut io::Read::take(file, MAX_BYTES), &mut bytes).map_err(|error| problem(error.to_string()))?
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(problem(error.to_string())),
-        };
+        let Some(bytes) = keep::read(&self.0, MAX_BYTES).map_err(|error| problem(error.to_string()))? else { return Ok(None) };
         match minicbor::decode::<Saved>(&bytes) {
             Ok(saved) if saved.version == VERSION => Ok(Some(saved)),
             Ok(saved) => Err(problem(format!("version {} is not known", saved.version))),
@@ -76,17 +68,14 @@ impl SavedFile {
     /// # Errors
     /// The folder takes no more, say.
     pub(super) fn store(&self, saved: &Saved) -> io::Result<()> {
-        let beside = self.0.with_extension("new");
-        let bytes = minicbor::to_vec(saved).map_err(io::Error::other)?;
-        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        fs::rename(&beside, &self.0)
+        keep::replace(&self.0, &minicbor::to_vec(saved).map_err(io::Error::other)?, true)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use proptest::prelude::*;
 
     use super::*;
